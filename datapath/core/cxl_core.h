@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * cxl_core: the C half of cxl-datapathd. It moves bytes and queues; it has no policy and no globals.
+ *
+ * Policy (who may use which channel, what a format looks like, when a peer is dead) is Python and reaches this library as plain
+ * numbers that were validated there; what the other host can write (slots, payload) is validated here, for each access.
+ *
+ * Unless a line says otherwise a function returns 0 or a negated errno.
+ */
+#ifndef CXL_CORE_H
+#define CXL_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CXL_API __attribute__((visibility("default")))
+#define CXL_CORE_ABI 1
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+CXL_API uint32_t cxl_core_abi(void);
+
+/* ---- shared memory ---------------------------------------------------------------------------------------------- */
+
+enum cxl_coherence { CXL_COHERENCE_HARDWARE = 0, CXL_COHERENCE_SOFTWARE = 1 };
+
+/* A mapping of a transport (or of any shared range). The mapping belongs to the caller and outlives every object made on it. */
+struct cxl_mem {
+    uint8_t *base;
+    uint64_t len;
+    uint32_t coherence; /* enum cxl_coherence */
+    uint32_t reserved;
+};
+
+/* Invalidates our cached lines of [off, off + len), then copies them out. -ERANGE when outside the mapping. */
+CXL_API int cxl_mem_read(const struct cxl_mem *mem, uint64_t off, void *dst, uint64_t len);
+/* Copies in, writes the lines back, fences: on return another host that invalidates first sees the bytes. */
+CXL_API int cxl_mem_write(const struct cxl_mem *mem, uint64_t off, const void *src, uint64_t len);
+CXL_API uint32_t cxl_crc32c(uint32_t seed, const void *data, size_t len);
+
+/* ---- channels --------------------------------------------------------------------------------------------------- */
+
+enum cbd_feature { CBD_FEATURE_DATA_CRC = 1 };
+
+struct cbd_channel_conf {
+    uint64_t channel_off; /* of the channel in the mapping */
+    uint32_t ring_depth;
+    uint32_t slot_bytes;
+    uint32_t epoch;
+    uint32_t features; /* enum cbd_feature bits of the transport */
+};
+
+enum cbd_op { CBD_WRITE = 1, CBD_READ = 2, CBD_DISCARD = 3, CBD_WRITE_ZEROES = 4, CBD_FLUSH = 5 };
+enum cbd_op_flag { CBD_FUA = 1 };
+
+/* How long a loop spins, and how it sleeps after that. Zero means the default. */
+struct cbd_idle_conf {
+    uint32_t spin_us;     /* default 50 */
+    uint32_t idle_cap_us; /* longest sleep between two looks, default 1000 */
+};
+
+struct cbd_stats { /* all monotonic counters */
+    uint64_t requests, bytes_read, bytes_written, errors;
+    uint64_t bad_slots;   /* entries refused: bounds, op, state */
+    uint64_t crc_retries; /* re-reads; stays 0 on coherent memory */
+};
+
+/* ---- backend: serves channels from a file descriptor -------------------------------------------------------------- */
+
+struct cbd_backend;
+
+struct cbd_backend_conf {
+    int32_t fd;            /* stays the caller's; O_DIRECT or not */
+    uint32_t is_block;     /* 1: a block device (BLKDISCARD, BLKZEROOUT), 0: a file (fallocate) */
+    uint32_t read_only;
+    uint32_t logical_block_size; /* bytes; requests that are not aligned to it are refused with -EINVAL */
+    uint64_t capacity;     /* bytes; requests beyond it are refused with -EINVAL */
+    struct cbd_idle_conf idle;
+};
+
+CXL_API int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out);
+/* Starts a handler thread on a channel. -EEXIST when the channel has one. */
+CXL_API int cbd_backend_add(struct cbd_backend *be, const struct cbd_channel_conf *channel);
+/* Stops the handler of the channel at channel_off after the request in hand; -ENOENT when there is none. */
+CXL_API int cbd_backend_remove(struct cbd_backend *be, uint64_t channel_off);
+CXL_API void cbd_backend_stats(struct cbd_backend *be, struct cbd_stats *out);
+/* Stops every handler and frees. */
+CXL_API void cbd_backend_free(struct cbd_backend *be);
+
+/* ---- queue: the blkdev's end of one channel. Not thread-safe: one thread per queue. ------------------------------- */
+
+struct cbd_queue;
+
+struct cbd_completion {
+    uint64_t user; /* as given to submit */
+    int32_t result; /* 0 or negated errno */
+    uint32_t len;   /* bytes of the request */
+};
+
+CXL_API int cbd_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channel, struct cbd_queue **out);
+/* One request of at most slot_bytes for READ/WRITE. buf: source of a write (copied before return) or target of a read (filled before
+ * its completion is reported). -EAGAIN when all tags are in flight, -EINVAL on bad arguments. */
+CXL_API int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, void *buf,
+                             uint64_t user);
+/* Takes up to max completions without waiting; returns their number. */
+CXL_API int cbd_queue_poll(struct cbd_queue *q, struct cbd_completion *out, uint32_t max);
+/* The same, waiting at most timeout_us for the first one (spin, then sleep); 0 when the time is over. */
+CXL_API int cbd_queue_wait(struct cbd_queue *q, struct cbd_completion *out, uint32_t max, uint64_t timeout_us);
+CXL_API uint32_t cbd_queue_in_flight(const struct cbd_queue *q);
+CXL_API void cbd_queue_stats(const struct cbd_queue *q, struct cbd_stats *out);
+CXL_API void cbd_queue_free(struct cbd_queue *q);
+
+/* ---- ublk front end ------------------------------------------------------------------------------------------------ */
+
+struct cbd_ublk;
+
+struct cbd_ublk_conf {
+    int32_t dev_id; /* wanted /dev/ublkbN, -1: any */
+    uint32_t queues;
+    uint64_t capacity; /* bytes */
+    uint32_t logical_block_size;
+    uint32_t read_only;
+    uint32_t discard;      /* 1: advertise discard */
+    uint32_t write_zeroes; /* 1: advertise write-zeroes */
+    struct cbd_idle_conf idle;
+};
+
+/* Creates the device and starts one thread per queue on channels[0..queues); returns when /dev/ublkb<dev_id> exists. */
+CXL_API int cbd_ublk_start(const struct cxl_mem *mem, const struct cbd_channel_conf *channels, const struct cbd_ublk_conf *conf,
+                           struct cbd_ublk **out);
+CXL_API int cbd_ublk_dev_id(const struct cbd_ublk *u);
+CXL_API void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out);
+/* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then). */
+CXL_API int cbd_ublk_stop(struct cbd_ublk *u);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
