@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a long-running module is doing right now, in one line that the progress display of the playbook shows.
+
+A module cannot speak to the user before it ends. It writes a line here; ``plugins/callback/lab_progress.py`` shows it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: On the machine where the playbook runs; gone after a reboot, like the work that it speaks of.
+PROGRESS_FILE = Path("/run/cxl-lab/progress")
+
+
+def progress(text: str, file: Path = PROGRESS_FILE) -> None:
+    """Shows one line; never fails, for progress is no reason to stop."""
+    try:
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        file.write_text(text.replace("\n", " ")[:200], encoding="utf-8")
+    except OSError:
+        pass

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of a lab: keys, disks, credentials, label areas, shared memory. Made if missing, never remade."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Mapping
+
+from ..errors import LabError
+from ..runner import Runner, must
+from ..sizes import format_size
+from .plan import LabPaths, Machine
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A user and a group by number."""
+
+    uid: int
+    gid: int
+
+
+def invoking_user() -> Owner:
+    """Who runs the playbook, also through sudo: the login key is theirs."""
+    return Owner(int(os.environ.get("SUDO_UID", os.getuid())), int(os.environ.get("SUDO_GID", os.getgid())))
+
+
+class Store:
+    """Writes the files of one lab.
+
+    :param emulator: the user that QEMU runs as; it must be able to open disks, credentials and shared memory.
+    :param user: who logs in to the hosts.
+    """
+
+    def __init__(self, paths: LabPaths, runner: Runner, emulator: Owner, user: Owner) -> None:
+        self.paths = paths
+        self._runner = runner
+        self._emulator = emulator
+        self._user = user
+
+    def prepare_lab(self, machines: Iterable[Machine]) -> None:
+        """What the hosts have in common: the folder, the login key, the host keys and the shared memory."""
+        machines = list(machines)
+        for folder, owner, mode in (
+            (self.paths.root, self._user, 0o755),
+            (self.paths.root / "hosts", self._user, 0o755),
+            (self.paths.network, self._emulator, 0o700),
+        ):
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
+            os.chown(folder, owner.uid, owner.gid)
+        self._key(self.paths.login_key, f"cxl-lab {self.paths.lab}", self._user)
+        for machine in machines:
+            self._host_key(machine)
+            for memory in machine.memories:
+                self._sparse(self.paths.memory(memory.name), memory.size, f"shared memory {memory.name}")
+
+    def prepare_host(self, machine: Machine, machines: Iterable[Machine]) -> None:
+        """What one host needs before it can start: label areas, credentials and a disk."""
+        folder = self.paths.host(machine.host.name)
+        for memory in machine.memories:
+            self._sparse(folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}")
+        credentials = folder / "credentials"
+        credentials.mkdir(mode=0o700, exist_ok=True)
+        os.chown(credentials, self._emulator.uid, self._emulator.gid)
+        for name, content in self._credentials(machine, machines).items():
+            self._write(credentials / name, content, 0o400, self._emulator)
+        disk = folder / "disk.qcow2"
+        if not disk.exists():
+            partial = disk.with_suffix(".partial")
+            command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", machine.platform.disk, str(partial)]
+            must(self._runner, command, f"disk of {machine.host.name}", "check the free space of the lab's folder")
+            partial.rename(disk)
+        (self.paths.network / f"{machine.host.name}.sock").unlink(missing_ok=True)
+
+    def publish_access(self, ports: Mapping[str, int]) -> bool:
+        """Writes ssh_config and known_hosts for these hosts and ports; True when something changed."""
+        common = [
+            "    User root",
+            "    HostName 127.0.0.1",
+            f"    IdentityFile {self.paths.login_key}",
+            "    IdentitiesOnly yes",
+            f"    UserKnownHostsFile {self.paths.known_hosts}",
+            "    StrictHostKeyChecking yes",
+            "    HostKeyAlgorithms ssh-ed25519",
+            "    ServerAliveInterval 15",
+            "    LogLevel ERROR",
+        ]
+        config, known = [], []
+        for name, port in sorted(ports.items()):
+            config += [f"Host {name}", f"    Port {port}", f"    HostKeyAlias {self.paths.lab}.{name}", *common]
+            known.append(f"{self.paths.lab}.{name} {self.host_public_key(name)}")
+        changed = self._write(self.paths.known_hosts, "\n".join(known) + "\n", 0o644, self._user)
+        return self._write(self.paths.ssh_config, "\n".join(config) + "\n", 0o644, self._user) or changed
+
+    def host_public_key(self, host: str) -> str:
+        """ "ssh-ed25519 AAAA...", as the host's sshd will show it."""
+        return " ".join((self.paths.host(host) / "ssh_host_ed25519_key.pub").read_text().split()[:2])
+
+    def drop_host(self, host: str) -> None:
+        """Removes everything that belonged to one host."""
+        shutil.rmtree(self.paths.host(host), ignore_errors=True)
+
+    def drop_disk(self, host: str) -> None:
+        """Removes what a rebuilt host must not inherit: its disk and its labels. Its identity stays."""
+        for file in [*self.paths.host(host).glob("disk.*"), *self.paths.host(host).glob("*.lsa")]:
+            file.unlink()
+
+    def drop_lab(self) -> list[str]:
+        """Removes every file of the lab; returns what was there."""
+        found = sorted(self.paths.shared.glob(f"{self.paths.memory_prefix}*"))
+        for file in found:
+            file.unlink()
+        if self.paths.root.is_dir():
+            shutil.rmtree(self.paths.root)
+            found.append(self.paths.root)
+        return [str(path) for path in found]
+
+    def _host_key(self, machine: Machine) -> None:
+        folder = self.paths.host(machine.host.name)
+        folder.mkdir(mode=0o755, exist_ok=True)
+        self._key(folder / "ssh_host_ed25519_key", f"cxl-lab {self.paths.lab} {machine.host.name}", Owner(os.getuid(), os.getgid()))
+
+    def _credentials(self, machine: Machine, machines: Iterable[Machine]) -> dict[str, str]:
+        hosts = "".join(f"{other.address.split('/')[0]} {other.host.name}\n" for other in machines)
+        hosts = f"127.0.0.1 localhost\n::1 localhost\n{hosts}"
+        return {
+            "ssh.authorized_keys.root": self.paths.login_key.with_suffix(".pub").read_text(),
+            "cxl-lab.ssh-host-key": (self.paths.host(machine.host.name) / "ssh_host_ed25519_key").read_text(),
+            "network.network.30-lab": f"[Match]\nMACAddress={machine.mac('lab')}\n\n"
+            f"[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={machine.address}\n",
+            "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(hosts.encode()).decode()}\n",
+        }
+
+    def _key(self, file: Path, comment: str, owner: Owner) -> None:
+        if not (file.exists() and file.with_suffix(".pub").exists()):
+            file.unlink(missing_ok=True)
+            must(self._runner, ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(file)], f"key {file}")
+        for part in (file, file.with_suffix(".pub")):
+            os.chown(part, owner.uid, owner.gid)
+
+    def _sparse(self, file: Path, size: int, subject: str) -> None:
+        """A file of exactly ``size`` bytes that QEMU may open. One of another size is somebody's data."""
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            raise LabError(subject, f"{file} is no regular file", "remove it, then run again")
+        if file.exists() and file.stat().st_size not in (0, size):
+            have = format_size(file.stat().st_size)
+            raise LabError(subject, f"{file} holds {have}, wanted {format_size(size)}", "run make down first")
+        with file.open("ab") as opened:
+            opened.truncate(size)
+        file.chmod(0o600)
+        os.chown(file, self._emulator.uid, self._emulator.gid)
+
+    @staticmethod
+    def _write(file: Path, content: str, mode: int, owner: Owner) -> bool:
+        if file.exists() and file.read_text() == content:
+            return False
+        partial = file.with_name(f".{file.name}.partial")
+        partial.unlink(missing_ok=True)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as opened:  # noqa: PTH123
+            opened.write(content)
+        os.chown(partial, owner.uid, owner.gid)
+        partial.rename(file)
+        return True
