@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "idle.h"
+
+#include <errno.h>
+#include <immintrin.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <time.h>
+
+#define DEFAULT_SPIN_US 50U
+#define DEFAULT_CAP_US 1000U
+#define MAX_US 1000000U
+#define YIELDS 4U
+#define FIRST_SLEEP_NS 10000U
+#define LOOKS_PER_CLOCK 16U /* reading the clock can cost more than a look, above all in a virtual machine */
+#define NS_PER_S 1000000000ULL
+
+int idle_init(struct idle *idle, const struct cbd_idle_conf *conf)
+{
+    uint32_t spin = conf->spin_us ? conf->spin_us : DEFAULT_SPIN_US;
+    uint32_t cap = conf->idle_cap_us ? conf->idle_cap_us : DEFAULT_CAP_US;
+
+    if (spin > MAX_US || cap > MAX_US)
+        return -EINVAL;
+    *idle = (struct idle){.spin_max_ns = spin * 1000ULL, .cap_ns = cap * 1000ULL, .spin_ns = spin * 1000ULL};
+    return 0;
+}
+
+uint64_t idle_now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+void idle_sleep(uint64_t ns)
+{
+    struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
+
+    nanosleep(&ts, NULL); /* waking early is harmless: every caller looks again */
+}
+
+/* Work that came while we span makes spinning cheap to repeat; work that came after we slept says that spinning was wasted. */
+static void tune(struct idle *idle)
+{
+    uint64_t floor = idle->spin_max_ns / 8;
+
+    idle->spin_ns = idle->sleep_ns ? idle->spin_ns / 2 : idle->spin_ns * 2;
+    if (idle->spin_ns < floor)
+        idle->spin_ns = floor;
+    if (idle->spin_ns > idle->spin_max_ns)
+        idle->spin_ns = idle->spin_max_ns;
+}
+
+void idle_busy(struct idle *idle)
+{
+    if (!idle->since_ns)
+        return;
+    tune(idle);
+    idle->since_ns = 0;
+    idle->sleep_ns = 0;
+    idle->looks = 0;
+    idle->yields = 0;
+}
+
+static bool spinning(struct idle *idle)
+{
+    if (!idle->since_ns)
+        idle->since_ns = idle_now_ns();
+    return ++idle->looks % LOOKS_PER_CLOCK || idle_now_ns() - idle->since_ns < idle->spin_ns;
+}
+
+uint64_t idle_next(struct idle *idle)
+{
+    if (!idle->yields && spinning(idle)) {
+        _mm_pause();
+        return 0;
+    }
+    if (idle->yields < YIELDS) {
+        idle->yields++;
+        sched_yield();
+        return 0;
+    }
+    idle->sleep_ns = idle->sleep_ns ? idle->sleep_ns * 2 : FIRST_SLEEP_NS;
+    if (idle->sleep_ns > idle->cap_ns)
+        idle->sleep_ns = idle->cap_ns;
+    return idle->sleep_ns;
+}
+
+void idle_wait(struct idle *idle)
+{
+    uint64_t ns = idle_next(idle);
+
+    if (ns)
+        idle_sleep(ns);
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * The blkdev's end of a channel. A completion is believed only as far as it names a request in flight; once it does, the request
+ * ends, with -EIO when anything else in the slot does not fit.
+ */
+#include "queue.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "channel.h"
+#include "crc.h"
+#include "idle.h"
+#include "protocol.h"
+#include "ring.h"
+#include "stats.h"
+
+struct request {
+    uint64_t tid;
+    uint64_t offset;
+    uint64_t user;
+    void *buf;
+    uint32_t len;
+    uint8_t op;
+    bool in_flight;
+    bool abandoned;
+};
+
+struct cbd_queue {
+    struct channel ch;
+    struct ring submissions, completions;
+    struct idle idle;
+    struct stats stats;
+    uint32_t in_flight;
+    uint32_t lost; /* completions that could not be read since nothing was in flight */
+    uint16_t *free_tags;
+    struct request *requests; /* by tag */
+};
+
+int cbd_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *conf, struct cbd_queue **out)
+{
+    static const struct cbd_idle_conf defaults = {0};
+    struct cbd_queue *q = calloc(1, sizeof(*q));
+    int err = q ? channel_init(&q->ch, mem, conf) : -ENOMEM;
+
+    if (err)
+        goto fail;
+    q->requests = calloc(conf->ring_depth, sizeof(*q->requests));
+    q->free_tags = calloc(conf->ring_depth, sizeof(*q->free_tags));
+    err = -ENOMEM;
+    if (!q->requests || !q->free_tags)
+        goto fail;
+    for (uint32_t i = 0; i < conf->ring_depth; i++)
+        q->free_tags[i] = (uint16_t)(conf->ring_depth - 1 - i);
+    ring_init(&q->submissions, &q->ch.map, q->ch.submissions, conf->ring_depth, conf->epoch);
+    ring_init(&q->completions, &q->ch.map, q->ch.completions, conf->ring_depth, conf->epoch);
+    idle_init(&q->idle, &defaults);
+    *out = q;
+    return 0;
+fail:
+    cbd_queue_free(q);
+    return err;
+}
+
+void cbd_queue_free(struct cbd_queue *q)
+{
+    if (!q)
+        return;
+    free(q->requests);
+    free(q->free_tags);
+    free(q);
+}
+
+/* ---- submission ------------------------------------------------------------------------------------------------------ */
+
+static bool arguments_ok(const struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, const void *buf)
+{
+    if (!cbd_op_known(op) || (flags & ~(cbd_op_may_fua(op) ? (uint32_t)CBD_FUA : 0U)))
+        return false;
+    if (op == CBD_FLUSH)
+        return !offset && !len;
+    if (!len || offset > UINT64_MAX - len)
+        return false;
+    return !cbd_op_has_payload(op) || (buf && len <= q->ch.conf.slot_bytes);
+}
+
+static void put_write_payload(struct cbd_queue *q, struct cbd_slot *slot, const void *buf)
+{
+    slot->data_off = channel_data_off(&q->ch, slot->tag);
+    slot->data_len = slot->len;
+    if (channel_data_crc(&q->ch)) {
+        slot->flags |= CBD_SLOT_DATA_CRC;
+        slot->data_crc = cxl_crc32c(0, buf, slot->len);
+    }
+    ring_put_payload(&q->ch.map, q->ch.requests + slot->data_off, buf, slot->len);
+}
+
+int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, void *buf, uint64_t user)
+{
+    if (!arguments_ok(q, op, flags, offset, len, buf))
+        return -EINVAL;
+    /* After a lost completion nothing new starts until what is left in flight is known to be what was lost. */
+    if (q->in_flight == q->ch.conf.ring_depth || q->lost)
+        return -EAGAIN;
+
+    uint16_t tag = q->free_tags[q->ch.conf.ring_depth - 1 - q->in_flight];
+    struct cbd_slot slot = {
+        .op = (uint8_t)op,
+        .flags = (flags & CBD_FUA) ? CBD_SLOT_FUA : 0,
+        .tag = tag,
+        .tid = q->submissions.seq + 1,
+        .offset = offset,
+        .len = len,
+        .credit = (uint32_t)q->completions.seq,
+    };
+
+    if (op == CBD_WRITE)
+        put_write_payload(q, &slot, buf);
+    q->requests[tag] = (struct request){
+        .tid = slot.tid, .offset = offset, .user = user, .buf = buf, .len = len, .op = (uint8_t)op, .in_flight = true};
+    q->in_flight++;
+    ring_produce(&q->submissions, &slot);
+    return 0;
+}
+
+/* ---- completion ------------------------------------------------------------------------------------------------------ */
+
+/* Returns how many completions it reported (0 for an abandoned request). */
+static uint32_t finish(struct cbd_queue *q, struct request *r, int32_t result, struct cbd_completion *out)
+{
+    q->in_flight--;
+    q->free_tags[q->ch.conf.ring_depth - 1 - q->in_flight] = (uint16_t)(r - q->requests);
+    if (!q->in_flight)
+        q->lost = 0;
+    r->in_flight = false;
+    stats_request(&q->stats, r->op, r->len, result);
+    if (r->abandoned)
+        return 0;
+    *out = (struct cbd_completion){.user = r->user, .result = result, .len = r->len};
+    return 1;
+}
+
+static struct request *find(struct cbd_queue *q, const struct cbd_slot *slot)
+{
+    if (slot->tag < q->ch.conf.ring_depth) {
+        struct request *r = &q->requests[slot->tag];
+
+        return r->in_flight && r->tid == slot->tid ? r : NULL;
+    }
+    if (slot->tag != CBD_NO_TAG || slot->result >= 0)
+        return NULL;
+    for (uint32_t tag = 0; tag < q->ch.conf.ring_depth; tag++) {
+        struct request *r = &q->requests[tag];
+
+        if (r->in_flight && r->tid == slot->tid)
+            return r;
+    }
+    return NULL;
+}
+
+static bool answer_ok(const struct cbd_queue *q, const struct request *r, const struct cbd_slot *slot)
+{
+    bool payload = r->op == CBD_READ && !slot->result;
+    uint8_t flags = payload && channel_data_crc(&q->ch) ? CBD_SLOT_DATA_CRC : 0;
+
+    if (slot->op != r->op || slot->offset != r->offset || slot->len != r->len || slot->flags != flags || slot->reserved)
+        return false;
+    if (slot->result > 0 || slot->result < -CBD_MAX_ERRNO || cbd_behind(q->submissions.seq, slot->credit) > q->in_flight)
+        return false;
+    if (slot->data_len != (payload ? r->len : 0))
+        return false;
+    return payload ? channel_data_in_range(&q->ch, slot->data_off, slot->data_len) : !slot->data_off;
+}
+
+static int32_t get_read_payload(struct cbd_queue *q, const struct request *r, const struct cbd_slot *slot)
+{
+    uint64_t off = q->ch.responses + slot->data_off;
+    uint64_t rereads = 0;
+    int err = 0;
+
+    if (channel_data_crc(&q->ch))
+        err = ring_get_payload_checked(&q->ch.map, off, r->buf, r->len, slot->data_crc, &rereads);
+    else
+        ring_get_payload(&q->ch.map, off, r->buf, r->len);
+    stats_count(&q->stats.crc_retries, rereads);
+    return err;
+}
+
+static uint32_t take(struct cbd_queue *q, const struct cbd_slot *slot, struct cbd_completion *out)
+{
+    struct request *r = find(q, slot);
+    int32_t result = slot->result;
+
+    if (!r || !answer_ok(q, r, slot)) {
+        stats_count(&q->stats.bad_slots, 1);
+        if (!r)
+            return 0;
+        result = -EIO;
+    }
+    if (!result && r->op == CBD_READ && !r->abandoned)
+        result = get_read_payload(q, r, slot);
+    return finish(q, r, result, out);
+}
+
+/* As many completions are missing as requests are in flight: these are the ones. */
+static uint32_t fail_lost(struct cbd_queue *q, struct cbd_completion *out, uint32_t max)
+{
+    uint32_t n = 0;
+
+    for (uint32_t tag = 0; tag < q->ch.conf.ring_depth && n < max; tag++) {
+        if (q->requests[tag].in_flight)
+            n += finish(q, &q->requests[tag], -EIO, out + n);
+    }
+    return n;
+}
+
+int cbd_queue_poll(struct cbd_queue *q, struct cbd_completion *out, uint32_t max)
+{
+    uint64_t rereads = 0;
+    uint32_t n = 0;
+
+    /* At most one lap, so that a peer that never stops talking cannot keep us here. */
+    for (uint32_t looks = 0; n < max && looks < q->ch.conf.ring_depth; looks++) {
+        struct cbd_slot slot;
+        enum ring_got got = ring_consume(&q->completions, &slot, &rereads);
+
+        if (got == RING_EMPTY || got == RING_TORN)
+            break;
+        if (got == RING_SLOT) {
+            n += take(q, &slot, out + n);
+        } else {
+            stats_count(&q->stats.bad_slots, 1);
+            q->lost += q->in_flight ? 1 : 0;
+        }
+    }
+    if (q->lost && q->lost >= q->in_flight)
+        n += fail_lost(q, out + n, max - n);
+    if (rereads)
+        stats_count(&q->stats.crc_retries, rereads);
+    return (int)n;
+}
+
+int cbd_queue_wait(struct cbd_queue *q, struct cbd_completion *out, uint32_t max, uint64_t timeout_us)
+{
+    uint64_t start = idle_now_ns();
+    uint64_t timeout = timeout_us > UINT64_MAX / 1000 ? UINT64_MAX : timeout_us * 1000;
+    int n;
+
+    while (!(n = cbd_queue_poll(q, out, max)) && q->in_flight) {
+        uint64_t sleep = idle_next(&q->idle);
+        uint64_t waited = idle_now_ns() - start;
+
+        if (waited >= timeout)
+            return 0;
+        if (sleep)
+            idle_sleep(sleep < timeout - waited ? sleep : timeout - waited);
+    }
+    idle_busy(&q->idle);
+    return n;
+}
+
+void cbd_queue_abandon(struct cbd_queue *q, uint64_t user)
+{
+    for (uint32_t tag = 0; tag < q->ch.conf.ring_depth; tag++) {
+        struct request *r = &q->requests[tag];
+
+        if (r->in_flight && r->user == user) {
+            r->abandoned = true;
+            r->buf = NULL;
+        }
+    }
+}
+
+uint32_t cbd_queue_in_flight(const struct cbd_queue *q)
+{
+    return q->in_flight;
+}
+
+void cbd_queue_sum_stats(const struct cbd_queue *q, struct cbd_stats *sum)
+{
+    stats_sum(&q->stats, sum);
+}
+
+void cbd_queue_stats(const struct cbd_queue *q, struct cbd_stats *out)
+{
+    *out = (struct cbd_stats){0};
+    stats_sum(&q->stats, out);
+}
