@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cxl_guest_image
+short_description: A Debian guest image for the hosts of a lab
+description:
+  - Builds a Debian root file system with mmdebstrap and keeps its kernel, its initial RAM disk and a raw disk image in the cache.
+  - The folder carries the hash of everything that goes in, so that an image is built once and shared by all labs as a backing file.
+  - The image holds no key and no password. Each host gets its identity at boot.
+options:
+  suite:
+    description: Debian release.
+    type: str
+    default: trixie
+  mirror:
+    description: Debian archive.
+    type: str
+    default: http://deb.debian.org/debian
+  packages:
+    description: Packages to install; what they need comes along.
+    type: list
+    elements: str
+    required: true
+  files:
+    description: Folder that is laid over the root file system before its packages are configured.
+    type: path
+    required: true
+  disk_size:
+    description: Size of the disk; it is sparse.
+    type: str
+    default: 4G
+  cache_dir:
+    description: Folder of the caches; QEMU's user must be able to read it.
+    type: path
+    default: /var/cache/cxl-lab
+attributes:
+  check_mode:
+    support: full
+    description: Tells where the image will be and builds nothing.
+  diff_mode:
+    support: none
+    description: The result is a folder that exists or not.
+requirements:
+  - mmdebstrap
+  - e2fsprogs
+author:
+  - cxl.lab contributors
+"""
+
+EXAMPLES = r"""
+- name: A guest with the CXL tools
+  cxl_guest_image:
+    packages: [systemd-sysv, udev, openssh-server, python3, cxl, ndctl, linux-image-amd64]
+    files: files/guest
+"""
+
+RETURN = r"""
+image:
+  description: The parts that a domain needs.
+  returned: success
+  type: dict
+  sample: {disk: /var/cache/cxl-lab/guest-0123456789abcdef/disk.raw, kernel: /var/cache/cxl-lab/guest-0123456789abcdef/vmlinuz,
+           initrd: /var/cache/cxl-lab/guest-0123456789abcdef/initrd.img}
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.cxl_lab.debian_root import Recipe, make_disk, make_tree
+from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.locking import build_once
+from ..module_utils.cxl_lab.sizes import parse_size
+from ..module_utils.lab_module import run_module
+
+PARTS = {"disk": "disk.raw", "kernel": "vmlinuz", "initrd": "initrd.img"}
+
+
+def build_image(recipe: Recipe, folder: Path, disk_size: int) -> None:
+    """Fills ``folder`` with the three parts; the tree in between is gone afterwards."""
+    tree = folder / "tree"
+    make_tree(recipe, tree)
+    for secret in tree.glob("etc/ssh/ssh_host_*"):
+        secret.unlink()
+    (tree / "etc/machine-id").write_text("uninitialized\n")
+    for part, pattern in (("kernel", "boot/vmlinuz-*"), ("initrd", "boot/initrd.img-*")):
+        found = sorted(tree.glob(pattern))
+        if not found:
+            raise LabError("guest image", f"has no {pattern}", "add linux-image-amd64 and initramfs-tools to cxl_guest_image_packages")
+        shutil.move(str(found[-1]), folder / PARTS[part])
+    make_disk(tree, folder / PARTS["disk"], disk_size)
+    shutil.rmtree(tree)
+    for path in (folder, *folder.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def work(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    disk_size = parse_size(params["disk_size"], "disk_size")
+    recipe = Recipe(
+        kind="guest",
+        suite=params["suite"],
+        mirror=params["mirror"],
+        packages=params["packages"],
+        variant="apt",
+        files=params["files"],
+        settings={"disk_size": disk_size},
+    )
+    folder = recipe.folder(Path(params["cache_dir"]))
+    changed = not folder.exists()
+    if changed and not module.check_mode:
+        changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size))
+    return {"changed": changed, "image": {part: str(folder / name) for part, name in PARTS.items()}}
+
+
+def main() -> None:
+    run_module(
+        work,
+        argument_spec={
+            "suite": {"type": "str", "default": "trixie"},
+            "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "files": {"type": "path", "required": True},
+            "disk_size": {"type": "str", "default": "4G"},
+            "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
+        },
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cxl_service
+short_description: A daemon on a machine without an init system
+description:
+  - Keeps a daemon running where no systemd does it, for example in a container or a build machine.
+  - A daemon that already answers at its socket is left alone, whoever started it. Only one that this module started is ever stopped by it.
+options:
+  name:
+    description: Names the pid file and the log below C(/run/cxl-lab).
+    type: str
+    required: true
+  command:
+    description: Program and arguments that keep it in the foreground.
+    type: list
+    elements: str
+    required: true
+  socket:
+    description: Unix socket at which the daemon accepts connections once it is ready.
+    type: path
+    required: true
+  state:
+    description: Whether it runs; V(restarted) starts one of ours anew.
+    type: str
+    choices: [started, stopped, restarted]
+    default: started
+attributes:
+  check_mode:
+    support: full
+    description: Says what it would do.
+  diff_mode:
+    support: none
+    description: There is nothing to show beyond running or not.
+author:
+  - cxl.lab contributors
+"""
+
+EXAMPLES = r"""
+- name: libvirtd without systemd
+  cxl_service:
+    name: libvirtd
+    command: [/usr/sbin/libvirtd]
+    socket: /run/libvirt/libvirt-sock
+"""
+
+RETURN = r"""
+service:
+  description: The daemon afterwards.
+  returned: success
+  type: dict
+  sample: {name: libvirtd, running: true, pid: 4711}
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.cxl_lab.detached import Daemon
+from ..module_utils.cxl_lab.names import check_name
+from ..module_utils.lab_module import run_module
+
+
+def work(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    daemon = Daemon(check_name(params["name"], "name"), params["command"], Path(params["socket"]))
+    running = daemon.answers()
+    stop = params["state"] != "started" and daemon.own_pid() != 0
+    start = params["state"] != "stopped" and (stop or not running)
+    if not module.check_mode:
+        if stop:
+            daemon.stop()
+        if start:
+            daemon.start()
+    return {
+        "changed": stop or start,
+        "service": {"name": daemon.name, "running": daemon.answers(), "pid": daemon.own_pid()},
+    }
+
+
+def main() -> None:
+    run_module(
+        work,
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "command": {"type": "list", "elements": "str", "required": True},
+            "socket": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
+        },
+        supports_check_mode=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Daemons on a machine without an init system: started detached, known by a pid file, ended by pid.
+
+Only what was started here is ever stopped here: a daemon that somebody else runs has no pid file of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Sequence
+
+from .errors import LabError
+
+RUN_FOLDER = Path("/run/cxl-lab")
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A program that stays in the foreground.
+
+    :param name: names the pid file and the log.
+    :param socket: unix socket that accepts connections once the daemon is ready.
+    """
+
+    name: str
+    command: Sequence[str]
+    socket: Path
+    folder: Path = RUN_FOLDER
+
+    @property
+    def pid_file(self) -> Path:
+        return self.folder / f"{self.name}.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def answers(self) -> bool:
+        """Whether somebody accepts at the socket, ours or not."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def own_pid(self) -> int:
+        """The pid of the process that was started here, 0 when it is gone; a pid that was given to another program does not count."""
+        try:
+            pid, started = self.pid_file.read_text().split()
+            return int(pid) if start_time(int(pid)) == started else 0
+        except (OSError, ValueError):
+            return 0
+
+    def start(self, timeout: float = 30) -> None:
+        """Starts it and waits until it answers.
+
+        :raises LabError: with the end of its log.
+        """
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(
+                list(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", close_fds=True
+            )
+        self.pid_file.write_text(f"{process.pid} {start_time(process.pid)}\n")
+        end = time.monotonic() + timeout
+        while not self.answers():
+            if process.poll() is not None or time.monotonic() > end:
+                text = self.log.read_text(errors="replace")[-2000:]
+                self.stop()
+                raise LabError(f"daemon {self.name}", "did not come up", f"look at {self.log}", cmd=self.command, stderr=text)
+            time.sleep(0.1)
+
+    def stop(self, timeout: float = 20) -> bool:
+        """Ends it, by force after ``timeout`` seconds; True when it was running."""
+        pid = self.own_pid()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            end = time.monotonic() + timeout
+            while self.own_pid() and time.monotonic() < end:
+                time.sleep(0.1)
+            if self.own_pid():
+                os.kill(pid, signal.SIGKILL)
+        self.pid_file.unlink(missing_ok=True)
+        self.log.unlink(missing_ok=True)
+        return bool(pid)
+
+
+def start_time(pid: int) -> str:
+    """When a process started, in clock ticks since boot: with the pid it names a process for ever. A zombie has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
