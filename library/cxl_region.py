@@ -1,0 +1,210 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module: a persistent CXL region over one memdev."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cxl_region
+short_description: Manage the persistent CXL region over a memdev
+description:
+  - Makes sure that a committed, enabled region of type C(pmem) lies over one memdev, or that none does.
+  - The memdev is found by its serial number, because the numbers of C(memN) change from boot to boot. The root decoder is found
+    by what it is capable of - it leads to the memdev, takes persistent memory and has room.
+  - A region that spans other memdevs too, or that has another type, size or uuid than asked for, is never touched.
+version_added: 0.1.0
+author:
+  - cxl.lab contributors (!UNKNOWN)
+requirements:
+  - cxl and ndctl, version 81 or newer, on the host
+options:
+  serial:
+    description: Serial number of the memdev, as C(cxl list -M -u) shows it. Decimal or with V(0x).
+    type: str
+    required: true
+  size:
+    description:
+      - Size of the region, a multiple of 256 MiB. Without it the region takes the whole memdev.
+      - An existing region of another size is refused.
+    type: str
+  uuid:
+    description: UUID of the region. Without it a new region gets a random one, and any is accepted.
+    type: str
+  state:
+    description:
+      - V(present) creates or enables the region.
+      - V(absent) disables and destroys it. It is refused while a namespace on the region is in service.
+    type: str
+    choices: [present, absent]
+    default: present
+  wait:
+    description: Whether to wait for a memdev that is not there yet.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds to wait for the memdev.
+    type: float
+    default: 120.0
+  wait_sleep:
+    description: Seconds between two looks.
+    type: float
+    default: 0.2
+attributes:
+  check_mode:
+    description: Reports what would be done and does nothing.
+    support: full
+  diff_mode:
+    description: Shows the region before and after.
+    support: full
+notes:
+  - After a reboot of the host the region is gone and is created again; the labels of its namespaces survive in the label storage
+    area, so the namespaces come back with the region.
+  - QEMU 11.1 keeps the direct mapping of a region until the guest is started again. Keep one size per memdev and guest start.
+"""
+
+EXAMPLES = r"""
+- name: Put a region over the shared memdev
+  cxl_region:
+    serial: "0xc0de0001"
+
+- name: Put a region over the first 256 MiB of a memdev
+  cxl_region:
+    serial: "0xc0de0002"
+    size: 256M
+
+- name: Take the region away
+  cxl_region:
+    serial: "0xc0de0001"
+    state: absent
+"""
+
+RETURN = r"""
+region:
+  description: The region as read back from the host; null when there is none.
+  returned: success
+  type: dict
+  sample:
+    name: region0
+    type: pmem
+    size: 536870912
+    resource: "0x190000000"
+    uuid: 2f6a4a54-9ac1-43c5-a9e6-7b5b2f6ac0de
+    memdev: mem1
+    serial: "0xc0de0001"
+    committed: true
+    enabled: true
+steps:
+  description: What was done, or would be done in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: ["create a pmem region over mem1 under decoder0.0"]
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.cxl_lab import region as regions
+from ..module_utils.cxl_lab.cxl_diagnose import (
+    explain_failed_create,
+    explain_missing_memdev,
+    idle_pci_functions,
+    kernel_log,
+)
+from ..module_utils.cxl_lab.cxl_list import format_serial, list_memdevs, parse_serial
+from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.runner import HostRunner, Runner
+from ..module_utils.cxl_lab.steps import Step, phrases, run_steps
+from ..module_utils.cxl_lab.waiting import wait_until
+from ..module_utils.lab_module import WAIT_OPTIONS, run_module
+
+SPEC: dict[str, Any] = {
+    "argument_spec": {
+        "serial": {"type": "str", "required": True},
+        "size": {"type": "str"},
+        "uuid": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        **WAIT_OPTIONS,
+    },
+    "supports_check_mode": True,
+}
+
+
+def find_state(runner: Runner, serial: int, timeout: float, sleep: float) -> regions.RegionState:
+    """The state of the memdev, once it is there.
+
+    :raises LabError: says why it does not come.
+    """
+    end = time.monotonic() + timeout
+    state = wait_until(
+        lambda: regions.observe(runner, serial),
+        lambda seen: seen is not None or time.monotonic() >= end,
+        f"memdev {format_serial(serial)}",
+        "the memdev",
+        timeout=timeout,
+        sleep=sleep,
+    )
+    if state is None:
+        raise explain_missing_memdev(serial, list_memdevs(runner), idle_pci_functions(), kernel_log(runner))
+    return state
+
+
+def apply(runner: Runner, want: regions.RegionWant, steps: list[Step]) -> regions.RegionState:
+    """Runs the steps; the state that they led to."""
+    try:
+        run_steps(runner, steps, want.subject)
+    except LabError as failed:
+        raise explain_failed_create(failed, kernel_log(runner)) from failed
+    return find_state(runner, want.serial, 0, 0)
+
+
+def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
+    timeout = module.params["wait_timeout"] if module.params["wait"] and not module.check_mode else 0
+    have = find_state(runner, want.serial, timeout, module.params["wait_sleep"])
+    before = after = regions.describe(have)
+    steps = regions.plan_present(want, have)
+    if steps and module.check_mode:
+        after = {**(before or {"memdev": have.memdev.name}), "enabled": True}
+    elif steps:
+        reached = apply(runner, want, steps)
+        if regions.plan_present(want, reached):
+            log = "\n".join(kernel_log(runner))
+            raise LabError(want.subject, "is not in service after it was made", observed=regions.describe(reached), stderr=log)
+        after = regions.describe(reached)
+    return result(before, after, steps)
+
+
+def ensure_absent(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
+    have = regions.observe(runner, want.serial)
+    steps = regions.plan_absent(want, have) if have else []
+    after = None
+    if steps and not module.check_mode:
+        after = regions.describe(apply(runner, want, steps))
+    return result(regions.describe(have), after, steps)
+
+
+def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: list[Step]) -> dict[str, Any]:
+    return {
+        "changed": bool(steps),
+        "region": after,
+        "steps": phrases(steps),
+        "diff": {"before": {"region": before}, "after": {"region": after}},
+    }
+
+
+def work(module: AnsibleModule) -> dict[str, Any]:
+    options = module.params
+    want = regions.parse_want(parse_serial(options["serial"]), options["size"], options["uuid"])
+    ensure = ensure_present if options["state"] == "present" else ensure_absent
+    return ensure(module, HostRunner(), want)
+
+
+def main() -> None:
+    run_module(work, **SPEC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A namespace over a whole region: what to do so that it is there, or so that it is gone.
+
+Two hosts that share a memdev each have their own label (in their own label storage area) but one info block (in the first
+2 MiB of the shared memory). The kernel takes a devdax or fsdax namespace only when the info block names the uuid of the
+label as its parent; otherwise the namespace comes back as "raw" after the next start. Hence every host gives the namespace
+the same uuid, made from the serial number of the memdev and the name. Whoever creates it later rewrites the info block
+with the same parent and the same geometry, which touches no data. Destroying zeroes the info block: the namespace of the
+other host goes on until its region is taken down, comes back raw, and ``present`` writes the info block again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Any, Callable
+
+from .cxl_list import format_serial
+from .errors import LabError
+from .names import check_name
+from .ndctl_list import Namespace, NdRegion, find_nd_region, list_nd_regions
+from .runner import Runner
+from .sizes import format_size
+from .steps import Step
+
+#: Alignments with which the data starts at the same offset on every host, wherever the region lies (1 GiB is not one).
+ALIGNMENTS = {"4K": 4 << 10, "2M": 2 << 20}
+
+
+@dataclass(frozen=True)
+class NamespaceWant:
+    """A namespace of this name over the region of the memdev with this serial number; ``align`` in bytes."""
+
+    serial: int
+    name: str
+    mode: str
+    map: str
+    align: int
+
+    @property
+    def subject(self) -> str:
+        return f"namespace {self.name} on memdev {format_serial(self.serial)}"
+
+    @property
+    def uuid(self) -> str:
+        """The uuid that all hosts give it."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cxl.lab:namespace:{self.serial:016x}:{self.name}"))
+
+
+def parse_want(serial: int, name: str, mode: str, map_: str, align: str) -> NamespaceWant:
+    """Checks what the user asked for.
+
+    :raises LabError: for a name that may not reach a command line.
+    """
+    return NamespaceWant(serial, check_name(name, "namespace"), mode, map_, ALIGNMENTS[align])
+
+
+def observe(runner: Runner, serial: int) -> NdRegion | None:
+    """The persistent-memory region over the memdev; None while the kernel has not set it up."""
+    return find_nd_region(list_nd_regions(runner), serial)
+
+
+def plan_present(want: NamespaceWant, region: NdRegion, *, force: bool) -> list[Step]:
+    """The steps to a namespace of ours, in service, as wanted; none when it is there.
+
+    A namespace that is out of service is only enabled: what it really is shows after that, so plan again then.
+
+    :param force: whether a namespace of ours in another mode may be made anew; its data is lost.
+    :raises LabError: when the region belongs to somebody else's namespace.
+    """
+    mine = own(want, region)
+    if mine is None:
+        _refuse_foreign(want, region)
+        argv = ("ndctl", "create-namespace", "-r", region.name, *_settings(want))
+        return [Step(f"create {want.mode} namespace {want.name} on {region.name}", argv)]
+    if not mine.enabled:
+        return [Step(f"enable {mine.dev}", ("ndctl", "enable-namespace", mine.dev))]
+    different = differences(want, mine)
+    if not different:
+        return []
+    again = ("ndctl", "create-namespace", "-f", "-e", mine.dev, *_settings(want))
+    if info_block_is_gone(want, mine):
+        return [Step(f"write the info block of {mine.dev} again", again)]
+    if not force:
+        step = "destroy it first (state: absent), or set force: true to make it anew; its data is lost either way"
+        raise LabError(want.subject, f"exists with {', '.join(different)}", step, observed=asdict(mine))
+    return [Step(f"make {mine.dev} anew as {want.mode} ({', '.join(different)} before)", again)]
+
+
+def plan_absent(want: NamespaceWant, region: NdRegion) -> list[Step]:
+    """The steps after which no namespace of ours is on the region; somebody else's is not ours to touch."""
+    mine = own(want, region)
+    if mine is None:
+        return []
+    disable = Step(f"disable {mine.dev}", ("ndctl", "disable-namespace", mine.dev))
+    destroy = Step(f"destroy {mine.dev}", ("ndctl", "destroy-namespace", mine.dev))
+    return [disable, destroy] if mine.enabled else [destroy]
+
+
+def own(want: NamespaceWant, region: NdRegion) -> Namespace | None:
+    """Our namespace on the region: the one that carries our name."""
+    return next((space for space in region.namespaces if space.name == want.name), None)
+
+
+def differences(want: NamespaceWant, have: Namespace) -> list[str]:
+    """What is not as wanted, as phrases such as "mode fsdax"."""
+    pairs = [("mode", want.mode, have.mode), ("uuid", want.uuid, have.uuid)]
+    if have.mode == want.mode:
+        pairs += [("map", want.map, have.map), ("align", format_size(want.align), format_size(have.align))]
+    return [f"{key} {has}" for key, wanted, has in pairs if wanted != has]
+
+
+def info_block_is_gone(want: NamespaceWant, have: Namespace) -> bool:
+    """Whether it is our namespace in all but the info block: the label reserves it for the wanted mode, yet it came up raw.
+
+    That is what another host leaves behind that destroyed its namespace over the same memory.
+    """
+    return have.mode == "raw" and have.claim == want.mode and have.uuid == want.uuid
+
+
+def refuse_in_use(want: NamespaceWant, have: Namespace, users_of: Callable[[str], list[str]]) -> None:
+    """
+    :raises LabError: when anybody has the device of the namespace open, mapped or mounted.
+    """
+    users = users_of(have.device) if have.device else []
+    if users:
+        raise LabError(want.subject, f"{have.device} is in use: {', '.join(users)}", "stop or unmount that first", observed=users)
+
+
+def describe(want: NamespaceWant, region: NdRegion | None) -> dict[str, Any] | None:
+    """What a module returns of our namespace; None when there is none."""
+    mine = own(want, region) if region else None
+    if mine is None or region is None:
+        return None
+    return {
+        "name": mine.name,
+        "dev": mine.dev,
+        "mode": mine.mode,
+        "map": mine.map,
+        "size": mine.size,
+        "align": mine.align,
+        "uuid": mine.uuid,
+        "device": mine.device,
+        "region": region.name,
+        "serial": format_serial(want.serial),
+        "enabled": mine.enabled,
+    }
+
+
+def _settings(want: NamespaceWant) -> tuple[str, ...]:
+    return ("-m", want.mode, f"--map={want.map}", "-a", str(want.align), "-n", want.name, "-u", want.uuid)
+
+
+def _refuse_foreign(want: NamespaceWant, region: NdRegion) -> None:
+    if not region.namespaces:
+        return
+    others = ", ".join(f"{one.dev} (name {one.name or 'none'}, mode {one.mode}, uuid {one.uuid})" for one in region.namespaces)
+    destroy = f"ndctl destroy-namespace -f {region.namespaces[0].dev}"
+    step = f"use that one, or destroy it yourself ({destroy}) if nobody needs its data"
+    raise LabError(want.subject, f"{region.name} carries a namespace that is not ours: {others}", step)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cxl_region and cxl_region_info as Ansible runs them, on a host whose commands answer from recordings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.cxl_lab.runner import Result
+from ansible.modules import cxl_region, cxl_region_info
+from fakes import FakeRunner, fixture, run_module
+
+
+class Host(FakeRunner):
+    """A host with one shared memdev; creating a region makes it appear."""
+
+    def __init__(self, region: bool = False, namespaces: bool = False) -> None:
+        self.region = region
+        super().__init__(
+            {
+                "cxl list -M": json.dumps(fixture("cxl_list_memdevs")),
+                "cxl list -D -d root": json.dumps(fixture("cxl_list_decoders")),
+                "cxl list -R": lambda: json.dumps(fixture("cxl_list_regions")) if self.region else "",
+                "ndctl list": json.dumps(fixture("ndctl_list")) if namespaces else "",
+                "cxl create-region": lambda: self.becomes(True),
+                "cxl disable-region": "",
+                "cxl destroy-region": lambda: self.becomes(False),
+                "dmesg": "[ 1.0] cxl_region region0: Failed to synchronize CPU cache state\n",
+            }
+        )
+
+    def becomes(self, region: bool) -> str:
+        self.region = region
+        return ""
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    def run(module, host, **args):
+        monkeypatch.setattr(module, "HostRunner", lambda: host)
+        return run_module(module, monkeypatch, capsys, **args)
+
+    return run
+
+
+def test_create_then_nothing(call):
+    host = Host()
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["changed"] and result["region"]["name"] == "region3"
+    assert result["diff"]["before"] == {"region": None}
+    assert host.changing() == ["cxl create-region -d decoder0.0 -t pmem -m mem1"]
+    assert call(cxl_region, host, serial=str(0xC0DE0001))["changed"] is False
+    assert len(host.changing()) == 1
+
+
+def test_check_mode_changes_nothing(call):
+    host = Host()
+    result = call(cxl_region, host, serial="0xc0de0001", check=True)
+    assert result["changed"] and result["steps"] == ["create a pmem region over mem1 under decoder0.0"]
+    assert host.changing() == []
+
+
+def test_absent(call):
+    host = Host(region=True)
+    assert call(cxl_region, host, serial="0xc0de0001", state="absent")["region"] is None
+    assert host.changing() == ["cxl disable-region region3", "cxl destroy-region region3"]
+    assert call(cxl_region, host, serial="0xc0de0001", state="absent")["changed"] is False
+    assert call(cxl_region, Host(), serial="0xdead", state="absent")["changed"] is False
+
+
+def test_absent_under_a_namespace_fails(call):
+    host = Host(region=True, namespaces=True)
+    result = call(cxl_region, host, serial="0xc0de0001", state="absent")
+    assert result["failed"] and "destroy the namespace first" in result["msg"]
+    assert host.changing() == []
+
+
+def test_hypervisor_bit(call):
+    host = Host()
+    host.answers["cxl create-region"] = Result(1, "", "cxl region: region0: failed to commit decode: No such device or address\n")
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["failed"] and "hypervisor" in result["msg"] and result["rc"] == 1
+    assert "CPU cache state" in result["stderr"]
+
+
+def test_success_is_what_is_read_back(call):
+    host = Host()
+    host.answers["cxl create-region"] = ""
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["failed"] and "not in service after it was made" in result["msg"]
+
+
+def test_waits_for_a_memdev_that_comes_late(call):
+    host = Host()
+    answers = ["", "", json.dumps(fixture("cxl_list_memdevs"))]
+    host.answers["cxl list -M"] = lambda: answers.pop(0) if len(answers) > 1 else answers[0]
+    result = call(cxl_region, host, serial="0xc0de0001", wait_timeout=5, wait_sleep=0.01)
+    assert result["changed"]
+
+
+def test_memdev_that_never_comes(call):
+    result = call(cxl_region, Host(), serial="0xdead", wait=False)
+    assert result["failed"] and "memdev 0xdead: no memdev carries this serial number" in result["msg"]
+    assert "mem1 0xc0de0001" in result["observed"]
+
+
+def test_info_of_all_and_of_one(call):
+    everything = call(cxl_region_info, Host(region=True))
+    assert len(everything["memdevs"]) == 3 and everything["decoders"][0]["resource"] == "0x190000000"
+    one = call(cxl_region_info, Host(region=True), serial="0xc0de0002")
+    assert [memdev["name"] for memdev in one["memdevs"]] == ["mem0"] and one["regions"] == []
