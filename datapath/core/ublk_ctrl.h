@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later
+ *
+ * Commands of the ublk control device. All return 0 or a negated errno.
+ */
+#ifndef CXL_UBLK_CTRL_H
+#define CXL_UBLK_CTRL_H
+
+#include <liburing.h>
+
+#include "ublk_abi.h"
+
+struct ublk_ctrl {
+    int fd;
+    struct io_uring ring;
+};
+
+int ublk_ctrl_open(struct ublk_ctrl *ctrl);
+void ublk_ctrl_close(struct ublk_ctrl *ctrl);
+
+int ublk_ctrl_features(struct ublk_ctrl *ctrl, uint64_t *features);
+/* info->dev_id may be UBLK_ANY_DEV; on return info is what the driver made of it. */
+int ublk_ctrl_add(struct ublk_ctrl *ctrl, struct ublk_dev_info *info);
+int ublk_ctrl_info(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_dev_info *info);
+int ublk_ctrl_set_params(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
+int ublk_ctrl_get_params(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
+/* One of START_DEV, STOP_DEV, DEL_DEV, START_USER_RECOVERY, END_USER_RECOVERY. */
+int ublk_ctrl_do(struct ublk_ctrl *ctrl, uint32_t op, uint32_t dev_id);
+
+#endif
