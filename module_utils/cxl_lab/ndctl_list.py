@@ -18,7 +18,7 @@ from .runner import Runner, must_json
 _REGION = re.compile(r"region\d{1,9}")
 _NAMESPACE = re.compile(r"namespace\d{1,9}\.\d{1,9}")
 _DEVICE = re.compile(r"(?:dax\d{1,9}\.\d{1,9}|pmem\d{1,9}(?:\.\d{1,9})?s?)")
-_HEX = re.compile(r"[0-9a-f]{1,16}")
+_DECIMAL = re.compile(r"-?[0-9]{1,20}")
 _SYSFS = Path("/sys/bus/nd/devices")
 
 #: The claim of a namespace's label ("holder class"), and the mode that ndctl calls by it.
@@ -122,8 +122,9 @@ def _claim(namespace: Path) -> str:
 
 
 def _serial(row: dict[str, Any]) -> int:
-    text = str(row.get("id", "")).lower().removeprefix("0x")
-    return int(text, 16) if _HEX.fullmatch(text) else -1
+    """The kernel prints the serial number of a CXL dimm as a signed decimal."""
+    text = str(row.get("id", ""))
+    return int(text) % (1 << 64) if _DECIMAL.fullmatch(text) else -1
 
 
 def _rows(row: dict[str, Any], key: str) -> list[dict[str, Any]]:

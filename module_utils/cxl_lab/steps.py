@@ -11,10 +11,12 @@ from .runner import Runner, must
 
 @dataclass(frozen=True)
 class Step:
-    """``what`` is a phrase in the imperative ("create a pmem region over mem1"), ``argv`` the command that does it."""
+    """``what`` is a phrase in the imperative ("create a pmem region over mem1"), ``argv`` the command that does it, ``stdin`` its
+    input."""
 
     what: str
     argv: tuple[str, ...]
+    stdin: str = ""
 
 
 def run_steps(runner: Runner, steps: Sequence[Step], subject: str, next_step: str = "") -> None:
@@ -23,7 +25,7 @@ def run_steps(runner: Runner, steps: Sequence[Step], subject: str, next_step: st
     :raises LabError: names ``subject``; carries the command.
     """
     for step in steps:
-        must(runner, step.argv, subject, next_step)
+        must(runner, step.argv, subject, next_step, stdin=step.stdin)
 
 
 def phrases(steps: Sequence[Step]) -> list[str]:

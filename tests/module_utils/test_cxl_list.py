@@ -91,7 +91,7 @@ def test_namespaces_come_with_label_uuid_and_device():
 
 def test_region_over_several_memdevs_is_nobodys_own():
     buses = fixture("ndctl_list")
-    buses[0]["dimms"].append({"dev": "nmem1", "id": "c0de0002"})
+    buses[0]["dimms"].append({"dev": "nmem1", "id": "3235774466"})
     buses[0]["regions"][0]["mappings"].append({"dimm": "nmem1", "position": 1})
     assert ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(buses), 0xC0DE0001) is None
 
@@ -102,3 +102,10 @@ def test_claim_of_the_label_is_read_beside_the_list(tmp_path: Path):
     text = (Path(__file__).parent.parent / "fixtures" / "ndctl_list.json").read_text()
     (region,) = ndctl_list.list_nd_regions(FakeRunner({"ndctl list": text}), tmp_path)
     assert region.namespaces[0].claim == "devdax"
+
+
+@pytest.mark.parametrize(("text", "serial"), [("-1", 2**64 - 1), ("3235774465", 0xC0DE0001), ("0x12", -1), ("", -1), ("9" * 30, -1)])
+def test_the_serial_of_a_dimm_is_a_signed_decimal(text, serial):
+    buses = fixture("ndctl_list")
+    buses[0]["dimms"][0]["id"] = text
+    assert ndctl_list.parse_nd_regions(buses)[0].serials == (serial,)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way into cxl-datapathd: its control socket, one JSON object per line in each direction."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import LabError
+
+RUNTIME_DIR = "/run/cxl-datapath"
+_SOCKET = "control.sock"
+_ANSWER_MAX = 16 << 20
+
+
+class DaemonAbsent(LabError):
+    """No daemon listens on this host."""
+
+
+class DatapathClient:
+    """A connection to the daemon. Use it in a ``with`` statement.
+
+    :param runtime_dir: the folder that holds the daemon's control socket.
+    :param timeout: seconds that one call may take.
+    :raises DaemonAbsent: when nobody listens there.
+    """
+
+    def __init__(self, runtime_dir: str = RUNTIME_DIR, timeout: float = 120) -> None:
+        path = Path(runtime_dir) / _SOCKET
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+        except PermissionError as refused:
+            self._socket.close()
+            raise LabError("cxl-datapathd", f"this user may not open {path}", "run as root") from refused
+        except OSError as refused:
+            self._socket.close()
+            raise DaemonAbsent(
+                "cxl-datapathd", f"nobody listens on {path}", "install and start the daemon on this host"
+            ) from refused
+        self._lines = self._socket.makefile("rb")
+        self._calls = 0
+
+    def call(self, method: str, **params: Any) -> Any:
+        """The result of a method.
+
+        :raises LabError: with the daemon's own object, message and hint; or when it cannot be understood.
+        """
+        self._calls += 1
+        request = {"id": self._calls, "method": method, "params": params}
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            line = self._lines.readline(_ANSWER_MAX)
+        except OSError as broken:
+            raise LabError("cxl-datapathd", f"{method} got no answer: {broken}", "look at the log of the daemon") from broken
+        return self._result(method, line)
+
+    def _result(self, method: str, line: bytes) -> Any:
+        try:
+            answer = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or answer.get("id") != self._calls or len({"result", "error"} & answer.keys()) != 1:
+            raise LabError(
+                "cxl-datapathd", f"{method} got an answer that is none: {line[:200]!r}", "look at the log of the daemon"
+            )
+        if "result" in answer:
+            return answer["result"]
+        error = answer["error"] if isinstance(answer["error"], dict) else {}
+        text = {key: str(error.get(key) or "") for key in ("object", "message", "hint")}
+        raise LabError(text["object"] or method, text["message"] or "failed without a message", text["hint"], observed=error)
+
+    def __enter__(self) -> DatapathClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lines.close()
+        self._socket.close()
