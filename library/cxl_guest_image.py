@@ -87,7 +87,7 @@ def build_image(recipe: Recipe, folder: Path, disk_size: int) -> None:
     make_tree(recipe, tree)
     for secret in tree.glob("etc/ssh/ssh_host_*"):
         secret.unlink()
-    (tree / "etc/machine-id").write_text("uninitialized\n")
+    (tree / "etc/machine-id").write_text("")
     for part, pattern in (("kernel", "boot/vmlinuz-*"), ("initrd", "boot/initrd.img-*")):
         found = sorted(tree.glob(pattern))
         if not found:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from .errors import LabError
 from .progress import progress
 
 _VERDICT = Path("/run/cxl-lab/accel.json")
 _PROOF = "Kernel panic - not syncing: VFS"
-_PROOF_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,37 @@ def _read_verdict() -> dict[str, object]:
     return verdict if isinstance(verdict, dict) else {}
 
 
-def prove_kvm(emulator: str, kernel: str, timeout: float = _PROOF_TIMEOUT) -> str:
-    """Boots the kernel under KVM without a root file system; "" when it came that far, else what QEMU or the silence says."""
+def prove_kvm(emulator: str, kernel: str, silence: float = 5.0, timeout: float = 20.0) -> str:
+    """Boots the kernel under KVM without a root file system; "" when it came that far, else what QEMU or the silence says.
+
+    :param silence: seconds without a first word from the kernel after which it will never speak.
+    """
     command = [emulator, "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-serial", "stdio", "-kernel", kernel, "-append", "console=ttyS0 panic=-1"]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        return str(error)
-    except subprocess.TimeoutExpired as late:
-        seen = (late.stdout or b"").decode(errors="replace")
-        return "" if _PROOF in seen else f"a guest kernel did not start within {timeout:.0f} s"
-    if _PROOF in done.stdout.decode(errors="replace"):
-        return ""
-    said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    return f"a guest kernel did not start ({said[0][:160] if said else f'QEMU ended with exit code {done.returncode}'})"
+    command += ["-serial", "stdio", "-kernel", kernel, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
+        try:
+            guest = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=complained)
+        except OSError as error:
+            return str(error)
+        begin = time.monotonic()
+        try:
+            while guest.poll() is None and time.monotonic() - begin < timeout:
+                time.sleep(0.1)
+                silent = time.monotonic() - begin > silence and not _content(said)
+                if silent or _PROOF in _content(said) or "internal error" in _content(complained):
+                    break
+        finally:
+            guest.kill()
+            guest.wait()
+        if _PROOF in _content(said):
+            return ""
+        words = [line for line in _content(complained).splitlines() if line.strip() and "terminating on signal" not in line]
+        return f"a guest kernel did not start ({words[0][:160] if words else f'silent for {time.monotonic() - begin:.0f} s'})"
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def as_dict(accel: Accel) -> dict[str, str]:

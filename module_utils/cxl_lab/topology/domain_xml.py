@@ -69,7 +69,7 @@ def _firmware(domain: ET.Element, machine: Machine, folder: Path) -> None:
     _text(boot, "type", "hvm", arch="x86_64", machine="q35")
     _text(boot, "kernel", machine.platform.kernel)
     _text(boot, "initrd", machine.platform.initrd)
-    _text(boot, "cmdline", f"root=/dev/vda rw console=ttyS0 loglevel=4 systemd.hostname={machine.host.name} systemd.show_status=0")
+    _text(boot, "cmdline", f"root=/dev/vda rw console=ttyS0 loglevel=4 systemd.hostname={machine.host.name} systemd.show_status=0 mitigations=off audit=0 random.trust_cpu=on")
     # Credentials by file: a key on a command line could be read by every user of the hypervisor.
     system = ET.SubElement(domain, "sysinfo", type="fwcfg")
     for credential in CREDENTIALS:

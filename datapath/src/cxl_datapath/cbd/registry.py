@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The registry of a transport: entries of hosts, backends and blkdevs, heartbeats and bells, read and written.
+
+Reading trusts nothing: an entry that cannot be read is returned as the error that says why, so that one damaged entry does not
+hide the others. Only the owner of an entry writes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from ..errors import Code, DatapathError
+from ..mapping import Bytes
+from .geometry import ENTRY_PAGE
+from .layout import BackendEntry, BlkdevEntry, HostEntry, Info, State
+from .lines import BACKEND_LINE_OFF, BELL_OFF, BLKDEV_LINE_OFF, HEARTBEAT_OFF, LINE, Bell, ControlLine, Heartbeat
+from .metadata import CopyPair
+
+ENTRY_COPY = 1024
+
+E = TypeVar("E", HostEntry, BackendEntry, BlkdevEntry)
+
+
+class Table(Generic[E]):
+    """All entries of one kind."""
+
+    def __init__(self, memory: Bytes, kind: type[E], offset: int, count: int) -> None:
+        self._memory = memory
+        self.kind = kind
+        self._offset = offset
+        self.count = count
+
+    def page(self, index: int) -> int:
+        """Offset of an entry page in the transport."""
+        if not 0 <= index < self.count:
+            hint = f"choose 0 to {self.count - 1}"
+            raise DatapathError(Code.RANGE, f"{self.kind.WHAT} {index}", f"the transport has {self.count} {self.kind.WHAT} entries", hint)
+        return self._offset + index * ENTRY_PAGE
+
+    def read(self, index: int) -> E | None:
+        """The entry as last written (state none included); None when it was never used. Raises `corrupt`, `unsupported`, `range`."""
+        payload = self._pair(index).read()
+        if payload is None:
+            return None
+        entry = self.kind.unpack(payload)
+        if entry.id != index:
+            raise DatapathError(Code.CORRUPT, f"{self.kind.WHAT} {index}", f"the entry says that it is number {entry.id}")
+        return entry
+
+    def write(self, entry: E) -> None:
+        self._pair(entry.id).write(entry.pack())
+
+    def all(self) -> list[E | DatapathError | None]:
+        """Every entry by its index; an unreadable one as its error."""
+        found: list[E | DatapathError | None] = []
+        for index in range(self.count):
+            try:
+                found.append(self.read(index))
+            except DatapathError as error:
+                found.append(error)
+        return found
+
+    def used(self) -> dict[int, E]:
+        """Readable entries whose state is not none."""
+        return {entry.id: entry for entry in self.all() if isinstance(entry, self.kind) and entry.state != State.NONE}
+
+    def allocate(self, wanted: int | None = None) -> int:
+        """A free index: `wanted` if given, else the lowest. Never an unreadable one. Raises `range`, `exists`, `full`."""
+        entries = self.all()
+        free = [index for index, entry in enumerate(entries) if entry is None or _is_cleared(entry)]
+        if wanted is None:
+            if free:
+                return free[0]
+            raise DatapathError(Code.FULL, "transport", f"all {self.count} {self.kind.WHAT} entries are taken")
+        self.page(wanted)
+        if wanted not in free:
+            why = "the entry is damaged" if isinstance(entries[wanted], DatapathError) else "the id is taken"
+            raise DatapathError(Code.EXISTS, f"{self.kind.WHAT} {wanted}", why, "choose another id, or none for a free one")
+        return wanted
+
+    def next_epoch(self, index: int) -> int:
+        """One above the epoch of the entry as last written; an unreadable entry of our own starts again at 1."""
+        try:
+            entry = self.read(index)
+        except DatapathError:
+            entry = None
+        return entry.epoch % 0xFFFFFFFF + 1 if entry else 1
+
+    def clear(self, index: int) -> None:
+        """State none; the rest stays, for the epoch to rise from."""
+        entry = self.read(index)
+        if entry is not None and entry.state != State.NONE:
+            self.write(replace(entry, state=State.NONE))
+
+    def _pair(self, index: int) -> CopyPair:
+        return CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, f"{self.kind.WHAT} {index}")
+
+
+def _is_cleared(entry: HostEntry | BackendEntry | BlkdevEntry | DatapathError) -> bool:
+    return not isinstance(entry, DatapathError) and entry.state == State.NONE
+
+
+@dataclass(frozen=True)
+class ChannelLines:
+    """Both sides' words on a channel; None where there is no valid line."""
+
+    blkdev: ControlLine | None
+    backend: ControlLine | None
+
+    def next_epoch(self) -> int:
+        found = [line.epoch for line in (self.blkdev, self.backend) if line is not None]
+        return max(found, default=0) % 0xFFFFFFFF + 1
+
+
+class Registry:
+    """Tables, lines and channels of one attached transport."""
+
+    def __init__(self, memory: Bytes, info: Info) -> None:
+        g = info.geometry
+        self._memory = memory
+        self.info = info
+        self.hosts = Table(memory, HostEntry, g.hosts_off, g.host_count)
+        self.backends = Table(memory, BackendEntry, g.backends_off, g.backend_count)
+        self.blkdevs = Table(memory, BlkdevEntry, g.blkdevs_off, g.blkdev_count)
+
+    def heartbeat(self, host_id: int) -> Heartbeat | None:
+        return Heartbeat.unpack(self._memory.read(self.hosts.page(host_id) + HEARTBEAT_OFF, LINE))
+
+    def beat(self, host_id: int, heartbeat: Heartbeat) -> None:
+        self._memory.write(self.hosts.page(host_id) + HEARTBEAT_OFF, heartbeat.pack())
+
+    def bell(self, host_id: int) -> Bell | None:
+        return Bell.unpack(self._memory.read(self.hosts.page(host_id) + BELL_OFF, LINE))
+
+    def ring(self, host_id: int, bell: Bell) -> None:
+        self._memory.write(self.hosts.page(host_id) + BELL_OFF, bell.pack())
+
+    def lines(self, channel: int) -> ChannelLines:
+        start = self._channel_off(channel)
+        return ChannelLines(
+            ControlLine.unpack(self._memory.read(start + BLKDEV_LINE_OFF, LINE)),
+            ControlLine.unpack(self._memory.read(start + BACKEND_LINE_OFF, LINE)),
+        )
+
+    def write_blkdev_line(self, channel: int, line: ControlLine) -> None:
+        self._memory.write(self._channel_off(channel) + BLKDEV_LINE_OFF, line.pack())
+
+    def write_backend_line(self, channel: int, line: ControlLine) -> None:
+        self._memory.write(self._channel_off(channel) + BACKEND_LINE_OFF, line.pack())
+
+    def host_name(self, host_id: int) -> str:
+        """For messages; never raises."""
+        try:
+            entry = self.hosts.read(host_id)
+        except DatapathError:
+            entry = None
+        return entry.name if entry else f"#{host_id}"
+
+    def _channel_off(self, channel: int) -> int:
+        count = self.info.geometry.channel_count
+        if not 0 <= channel < count:
+            raise DatapathError(Code.RANGE, f"channel {channel}", f"the transport has {count} channels")
+        return self.info.geometry.channel_off(channel)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cheap signs that a memory holds something which a user may miss: no format without force over these."""
+
+from __future__ import annotations
+
+from ..mapping import Bytes
+
+# what, offset in bytes, magic
+_SIGNS = (
+    ("a damaged CBD transport", 0, b"CXTI"),
+    ("a damaged CBD transport", 4096, b"CXTI"),
+    ("an XFS file system", 0, b"XFSB"),
+    ("an ext2/3/4 file system", 1080, b"\x53\xef"),
+    ("a btrfs file system", 65600, b"_BHRfS_M"),
+    ("a LUKS volume", 0, b"LUKS\xba\xbe"),
+    ("an LVM physical volume", 512, b"LABELONE"),
+    ("a partition table", 512, b"EFI PART"),
+    ("swap space", 4086, b"SWAPSPACE2"),
+)
+
+
+def signature(memory: Bytes) -> str | None:
+    """What known content the memory begins with, or None. Reads at most 64 KiB + one page."""
+    for what, offset, magic in _SIGNS:
+        if offset + len(magic) <= memory.size and memory.read(offset, len(magic)) == magic:
+            return what
+    return None

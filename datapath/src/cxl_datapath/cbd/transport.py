@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A transport: probed, formatted, attached."""
+
+from __future__ import annotations
+
+import uuid as uuidlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..errors import Code, DatapathError
+from ..mapping import Bytes
+from . import geometry
+from .geometry import ENTRY_PAGE, INFO_AREA, FormatOptions
+from .layout import COHERENCES, FEATURE_DATA_CRC, Info
+from .metadata import CopyPair
+from .signatures import signature
+
+INFO_COPY = 4096
+_ZERO_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a memory holds. `formatted`: a transport, readable or not (`problem` says why not, `info` is None then).
+
+    `foreign`: bytes that are not zero in the first 8 KiB and are no transport.
+    """
+
+    formatted: bool
+    foreign: bool
+    info: Info | None
+    problem: str
+
+
+def info_pair(memory: Bytes) -> CopyPair:
+    return CopyPair(memory, 0, INFO_COPY, Info.MAGIC, "transport info")
+
+
+def probe(memory: Bytes) -> Probe:
+    """Looks and changes nothing."""
+    if memory.size < INFO_AREA:
+        return Probe(False, any(memory.read(0, memory.size)), None, "")
+    try:
+        info = read_info(memory)
+    except DatapathError as error:
+        carries = error.code != Code.CORRUPT or _has_valid_copy(memory)
+        return Probe(carries, not carries, None, error.message if carries or signature(memory) else "")
+    return Probe(info is not None, info is None and any(memory.read(0, INFO_AREA)), info, "")
+
+
+def _has_valid_copy(memory: Bytes) -> bool:
+    try:
+        return info_pair(memory).newest() is not None
+    except DatapathError:
+        return False
+
+
+def read_info(memory: Bytes) -> Info | None:
+    """The checked info; None on a memory that carries none."""
+    payload = info_pair(memory).read()
+    if payload is None:
+        return None
+    info = Info.unpack(payload)
+    if info.geometry.total_size > memory.size:
+        raise DatapathError(
+            Code.RANGE,
+            f"transport {info.name}",
+            f"it was formatted for {info.geometry.total_size} bytes, this memory has {memory.size}",
+            "map the whole memory on every host, or format again",
+        )
+    return info
+
+
+def attach(memory: Bytes, name: str) -> Info:
+    """The info of a transport that is there; `name` is what to call the memory in errors."""
+    if memory.size < INFO_AREA:
+        raise DatapathError(Code.INVALID, name, f"{memory.size} bytes cannot hold a transport")
+    info = read_info(memory)
+    if info is None:
+        raise DatapathError(Code.NOT_FOUND, name, "holds no transport", "format it first: cxl-datapath cbd transport format")
+    return info
+
+
+@dataclass(frozen=True)
+class FormatPlan:
+    """Everything that a format will write; made without writing."""
+
+    info: Info
+    zero: list[tuple[int, int]]  # offset, length
+
+
+def plan_format(size: int, name: str, options: FormatOptions, coherence: str, data_crc: bool) -> FormatPlan:
+    areas = geometry.plan(options, size)
+    features = FEATURE_DATA_CRC if data_crc else 0
+    info = Info(uuidlib.uuid4(), name, features, COHERENCES.index(coherence), areas)
+    # Slots of an earlier life could carry a valid epoch and sequence: rings are cleared, payload need not be.
+    rings = geometry.rings_end(areas.ring_depth)
+    zero = [(0, areas.blkdevs_off + areas.blkdev_count * ENTRY_PAGE)]
+    zero += [(areas.channel_off(index), rings) for index in range(areas.channel_count)]
+    return FormatPlan(info, zero)
+
+
+def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[Info], list[str]]) -> None:
+    """Raises unless the memory may be formatted. `alive(info)` names the hosts whose heartbeat moves; it may take seconds."""
+    found = probe(memory)
+    if not force:
+        if found.formatted:
+            what = f"carries the transport {found.info.name}" if found.info else f"carries a transport ({found.problem})"
+            raise DatapathError(Code.EXISTS, name, what, "use force to destroy it")
+        if (what := signature(memory)) is not None:
+            raise DatapathError(Code.EXISTS, name, f"carries {what}", "use force to destroy it")
+    if found.info is not None and (hosts := alive(found.info)):
+        raise DatapathError(
+            Code.BUSY, f"transport {found.info.name}", f"in use by the live host(s) {', '.join(hosts)}", "unregister it there first; force does not help"
+        )
+
+
+def write_format(memory: Bytes, plan: FormatPlan) -> None:
+    """Clears, then writes both info copies last, so that a format that is cut short leaves no transport."""
+    for offset, length in plan.zero:
+        for start in range(offset, offset + length, _ZERO_CHUNK):
+            memory.write(start, bytes(min(_ZERO_CHUNK, offset + length - start)))
+    pair = info_pair(memory)
+    pair.write(plan.info.pack())
+    pair.write(plan.info.pack())

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The C core (`cxl_core.h`) as Python objects.
+
+The library is `lib/libcxl_core.so` of this package; `CXL_CORE_LIBRARY` names another one (a developer's build). Numbers that
+reach it were validated by the callers; a negated errno comes back as `DatapathError`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from ctypes import POINTER, Structure, byref, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+from .errors import Code, DatapathError, from_errno
+
+ABI = 1
+COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
+
+
+class CxlMem(Structure):
+    _fields_ = [("base", POINTER(c_uint8)), ("len", c_uint64), ("coherence", c_uint32), ("reserved", c_uint32)]
+
+
+class ChannelConf(Structure):
+    _fields_ = [
+        ("channel_off", c_uint64),
+        ("ring_depth", c_uint32),
+        ("slot_bytes", c_uint32),
+        ("epoch", c_uint32),
+        ("features", c_uint32),
+    ]
+
+
+class IdleConf(Structure):
+    _fields_ = [("spin_us", c_uint32), ("idle_cap_us", c_uint32)]
+
+
+class Stats(Structure):
+    _fields_ = [(name, c_uint64) for name in ("requests", "bytes_read", "bytes_written", "errors", "bad_slots", "crc_retries")]
+
+    def to_json(self) -> dict[str, int]:
+        return {name: int(getattr(self, name)) for name, *_ in self._fields_}
+
+
+class BackendConf(Structure):
+    _fields_ = [
+        ("fd", c_int32),
+        ("is_block", c_uint32),
+        ("read_only", c_uint32),
+        ("logical_block_size", c_uint32),
+        ("capacity", c_uint64),
+        ("idle", IdleConf),
+    ]
+
+
+class UblkConf(Structure):
+    _fields_ = [
+        ("dev_id", c_int32),
+        ("queues", c_uint32),
+        ("capacity", c_uint64),
+        ("logical_block_size", c_uint32),
+        ("read_only", c_uint32),
+        ("discard", c_uint32),
+        ("write_zeroes", c_uint32),
+        ("idle", IdleConf),
+    ]
+
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "cxl_core_abi": (c_uint32, []),
+    "cxl_mem_read": (c_int, [POINTER(CxlMem), c_uint64, c_void_p, c_uint64]),
+    "cxl_mem_write": (c_int, [POINTER(CxlMem), c_uint64, c_void_p, c_uint64]),
+    "cxl_crc32c": (c_uint32, [c_uint32, c_void_p, c_size_t]),
+    "cbd_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), POINTER(c_void_p)]),
+    "cbd_backend_add": (c_int, [c_void_p, POINTER(ChannelConf)]),
+    "cbd_backend_remove": (c_int, [c_void_p, c_uint64]),
+    "cbd_backend_stats": (None, [c_void_p, POINTER(Stats)]),
+    "cbd_backend_free": (None, [c_void_p]),
+    "cbd_ublk_start": (c_int, [POINTER(CxlMem), POINTER(ChannelConf), POINTER(UblkConf), POINTER(c_void_p)]),
+    "cbd_ublk_dev_id": (c_int, [c_void_p]),
+    "cbd_ublk_stats": (None, [c_void_p, POINTER(Stats)]),
+    "cbd_ublk_stop": (c_int, [c_void_p]),
+}
+
+
+def library_path() -> Path:
+    """Where the core is; the nbdkit plugin is in the same folder."""
+    override = os.environ.get("CXL_CORE_LIBRARY")
+    return Path(override) if override else Path(__file__).parent / "lib" / "libcxl_core.so"
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The loaded core, its ABI checked."""
+    path = library_path()
+    try:
+        lib = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(lib, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        hint = "install the wheel, or set CXL_CORE_LIBRARY to a built libcxl_core.so"
+        raise DatapathError(Code.UNSUPPORTED, str(path), f"cannot load the C core: {error}", hint) from None
+    if (found := lib.cxl_core_abi()) != ABI:
+        raise DatapathError(Code.UNSUPPORTED, str(path), f"the C core has ABI {found}, wanted {ABI}", "install both halves from one wheel")
+    return lib
+
+
+def check(result: int, object: str, doing: str, hint: str = "") -> None:
+    """Raises for a negated errno."""
+    if result < 0:
+        raise from_errno(-result, object, doing, hint)
+
+
+def crc32c(data: bytes, seed: int = 0) -> int:
+    return int(library().cxl_crc32c(seed, data, len(data)))
+
+
+class Backend:
+    """The handlers of one backend; each is a thread of the core. `fd` stays the caller's and must outlive this object."""
+
+    def __init__(self, mem: CxlMem, conf: BackendConf) -> None:
+        self._mem = mem
+        self._handle = c_void_p()
+        check(library().cbd_backend_new(byref(mem), byref(conf), byref(self._handle)), "backend", "start the request engine")
+
+    def add(self, channel: ChannelConf) -> None:
+        check(library().cbd_backend_add(self._handle, byref(channel)), f"channel at {channel.channel_off:#x}", "start its handler")
+
+    def remove(self, channel_off: int) -> None:
+        check(library().cbd_backend_remove(self._handle, channel_off), f"channel at {channel_off:#x}", "stop its handler")
+
+    def stats(self) -> Stats:
+        out = Stats()
+        library().cbd_backend_stats(self._handle, byref(out))
+        return out
+
+    def close(self) -> None:
+        """Stops every handler; safe to repeat."""
+        handle, self._handle = self._handle, c_void_p()
+        if handle:
+            library().cbd_backend_free(handle)
+
+
+class Ublk:
+    """A /dev/ublkbN whose queues are `channels`."""
+
+    def __init__(self, mem: CxlMem, channels: list[ChannelConf], conf: UblkConf) -> None:
+        self._mem = mem
+        self._handle = c_void_p()
+        array = (ChannelConf * len(channels))(*channels)
+        result = library().cbd_ublk_start(byref(mem), array, byref(conf), byref(self._handle))
+        check(result, "ublk", "create the block device", "look at the kernel log")
+
+    def dev_id(self) -> int:
+        return int(library().cbd_ublk_dev_id(self._handle))
+
+    def stats(self) -> Stats:
+        out = Stats()
+        library().cbd_ublk_stats(self._handle, byref(out))
+        return out
+
+    def stop(self, name: str) -> None:
+        """Removes the device; raises `busy` and leaves it alone while somebody has it open."""
+        if self._handle:
+            check(library().cbd_ublk_stop(self._handle), name, "remove the block device", "unmount it and close it first")
+            self._handle = c_void_p()

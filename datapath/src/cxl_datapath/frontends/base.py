@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every front end offers to the blkdev worker."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..cbd.layout import COHERENCES
+from ..workers.attach import Attached
+
+
+@dataclass(frozen=True)
+class Target:
+    """The started channels of a blkdev and what the backend can do."""
+
+    name: str  # of the blkdev on this host
+    transport: Attached
+    channels: tuple[int, ...]
+    epochs: tuple[int, ...]
+    capacity: int  # bytes
+    block_size: int  # bytes
+    read_only: bool
+    discard: bool
+    write_zeroes: bool
+    runtime: Path  # folder for sockets
+    dev: Path  # normally /dev
+
+
+class FrontEnd(ABC):
+    """One started front end."""
+
+    @staticmethod
+    @abstractmethod
+    def missing() -> str:
+        """What this host lacks for it; empty when it works. May load a kernel module."""
+
+    @abstractmethod
+    def __init__(self, target: Target) -> None: ...
+
+    @abstractmethod
+    def start(self) -> str:
+        """Starts and returns the device: a path or an NBD URI. After a failure nothing is left."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises when the front end died."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Removes the device. Raises `busy`, and changes nothing, while somebody uses it."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Gives the device up, users or not: they see I/O errors. Never raises."""
+
+
+def run_tool(*command: str) -> str:
+    """Runs a program to its end; empty when it succeeded, else its last words."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+    except FileNotFoundError:
+        return f"{command[0]} is not installed"
+    except subprocess.TimeoutExpired:
+        return f"{command[0]} did not end within 30 s"
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
+
+
+def missing_module(module: str, sign: Path) -> str:
+    """Empty when the kernel has `module`, loaded now if it was not; `sign` exists when it is loaded."""
+    if sign.exists():
+        return ""
+    reason = run_tool("modprobe", module)
+    if sign.exists():
+        return ""
+    return f"the kernel has no {module} ({reason})" if reason else f"{module} is loaded, but there is no {sign}"
+
+
+def missing_program(program: str, package: str) -> str:
+    return "" if shutil.which(program) else f"{program} is not installed (package {package})"
+
+
+def plugin_arguments(target: Target) -> list[str]:
+    """Parameters of the nbdkit plugin."""
+    info, memory = target.transport.info, target.transport.mapping.memory
+    geometry = info.geometry
+    settings = {
+        "memory": memory.path,
+        "memory_len": memory.size,
+        "coherence": COHERENCES[info.coherence],
+        "features": info.features,
+        "capacity": target.capacity,
+        "block_size": target.block_size,
+        "read_only": int(target.read_only),
+        "discard": int(target.discard),
+        "write_zeroes": int(target.write_zeroes),
+        "ring_depth": geometry.ring_depth,
+        "slot_bytes": geometry.slot_bytes,
+    }
+    pairs = zip(target.channels, target.epochs, strict=True)
+    return [f"{key}={value}" for key, value in settings.items()] + [f"channel={geometry.channel_off(c)}:{epoch}" for c, epoch in pairs]

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kernel's nbd client on our NBD server: a block device for kernels without ublk."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from ..errors import Code, DatapathError, from_errno
+from .base import FrontEnd, Target, missing_module, missing_program, run_tool
+from .names import check_free, publish, withdraw
+from .nbdkit import NbdkitFrontEnd, NbdServer
+
+_BLOCK = Path("/sys/block")
+
+
+def free_devices(block: Path = _BLOCK) -> list[str]:
+    """Names nbdN that no client uses, lowest number first: a used one has a `pid` attribute."""
+    names = [entry.name for entry in block.glob("nbd*") if entry.name[3:].isdigit() and not (entry / "pid").exists()]
+    return sorted(names, key=lambda name: int(name[3:]))
+
+
+def check_unused(device: Path, name: str) -> None:
+    """Raises `busy` while the device is mounted or held by another one."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise DatapathError(Code.BUSY, name, f"{device} is mounted or held by another device", "unmount it first") from None
+        if error.errno not in (errno.ENOENT, errno.ENXIO):
+            raise from_errno(error.errno or 0, name, f"open {device}") from None
+
+
+class NbdFrontEnd(FrontEnd):
+    @staticmethod
+    def missing() -> str:
+        module = missing_module("nbd", Path("/sys/module/nbd"))
+        return module or missing_program("nbd-client", "nbd-client") or NbdkitFrontEnd.missing()
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._server = NbdServer(target)
+        self._link = target.dev / target.name
+        self._device: Path | None = None
+
+    def start(self) -> str:
+        check_free(self._link)
+        self._server.start()
+        try:
+            self._device = self._connect()
+            publish(self._link, self._device)
+        except BaseException:
+            self.abort()
+            raise
+        return str(self._link)
+
+    def check(self) -> None:
+        self._server.check()
+        if self._device is not None and not (_BLOCK / self._device.name / "pid").exists():
+            raise DatapathError(Code.FAILED, str(self._device), "the kernel dropped the connection")
+
+    def stop(self) -> None:
+        if self._device is not None:
+            check_unused(self._device, f"blkdev {self._target.name}")
+        self.abort()
+
+    def abort(self) -> None:
+        if self._device is not None:
+            withdraw(self._link, self._device)
+            run_tool("nbd-client", "-d", str(self._device))
+            self._device = None
+        self._server.kill()
+
+    def _connect(self) -> Path:
+        """Tries each free device: another program may take one between our look and our try."""
+        reason = "there is no free /dev/nbdN"
+        for name in free_devices():
+            device = self._target.dev / name
+            command = ["nbd-client", "-unix", str(self._server.socket), str(device), "-block-size", str(self._target.block_size)]
+            if len(self._target.channels) > 1:
+                command += ["-connections", str(len(self._target.channels))]
+            if self._target.read_only:
+                command.append("-readonly")
+            reason = run_tool(*command)
+            if not reason:
+                return device
+        raise DatapathError(Code.FAILED, "nbd-client", reason, "look at the kernel log; more devices: modprobe nbd nbds_max=N")

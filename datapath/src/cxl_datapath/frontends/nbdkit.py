@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An NBD server on a unix socket: nbdkit with the plugin of the core. Works without any kernel support."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from ..core import library_path
+from ..errors import Code, DatapathError
+from .base import FrontEnd, Target, missing_program, plugin_arguments
+
+START_S = 10.0
+STOP_S = 5.0
+SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
+_CONNECTED = "03"  # SS_CONNECTED in /proc/net/unix
+
+
+def plugin_path() -> Path:
+    return library_path().parent / "cxl-cbd-nbdkit-plugin.so"
+
+
+class NbdServer:
+    """An nbdkit process that serves one blkdev; it dies with this process."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.socket = target.runtime / f"{target.name}.sock"
+        self._pid_file = target.runtime / f"{target.name}.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when the server accepts connections."""
+        if len(str(self.socket).encode()) > SOCKET_PATH_MAX:
+            hint = "use a shorter --runtime folder or name"
+            raise DatapathError(Code.INVALID, str(self.socket), f"the path is longer than {SOCKET_PATH_MAX} bytes", hint)
+        self._remove_files()
+        command = ["nbdkit", "--foreground", "--exit-with-parent", "--newstyle", "--unix", str(self.socket), "--pidfile", str(self._pid_file)]
+        command += ["--exportname", "", str(plugin_path()), *plugin_arguments(self._target)]
+        # umask: the socket is for its owner only.
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/")
+        deadline = time.monotonic() + START_S
+        while not self._pid_file.exists():
+            try:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise DatapathError(Code.TIMEOUT, "nbdkit", f"did not start within {START_S:.0f} s")
+            except DatapathError:
+                self.kill()
+                raise
+            time.sleep(0.01)
+
+    def check(self) -> None:
+        if self._process is not None and (status := self._process.poll()) is not None:
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise DatapathError(Code.FAILED, "nbdkit", f"ended with {how}")
+
+    def clients(self) -> int:
+        """Connections that are open now."""
+        rows = Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]
+        fields = (row.split(maxsplit=7) for row in rows)
+        return sum(1 for row in fields if len(row) == 8 and row[7] == str(self.socket) and row[5] == _CONNECTED)
+
+    def kill(self) -> None:
+        """Ends the server: gracefully, then by force."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+        self._remove_files()
+
+    def _remove_files(self) -> None:
+        for path in (self.socket, self._pid_file):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class NbdkitFrontEnd(FrontEnd):
+    @staticmethod
+    def missing() -> str:
+        if not plugin_path().exists():
+            return f"there is no {plugin_path()}"
+        return missing_program("nbdkit", "nbdkit")
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._server = NbdServer(target)
+
+    def start(self) -> str:
+        self._server.start()
+        return f"nbd+unix:///?socket={quote(str(self._server.socket))}"
+
+    def check(self) -> None:
+        self._server.check()
+
+    def stop(self) -> None:
+        if clients := self._server.clients():
+            raise DatapathError(Code.BUSY, f"blkdev {self._target.name}", f"{clients} NBD client(s) are connected", "disconnect them first")
+        self._server.kill()
+
+    def abort(self) -> None:
+        self._server.kill()

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a name or a path may look like before it reaches shared memory, a command line or a file system."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import Code, DatapathError
+
+NAME_MAX = 63  # bytes; one less than the field in the format, so that a NUL always follows
+PATH_MAX = 255
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(kind: str, value: object) -> str:
+    """`value` when it is a name: letters, digits, dot, dash and underscore, first a letter or digit, at most 63 bytes."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > NAME_MAX:
+        raise DatapathError(
+            Code.INVALID,
+            kind,
+            f"{value!r:.100} is not a name",
+            f"use letters, digits, '.', '-' and '_', first a letter or digit, at most {NAME_MAX}",
+        )
+    return value
+
+
+def check_path(kind: str, value: object) -> str:
+    """`value` when it is an absolute path of printable characters and at most 255 bytes."""
+    if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
+        raise DatapathError(Code.INVALID, kind, f"{value!r:.100} is not an absolute path of printable characters")
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError:
+        raise DatapathError(Code.INVALID, kind, f"{value!r:.100} is not valid Unicode") from None
+    if length > PATH_MAX:
+        raise DatapathError(Code.INVALID, kind, f"the path has {length} bytes, {PATH_MAX} are possible", "use a shorter path or a link")
+    return value

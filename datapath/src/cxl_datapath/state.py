@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The desired state of this host on disk: what to rebuild after a restart. Written whole, atomically, with fsync."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from .errors import Code, DatapathError, from_errno
+from .memory import check_spec
+from .names import check_name, check_path
+
+VERSION = 1
+
+
+@dataclass
+class BackendState:
+    id: int
+    path: str
+    read_only: bool
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Self:
+        return cls(_number(raw["id"]), check_path("backend", raw["path"]), _flag(raw["read_only"]))
+
+
+@dataclass
+class BlkdevState:
+    id: int
+    backend: int
+    queues: int
+    frontend: str  # as asked for, "auto" included
+    name: str
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Self:
+        name = check_name("blkdev", raw["name"])
+        return cls(_number(raw["id"]), _number(raw["backend"]), _number(raw["queues"]), check_name("front end", raw["frontend"]), name)
+
+
+@dataclass
+class TransportState:
+    memory: str  # as the user named it
+    name: str
+    uuid: str
+    backends: list[BackendState] = field(default_factory=list)
+    blkdevs: list[BlkdevState] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Self:
+        return cls(
+            check_spec(raw["memory"]),
+            check_name("transport", raw["name"]),
+            check_name("uuid", raw["uuid"]),
+            [BackendState.from_json(each) for each in raw["backends"]],
+            [BlkdevState.from_json(each) for each in raw["blkdevs"]],
+        )
+
+
+class StateFile:
+    """`<state>/state.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.json"
+
+    def load(self) -> list[TransportState]:
+        """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
+        try:
+            raw = json.loads(self.path.read_bytes())
+            if raw["version"] != VERSION:
+                raise ValueError(f"version {raw['version']!r:.20} is unknown")
+            return [TransportState.from_json(each) for each in raw["transports"]]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise from_errno(error.errno or 0, str(self.path), "read it") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError) as error:
+            hint = "restore it, or move it away to start with nothing registered"
+            raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
+
+    def save(self, transports: list[TransportState]) -> None:
+        """On return the state is on the medium; a crash before that leaves the last one."""
+        text = json.dumps({"version": VERSION, "transports": [asdict(each) for each in transports]}, indent=1)
+        temporary = self.path.with_suffix(".new")
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise from_errno(error.errno or 0, str(self.path), "write the state") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise ValueError(f"{value!r:.40} is not a number of an object")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r:.40} is not true or false")
+    return value

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What both workers begin with: their configuration, the memory, the transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..cbd.layout import Info
+from ..cbd.registry import Registry
+from ..cbd.transport import attach
+from ..core import ChannelConf
+from ..errors import Code, DatapathError
+from ..mapping import Mapping
+from ..memory import Memory
+
+
+@dataclass(frozen=True)
+class TransportRef:
+    """The transport that the daemon means; a worker refuses any other that it finds in the memory."""
+
+    spec: str
+    path: str
+    size: int
+    kind: str
+    uuid: str
+    host_id: int
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Self:
+        return cls(**raw)
+
+    def memory(self) -> Memory:
+        return Memory(self.spec, self.path, self.size, "devdax" if self.kind == "devdax" else "file")
+
+
+@dataclass(frozen=True)
+class Attached:
+    mapping: Mapping
+    info: Info
+    registry: Registry
+
+    def channel_conf(self, channel: int, epoch: int) -> ChannelConf:
+        g = self.info.geometry
+        return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features)
+
+
+def attach_worker(ref: TransportRef) -> Attached:
+    """Maps and checks. The mapping lasts as long as the process: threads of the core may use it until the very end."""
+    mapping = Mapping(ref.memory())
+    info = attach(mapping, ref.spec)
+    if str(info.uuid) != ref.uuid:
+        raise DatapathError(
+            Code.CORRUPT, ref.spec, f"holds transport {info.uuid} now, not {ref.uuid}", "it was formatted again: unregister and register it"
+        )
+    mapping.use_coherence(info.coherence)
+    return Attached(mapping, info, Registry(mapping, info))

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The line between a worker and its supervisor.
+
+stdin carries JSON lines down: first the configuration, then commands (`{"command": "stop"}`). stdout carries JSON lines up:
+`{"event": "bell"}`, `{"event": "ready", "info": {}}`, `{"event": "info", "info": {}}`, `{"event": "busy" | "failed", "error": {}}`.
+stderr is for people. The end of stdin means that the supervisor is gone: the worker stops.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from enum import Enum
+from typing import Any
+
+from ..errors import Code, DatapathError
+
+LINE_MAX = 1 << 20
+
+
+class Command(Enum):
+    STOP = "stop"  # stop if nobody uses you, else say busy and go on
+    QUIT = "quit"  # SIGTERM, or the supervisor is gone: stop in any case
+
+
+class Link:
+    """A worker's end. Takes over stdout, so that nothing else can write into the protocol."""
+
+    def __init__(self) -> None:
+        self._events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+        os.dup2(2, 1)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._quit = False
+        self._input = b""
+        signal.signal(signal.SIGTERM, self._on_term)
+
+    def _on_term(self, *_: object) -> None:
+        self._quit = True
+        os.write(self._wake_write, b"q")
+
+    def config(self) -> dict[str, Any]:
+        """The first line."""
+        line = self._line(None)
+        raw = json.loads(line) if line else None
+        if not isinstance(raw, dict):
+            raise DatapathError(Code.INVALID, "worker", "no configuration on standard input", "workers are started by cxl-datapathd")
+        return raw
+
+    def emit(self, event: str, **fields: Any) -> None:
+        try:
+            print(json.dumps({"event": event, **fields}), file=self._events, flush=True)
+        except BrokenPipeError:
+            self._quit = True
+
+    def wait(self, seconds: float) -> Command | None:
+        """Sleeps at most `seconds`; returns early with a command."""
+        line = self._line(time.monotonic() + seconds)
+        if self._quit:
+            return Command.QUIT
+        if not line:
+            return None
+        try:
+            known = json.loads(line) == {"command": "stop"}
+        except ValueError:
+            known = False
+        if not known:
+            print(f"worker: unknown command {line!r:.200}", file=sys.stderr)
+        return Command.STOP if known else None
+
+    def _line(self, deadline: float | None) -> bytes:
+        while not self._quit:
+            line, newline, rest = self._input.partition(b"\n")
+            if newline:
+                self._input = rest
+                return line
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([0, self._wake_read], [], [], left)
+            if 0 in ready:
+                data = os.read(0, 65536)
+                self._input += data
+                self._quit = not data or len(self._input) > LINE_MAX
+            elif not ready and deadline is not None and time.monotonic() >= deadline:
+                break
+        return b""

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Will this machine carry this lab? Everything that can be known before anything is changed, all findings at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterable, Mapping
+
+from .sizes import format_size
+from .topology.model import Topology
+from .topology.plan import domain_name
+
+MIB = 1 << 20
+#: Image (4 GiB sparse, half a GiB real), its tree while it is built, the QEMU tree, and an overlay per host.
+DISK_NEED = 2560 * MIB
+OVERLAY_NEED = 256 * MIB
+#: What QEMU and an idle guest really take; a guest's memory is only taken when it is touched, but it may touch all of it.
+GUEST_OVERHEAD = 128 * MIB
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine has; a record so that the checks are pure.
+
+    :param running: domains of ours that run already, by name; they have their memory and their ports.
+    :param free_disk: bytes free below the cache folder.
+    :param port_free: tells whether a loopback port can be bound.
+    """
+
+    euid: int
+    system: str
+    architecture: str
+    available_memory: int
+    free_shared: int
+    free_disk: int
+    running: frozenset[str]
+    port_free: Callable[[int], bool]
+
+
+def check(lab: str, topology: Topology, inventory_hosts: Iterable[str], machine: Machine) -> list[str]:
+    """Every problem as "variable or object: what; fix". Empty when the lab can be built."""
+    return [
+        *_check_system(machine),
+        *_check_inventory(topology, set(inventory_hosts)),
+        *_check_memory(lab, topology, machine),
+        *_check_ports(lab, topology, machine),
+    ]
+
+
+def _check_system(machine: Machine) -> Iterable[str]:
+    if machine.system not in ("debian 12", "debian 13"):
+        yield f"this machine: runs {machine.system}; use Debian 12 or 13 for the hypervisor"
+    if machine.architecture != "x86_64":
+        yield f"this machine: is {machine.architecture}; CXL in QEMU is used here on x86_64"
+    if machine.euid != 0:
+        yield "rights: the hypervisor's tasks need root; run as root, or as a user who may use sudo without a password"
+
+
+def _check_inventory(topology: Topology, inventory_hosts: set[str]) -> Iterable[str]:
+    built = {host.name for host in topology.hosts}
+    for name in sorted(inventory_hosts - built):
+        yield f"inventory: host {name} of group cxl_hosts is not in cxl_topology_hosts; add it there or remove it from the group"
+    for name in sorted(built - inventory_hosts):
+        yield f"cxl_topology_hosts: host {name} is not in the inventory group cxl_hosts; add it there or remove it here"
+
+
+def _check_memory(lab: str, topology: Topology, machine: Machine) -> Iterable[str]:
+    new = [host for host in topology.hosts if domain_name(lab, host.name) not in machine.running]
+    if not new:
+        return
+    shared = sum(memory.size for memory in topology.memories)
+    need = sum(host.memory + GUEST_OVERHEAD for host in new) + shared
+    if need > machine.available_memory:
+        have = f"{machine.available_memory // MIB}M available"
+        yield f"cxl_topology_hosts: the lab may take {need // MIB}M of memory, {have}; lower memory of the hosts or free some"
+    if shared > machine.free_shared:
+        yield (
+            f"cxl_topology_memories: {format_size(shared)} of shared memory, but {machine.free_shared // MIB}M are free in /dev/shm; "
+            "lower the sizes or enlarge /dev/shm"
+        )
+    disk = DISK_NEED + OVERLAY_NEED * len(new)
+    if disk > machine.free_disk:
+        yield f"cxl_guest_image_cache_dir: {disk // MIB}M needed, {machine.free_disk // MIB}M free; free some space or choose another folder"
+
+
+def _check_ports(lab: str, topology: Topology, machine: Machine) -> Iterable[str]:
+    for host in topology.hosts:
+        own = domain_name(lab, host.name) in machine.running
+        if host.ssh_port and not own and not machine.port_free(host.ssh_port):
+            yield f"cxl_topology_hosts: ssh_port {host.ssh_port} of {host.name} is in use; choose another one or leave it out"
+
+
+def this_machine(cache: Path) -> Machine:
+    """Looks at the machine that runs this."""
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    shared = os.statvfs("/dev/shm")
+    folder = next(path for path in (cache, *cache.parents) if path.exists())
+    return Machine(
+        euid=os.geteuid(),
+        system=f"{release.get('ID', '')} {release.get('VERSION_ID', '')}".replace('"', ""),
+        architecture=os.uname().machine,
+        available_memory=int(memory["MemAvailable"].split()[0]) * 1024,
+        free_shared=shared.f_bavail * shared.f_frsize,
+        free_disk=shutil.disk_usage(folder).free,
+        running=running_domains(),
+        port_free=port_free,
+    )
+
+
+def running_domains(proc: Path = Path("/proc")) -> frozenset[str]:
+    """Names of the QEMU guests of this machine, from the command lines that libvirt gives them."""
+    names = set()
+    for file in proc.glob("[0-9]*/cmdline"):
+        try:
+            arguments = file.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        names |= {text.decode()[6:].split(",")[0] for text in arguments if text.startswith(b"guest=cxl-lab.")}
+    return frozenset(names)
+
+
+def port_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def summary(topology: Topology, machine: Machine) -> Mapping[str, str]:
+    """What a person wants to see before it starts."""
+    return {
+        "machine": f"{machine.system}, {os.cpu_count()} cores, {machine.available_memory // MIB}M available",
+        "hosts": ", ".join(f"{host.name} ({format_size(host.memory)}, {host.cpus} cpus)" for host in topology.hosts),
+        "memories": ", ".join(f"{memory.name} {format_size(memory.size)} on {'+'.join(memory.hosts)}" for memory in topology.memories),
+    }
