@@ -105,7 +105,9 @@ def library() -> ctypes.CDLL:
         hint = "install the wheel, or set CXL_CORE_LIBRARY to a built libcxl_core.so"
         raise DatapathError(Code.UNSUPPORTED, str(path), f"cannot load the C core: {error}", hint) from None
     if (found := lib.cxl_core_abi()) != ABI:
-        raise DatapathError(Code.UNSUPPORTED, str(path), f"the C core has ABI {found}, wanted {ABI}", "install both halves from one wheel")
+        raise DatapathError(
+            Code.UNSUPPORTED, str(path), f"the C core has ABI {found}, wanted {ABI}", "install both halves from one wheel"
+        )
     return lib
 
 
@@ -128,7 +130,9 @@ class Backend:
         check(library().cbd_backend_new(byref(mem), byref(conf), byref(self._handle)), "backend", "start the request engine")
 
     def add(self, channel: ChannelConf) -> None:
-        check(library().cbd_backend_add(self._handle, byref(channel)), f"channel at {channel.channel_off:#x}", "start its handler")
+        check(
+            library().cbd_backend_add(self._handle, byref(channel)), f"channel at {channel.channel_off:#x}", "start its handler"
+        )
 
     def remove(self, channel_off: int) -> None:
         check(library().cbd_backend_remove(self._handle, channel_off), f"channel at {channel_off:#x}", "stop its handler")

@@ -45,7 +45,10 @@ def check_spec(value: object) -> str:
 
 def parse_serial(spec: str) -> int:
     text = spec.removeprefix("serial:")
-    if re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text) and (serial := int(text, 0 if text.startswith("0x") else 10)) < 1 << 64:
+    if (
+        re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text)
+        and (serial := int(text, 0 if text.startswith("0x") else 10)) < 1 << 64
+    ):
         return serial
     raise DatapathError(Code.INVALID, "memory", f"{spec!r:.60} holds no serial number", "write serial:0x<hex>")
 
@@ -85,7 +88,11 @@ def _file(spec: str, path: Path) -> Memory:
         hint = "CXL memory is mapped as devdax: ndctl create-namespace --mode=devdax, then use /dev/daxX.Y"
         raise DatapathError(Code.INVALID, spec, "is a block device (fsdax or a disk), which hosts cannot share by mapping", hint)
     if not stat.S_ISREG(found.st_mode):
-        raise DatapathError(Code.INVALID, spec, "is neither a devdax device nor a regular file", "name /dev/daxX.Y, serial:0x..., or a file")
+        raise DatapathError(
+            Code.INVALID, spec, "is neither a devdax device nor a regular file", "name /dev/daxX.Y, serial:0x..., or a file"
+        )
     if found.st_size == 0 or found.st_size % PAGE:
-        raise DatapathError(Code.INVALID, spec, f"has {found.st_size} bytes, not a multiple of {PAGE}", f"run: truncate -s SIZE {path}")
+        raise DatapathError(
+            Code.INVALID, spec, f"has {found.st_size} bytes, not a multiple of {PAGE}", f"run: truncate -s SIZE {path}"
+        )
     return Memory(spec, os.path.realpath(path), found.st_size, "file")

@@ -33,5 +33,7 @@ def check_path(kind: str, value: object) -> str:
     except UnicodeEncodeError:
         raise DatapathError(Code.INVALID, kind, f"{value!r:.100} is not valid Unicode") from None
     if length > PATH_MAX:
-        raise DatapathError(Code.INVALID, kind, f"the path has {length} bytes, {PATH_MAX} are possible", "use a shorter path or a link")
+        raise DatapathError(
+            Code.INVALID, kind, f"the path has {length} bytes, {PATH_MAX} are possible", "use a shorter path or a link"
+        )
     return value

@@ -39,7 +39,9 @@ class BlkdevState:
     @classmethod
     def from_json(cls, raw: Any) -> Self:
         name = check_name("blkdev", raw["name"])
-        return cls(_number(raw["id"]), _number(raw["backend"]), _number(raw["queues"]), check_name("front end", raw["frontend"]), name)
+        return cls(
+            _number(raw["id"]), _number(raw["backend"]), _number(raw["queues"]), check_name("front end", raw["frontend"]), name
+        )
 
 
 @dataclass

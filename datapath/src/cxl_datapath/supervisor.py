@@ -53,6 +53,7 @@ class Supervised:
         self._changed = asyncio.Condition()
         self._hurry = asyncio.Event()
         self._busy: DatapathError | None = None
+        self._stopping = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,12 +83,15 @@ class Supervised:
         """Asks the worker to stop; raises `busy` when it says that it is in use, and then leaves it running."""
         process = self._process
         if process is not None and process.returncode is None and self.phase == Phase.RUNNING:
-            self._busy = None
+            self._busy, self._stopping = None, True
             self._command(process, "stop")
             async with self._changed:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait_for(lambda: self._busy is not None or self.phase != Phase.RUNNING), STOP_S)
+                    await asyncio.wait_for(
+                        self._changed.wait_for(lambda: self._busy is not None or self.phase != Phase.RUNNING), STOP_S
+                    )
             if self._busy is not None:
+                self._stopping = False
                 raise self._busy
         await self.end(KILL_S)
 
@@ -97,14 +101,16 @@ class Supervised:
         task, self._task = self._task, None
         if task is None:
             return
+        self._stopping = True
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
-            done, _ = await asyncio.wait([task], timeout=0 if self.phase == Phase.WAITING else patience)
+            done, _ = await asyncio.wait([task], timeout=patience)
             if not done and process.returncode is None:
                 log.warning("%s: did not stop within %.0f s: killed", self.label, patience)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        self._stopping = False
         await self._set(Phase.STOPPED)
 
     async def _keep(self) -> None:
@@ -114,19 +120,21 @@ class Supervised:
             try:
                 await self._run_once()
                 return
-            except DatapathError as error:
+            except Exception as error:
                 if self.phase == Phase.RUNNING:
                     delay = BACKOFF_FIRST_S
                     self.restarts += 1
-                self.error = error
-                log.warning("%s: %s; next try in %.1f s", self.label, error, delay)
+                self.error = _as_datapath_error(error, self.label)
+                log.warning("%s: %s; next try in %.1f s", self.label, self.error, delay)
+            if self._stopping:
+                return
             await self._set(Phase.WAITING)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), delay)
             delay = min(delay * 2, BACKOFF_MAX_S)
 
     async def _run_once(self) -> None:
-        """One life of the process. Returns after a wanted end (exit status 0 once it ran); raises what ended it otherwise."""
+        """One life of the process. Returns after an end that was asked for; raises what ended it otherwise."""
         await self._set(Phase.STARTING)
         config = self._configure()
         process = await asyncio.create_subprocess_exec(
@@ -157,7 +165,7 @@ class Supervised:
                 await process.wait()
             listener.cancel()
             self._process = None
-        if status == 0 and self.phase == Phase.RUNNING and reported is None:
+        if status == 0 and self._stopping and reported is None:
             await self._set(Phase.STOPPED)
             return
         raise reported or self._unexplained(status, tail)
@@ -221,3 +229,10 @@ class Supervised:
         async with self._changed:
             self.phase = phase
             self._changed.notify_all()
+
+
+def _as_datapath_error(error: Exception, label: str) -> DatapathError:
+    if isinstance(error, DatapathError):
+        return error
+    log.error("%s", label, exc_info=error)
+    return DatapathError(Code.FAILED, label, f"cannot be started: {type(error).__name__}: {error}")

@@ -32,7 +32,10 @@ def dax_properties(name: str, sysfs: Path) -> DaxProperties:
     if not device.is_dir():
         known = ", ".join(sorted(dax_names(sysfs))) or "none"
         raise DatapathError(
-            Code.NOT_FOUND, name, f"no such devdax device (there are: {known})", "create a namespace: ndctl create-namespace -m devdax"
+            Code.NOT_FOUND,
+            name,
+            f"no such devdax device (there are: {known})",
+            "create a namespace: ndctl create-namespace -m devdax",
         )
     driver = device / "driver"
     return DaxProperties(
@@ -56,9 +59,12 @@ def dax_of_serial(serial: int, sysfs: Path) -> str:
         known = ", ".join(f"{name}={value:#x}" for name, value in sorted(memdevs.items())) or "none"
         raise DatapathError(Code.NOT_FOUND, wanted, f"this host has no such memdev (there are: {known})", "run: cxl list -M")
     if len(own) > 1:
-        raise DatapathError(Code.INVALID, wanted, f"several memdevs carry it: {', '.join(sorted(own))}", "name /dev/daxX.Y instead")
+        raise DatapathError(
+            Code.INVALID, wanted, f"several memdevs carry it: {', '.join(sorted(own))}", "name /dev/daxX.Y instead"
+        )
     memdev = own.pop()
-    exact, shared = [], []
+    exact: list[str] = []
+    shared: list[str] = []
     for name in sorted(dax_names(sysfs)):
         members = region_memdevs(sysfs / "bus/dax/devices" / name, sysfs)
         if memdev in members:
@@ -66,9 +72,13 @@ def dax_of_serial(serial: int, sysfs: Path) -> str:
     if len(exact) == 1:
         return exact[0]
     if exact:
-        raise DatapathError(Code.INVALID, wanted, f"{memdev} carries several devdax devices: {', '.join(exact)}", "name one of them")
+        raise DatapathError(
+            Code.INVALID, wanted, f"{memdev} carries several devdax devices: {', '.join(exact)}", "name one of them"
+        )
     if shared:
-        raise DatapathError(Code.INVALID, wanted, f"{memdev} is only a part of {', '.join(shared)} (interleaved)", "name it as /dev/daxX.Y")
+        raise DatapathError(
+            Code.INVALID, wanted, f"{memdev} is only a part of {', '.join(shared)} (interleaved)", "name it as /dev/daxX.Y"
+        )
     raise DatapathError(Code.NOT_FOUND, wanted, f"{memdev} carries no devdax device{_other_mode(memdev, sysfs)}", _DEVDAX_HINT)
 
 
@@ -102,7 +112,9 @@ def region_memdevs(device: Path, sysfs: Path) -> set[str]:
 
 
 def _region_above(device: Path) -> Path | None:
-    return next((parent for parent in device.resolve().parents if _REGION.fullmatch(parent.name) and (parent / "target0").exists()), None)
+    return next(
+        (parent for parent in device.resolve().parents if _REGION.fullmatch(parent.name) and (parent / "target0").exists()), None
+    )
 
 
 def _region_around(device: Path, sysfs: Path) -> Path | None:

@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         # The supervisor shows the last line to the user and the log keeps all of it.
         traceback.print_exc()
-        link.emit("failed", error=DatapathError(Code.FAILED, f"{arguments[0]} worker", f"{type(error).__name__}: {error}").to_json())
+        failed = DatapathError(Code.FAILED, f"{arguments[0]} worker", f"{type(error).__name__}: {error}")
+        link.emit("failed", error=failed.to_json())
         return 1
     return 0
 

@@ -52,7 +52,9 @@ def user_of(backend: BackendEntry, blkdevs: Iterable[BlkdevEntry], current: int 
     return wanting[min(wanting)] if wanting else None
 
 
-def wanted_handlers(backend: BackendEntry, blkdev: BlkdevEntry | None, lines: Callable[[int], ChannelLines], count: int) -> set[Handler]:
+def wanted_handlers(
+    backend: BackendEntry, blkdev: BlkdevEntry | None, lines: Callable[[int], ChannelLines], count: int
+) -> set[Handler]:
     """The handlers that a blkdev asks for: channels whose blkdev line agrees with the entry in every number."""
     wanted = set()
     for queue, (channel, epoch) in enumerate(zip(blkdev.channels, blkdev.channel_epochs, strict=True) if blkdev else ()):

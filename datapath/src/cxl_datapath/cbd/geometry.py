@@ -66,8 +66,14 @@ class Geometry:
         ):
             _need(1 <= count <= limit, f"{count} {what} are not possible (1 to {limit})")
         _need(self.ring_depth in RING_DEPTHS, f"ring depth {self.ring_depth} is not a power of two from 2 to 1024")
-        _need(self.slot_bytes % PAGE == 0 and PAGE <= self.slot_bytes <= SLOT_BYTES_MAX, f"{self.slot_bytes} bytes per slot are not possible")
-        _need(self.channel_size == channel_size(self.ring_depth, self.slot_bytes), f"a channel of {self.channel_size} bytes is not possible")
+        _need(
+            self.slot_bytes % PAGE == 0 and PAGE <= self.slot_bytes <= SLOT_BYTES_MAX,
+            f"{self.slot_bytes} bytes per slot are not possible",
+        )
+        _need(
+            self.channel_size == channel_size(self.ring_depth, self.slot_bytes),
+            f"a channel of {self.channel_size} bytes is not possible",
+        )
         _need(self.total_size <= SIZE_MAX, f"{self.total_size} bytes are not possible")
         end = INFO_AREA
         for what, offset, length in (
@@ -127,7 +133,9 @@ def _check_options(options: FormatOptions) -> None:
         if not 1 <= value <= limit:
             raise DatapathError(Code.INVALID, name, f"{value} is not possible", f"choose 1 to {limit}")
     if options.ring_depth not in RING_DEPTHS:
-        raise DatapathError(Code.INVALID, "ring_depth", f"{options.ring_depth} is not possible", "choose a power of two from 2 to 1024")
+        raise DatapathError(
+            Code.INVALID, "ring_depth", f"{options.ring_depth} is not possible", "choose a power of two from 2 to 1024"
+        )
     if options.slot_bytes % PAGE or not PAGE <= options.slot_bytes <= SLOT_BYTES_MAX:
         hint = f"choose a multiple of {PAGE} up to {SLOT_BYTES_MAX}"
         raise DatapathError(Code.INVALID, "slot_bytes", f"{options.slot_bytes} is not possible", hint)

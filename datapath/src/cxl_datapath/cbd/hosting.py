@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import Code, DatapathError
 from .layout import HostEntry, State
-from .liveness import watch
 from .lines import Bell, Heartbeat
+from .liveness import watch
 from .registry import Registry
 
 _U64 = (1 << 64) - 1
@@ -44,7 +44,12 @@ def plan_place(entries: list[HostEntry | DatapathError | None], name: str) -> Pl
         return Place(never[0], 1, False)
     if cleared:
         return Place(cleared[0].id, cleared[0].epoch % 0xFFFFFFFF + 1, False)
-    raise DatapathError(Code.FULL, f"host {name}", f"all {len(entries)} host entries are taken", "unregister a host that is gone, from its own daemon")
+    raise DatapathError(
+        Code.FULL,
+        f"host {name}",
+        f"all {len(entries)} host entries are taken",
+        "unregister a host that is gone, from its own daemon",
+    )
 
 
 class Registration:
@@ -67,9 +72,17 @@ class Registration:
             now = self._registry.hosts.read(self.id)
         except DatapathError:
             now = None
-        if now is None or (now.epoch, now.name, now.boot_id, now.state) != (self.entry.epoch, self.entry.name, self.entry.boot_id, State.RUNNING):
+        if now is None or (now.epoch, now.name, now.boot_id, now.state) != (
+            self.entry.epoch,
+            self.entry.name,
+            self.entry.boot_id,
+            State.RUNNING,
+        ):
             raise DatapathError(
-                Code.BUSY, f"host {self.entry.name}", "its entry in the transport belongs to another incarnation now", "was the transport formatted?"
+                Code.BUSY,
+                f"host {self.entry.name}",
+                "its entry in the transport belongs to another incarnation now",
+                "was the transport formatted?",
             )
         self._counter = (self._counter + 1) & _U64
         self._registry.beat(self.id, Heartbeat(self._counter, self.entry.epoch))
@@ -85,7 +98,10 @@ class Registration:
 
 
 def register(
-    registry: Registry, name: str, boot: bytes, watch_hosts: Callable[[Callable[[int], Heartbeat | None], list[int]], set[int]] = watch
+    registry: Registry,
+    name: str,
+    boot: bytes,
+    watch_hosts: Callable[[Callable[[int], Heartbeat | None], list[int]], set[int]] = watch,
 ) -> Registration:
     """Takes the host's entry with a new epoch. Blocks up to `DEAD_AFTER_S` when an earlier incarnation must be seen dead.
 
@@ -94,7 +110,9 @@ def register(
     place = plan_place(registry.hosts.all(), name)
     if place.rival and watch_hosts(registry.heartbeat, [place.id]):
         transport = registry.info.name
-        raise DatapathError(Code.EXISTS, f"host {name}", f"is alive in transport {transport} already", "give each daemon its own --host-name")
+        raise DatapathError(
+            Code.EXISTS, f"host {name}", f"is alive in transport {transport} already", "give each daemon its own --host-name"
+        )
     entry = HostEntry(State.RUNNING, place.id, place.epoch, name, boot)
     registry.hosts.write(entry)
     registration = Registration(registry, entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import uuid as uuidlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Self
@@ -92,12 +93,18 @@ class Info:
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        endian, uuid, name, features, coherence, hosts, backends, blkdevs, channels, depth, slot, _, *offsets = _fields(INFO, raw, cls.WHAT)
+        endian, uuid, name, features, coherence, hosts, backends, blkdevs, channels, depth, slot, _, *offsets = _fields(
+            INFO, raw, cls.WHAT
+        )
         if endian != ENDIAN:
-            raise DatapathError(Code.UNSUPPORTED, cls.WHAT, f"the byte order is another one ({endian:#018x})", "format it on this machine type")
+            raise DatapathError(
+                Code.UNSUPPORTED, cls.WHAT, f"the byte order is another one ({endian:#018x})", "format it on this machine type"
+            )
         if features & ~KNOWN_FEATURES:
             unknown = features & ~KNOWN_FEATURES
-            raise DatapathError(Code.UNSUPPORTED, cls.WHAT, f"features {unknown:#x} are unknown here", "install a newer cxl-datapath")
+            raise DatapathError(
+                Code.UNSUPPORTED, cls.WHAT, f"features {unknown:#x} are unknown here", "install a newer cxl-datapath"
+            )
         _need(coherence < len(COHERENCES), cls.WHAT, f"coherence {coherence} is unknown")
         geometry = Geometry(hosts, backends, blkdevs, channels, depth, slot, *offsets)
         geometry.check()
@@ -112,12 +119,27 @@ def _named(value: str, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class HostEntry:
-    MAGIC: ClassVar[bytes] = b"CXHO"
-    WHAT: ClassVar[str] = "host"
+class Entry(ABC):
+    """What hosts, backends and blkdevs have in common. `id` is the index of the entry; `epoch` rises with each life."""
+
+    MAGIC: ClassVar[bytes]
+    WHAT: ClassVar[str]
     state: State
     id: int
     epoch: int
+
+    @abstractmethod
+    def pack(self) -> bytes: ...
+
+    @classmethod
+    @abstractmethod
+    def unpack(cls, raw: bytes) -> Self: ...
+
+
+@dataclass(frozen=True)
+class HostEntry(Entry):
+    MAGIC: ClassVar[bytes] = b"CXHO"
+    WHAT: ClassVar[str] = "host"
     name: str
     boot_id: bytes  # 16 bytes
 
@@ -131,13 +153,10 @@ class HostEntry:
 
 
 @dataclass(frozen=True)
-class BackendEntry:
+class BackendEntry(Entry):
     MAGIC: ClassVar[bytes] = b"CXBA"
     WHAT: ClassVar[str] = "backend"
-    state: State
-    id: int
     host_id: int
-    epoch: int
     flags: int
     logical_block_size: int
     capacity: int  # bytes
@@ -158,19 +177,16 @@ class BackendEntry:
             check_path(cls.WHAT, text)
         except DatapathError as error:
             raise corrupt(cls.WHAT, error.message) from None
-        return cls(_state(state, cls.WHAT), number, host_id, epoch, flags, block, capacity, text)
+        return cls(_state(state, cls.WHAT), number, epoch, host_id, flags, block, capacity, text)
 
 
 @dataclass(frozen=True)
-class BlkdevEntry:
+class BlkdevEntry(Entry):
     MAGIC: ClassVar[bytes] = b"CXBL"
     WHAT: ClassVar[str] = "blkdev"
-    state: State
-    id: int
     host_id: int
     backend_id: int
     backend_epoch: int
-    epoch: int
     flags: int
     channels: tuple[int, ...]  # one per queue
     channel_epochs: tuple[int, ...]
@@ -191,4 +207,4 @@ class BlkdevEntry:
         _need(1 <= queues <= QUEUES_MAX, cls.WHAT, f"{queues} queues are not possible")
         channels, epochs = tuple(rest[:queues]), tuple(rest[QUEUES_MAX : QUEUES_MAX + queues])
         _need(len(set(channels)) == queues, cls.WHAT, "two queues share one channel")
-        return cls(_state(state, cls.WHAT), number, host_id, backend_id, backend_epoch, epoch, flags, channels, epochs)
+        return cls(_state(state, cls.WHAT), number, epoch, host_id, backend_id, backend_epoch, flags, channels, epochs)

@@ -59,7 +59,10 @@ class CopyPair:
             return None
         if newest.version != VERSION:
             raise DatapathError(
-                Code.UNSUPPORTED, self._what, f"has format version {newest.version}, this program knows {VERSION}", "install the matching version"
+                Code.UNSUPPORTED,
+                self._what,
+                f"has format version {newest.version}, this program knows {VERSION}",
+                "install the matching version",
             )
         return newest.payload
 
@@ -71,7 +74,9 @@ class CopyPair:
                 return max(copies, key=lambda copy: copy.seq)
             if any(not any(raw) for raw in raws):
                 return None  # the first write ever was torn, or never began
-        raise DatapathError(Code.CORRUPT, self._what, "both metadata copies are damaged", "clear it from its own host, or format with force")
+        raise DatapathError(
+            Code.CORRUPT, self._what, "both metadata copies are damaged", "clear it from its own host, or format with force"
+        )
 
     def write(self, payload: bytes) -> None:
         """Overwrites the older or the invalid copy; on return other hosts see the payload."""

@@ -13,13 +13,13 @@ from typing import Generic, TypeVar
 from ..errors import Code, DatapathError
 from ..mapping import Bytes
 from .geometry import ENTRY_PAGE
-from .layout import BackendEntry, BlkdevEntry, HostEntry, Info, State
+from .layout import BackendEntry, BlkdevEntry, Entry, HostEntry, Info, State
 from .lines import BACKEND_LINE_OFF, BELL_OFF, BLKDEV_LINE_OFF, HEARTBEAT_OFF, LINE, Bell, ControlLine, Heartbeat
 from .metadata import CopyPair
 
 ENTRY_COPY = 1024
 
-E = TypeVar("E", HostEntry, BackendEntry, BlkdevEntry)
+E = TypeVar("E", bound=Entry)
 
 
 class Table(Generic[E]):
@@ -35,11 +35,16 @@ class Table(Generic[E]):
         """Offset of an entry page in the transport."""
         if not 0 <= index < self.count:
             hint = f"choose 0 to {self.count - 1}"
-            raise DatapathError(Code.RANGE, f"{self.kind.WHAT} {index}", f"the transport has {self.count} {self.kind.WHAT} entries", hint)
+            raise DatapathError(
+                Code.RANGE, f"{self.kind.WHAT} {index}", f"the transport has {self.count} {self.kind.WHAT} entries", hint
+            )
         return self._offset + index * ENTRY_PAGE
 
     def read(self, index: int) -> E | None:
-        """The entry as last written (state none included); None when it was never used. Raises `corrupt`, `unsupported`, `range`."""
+        """The entry as last written (state none included); None when it was never used.
+
+        Raises `corrupt`, `unsupported`, `range`.
+        """
         payload = self._pair(index).read()
         if payload is None:
             return None
@@ -97,7 +102,7 @@ class Table(Generic[E]):
         return CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, f"{self.kind.WHAT} {index}")
 
 
-def _is_cleared(entry: HostEntry | BackendEntry | BlkdevEntry | DatapathError) -> bool:
+def _is_cleared(entry: Entry | DatapathError) -> bool:
     return not isinstance(entry, DatapathError) and entry.state == State.NONE
 
 

@@ -107,11 +107,14 @@ def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[Inf
         if found.formatted:
             what = f"carries the transport {found.info.name}" if found.info else f"carries a transport ({found.problem})"
             raise DatapathError(Code.EXISTS, name, what, "use force to destroy it")
-        if (what := signature(memory)) is not None:
-            raise DatapathError(Code.EXISTS, name, f"carries {what}", "use force to destroy it")
+        if (found_sign := signature(memory)) is not None:
+            raise DatapathError(Code.EXISTS, name, f"carries {found_sign}", "use force to destroy it")
     if found.info is not None and (hosts := alive(found.info)):
         raise DatapathError(
-            Code.BUSY, f"transport {found.info.name}", f"in use by the live host(s) {', '.join(hosts)}", "unregister it there first; force does not help"
+            Code.BUSY,
+            f"transport {found.info.name}",
+            f"in use by the live host(s) {', '.join(hosts)}",
+            "unregister it there first; force does not help",
         )
 
 

@@ -61,7 +61,9 @@ class FrontEnd(ABC):
 def run_tool(*command: str) -> str:
     """Runs a program to its end; empty when it succeeded, else its last words."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False
+        )
     except FileNotFoundError:
         return f"{command[0]} is not installed"
     except subprocess.TimeoutExpired:
@@ -103,4 +105,6 @@ def plugin_arguments(target: Target) -> list[str]:
         "slot_bytes": geometry.slot_bytes,
     }
     pairs = zip(target.channels, target.epochs, strict=True)
-    return [f"{key}={value}" for key, value in settings.items()] + [f"channel={geometry.channel_off(c)}:{epoch}" for c, epoch in pairs]
+    return [f"{key}={value}" for key, value in settings.items()] + [
+        f"channel={geometry.channel_off(c)}:{epoch}" for c, epoch in pairs
+    ]

@@ -20,7 +20,7 @@ def check_free(link: Path) -> None:
     hint = "choose another name"
     if not link.is_symlink():
         raise DatapathError(Code.EXISTS, str(link), "is there already and is not a link of ours", hint)
-    if not _OURS.fullmatch(target := os.readlink(link)):
+    if not _OURS.fullmatch(target := str(link.readlink())):
         raise DatapathError(Code.EXISTS, str(link), f"is a link to {target}, not one of ours", hint)
     if link.exists():
         raise DatapathError(Code.EXISTS, str(link), f"is the name of the live device {target}", hint)
@@ -42,5 +42,5 @@ def publish(link: Path, device: Path) -> None:
 def withdraw(link: Path, device: Path) -> None:
     """Removes `link` if it still points at `device`; never raises."""
     with contextlib.suppress(OSError):
-        if os.readlink(link) == str(device):
+        if link.readlink() == device:
             link.unlink()

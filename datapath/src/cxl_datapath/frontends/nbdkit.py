@@ -38,7 +38,16 @@ class NbdServer:
             hint = "use a shorter --runtime folder or name"
             raise DatapathError(Code.INVALID, str(self.socket), f"the path is longer than {SOCKET_PATH_MAX} bytes", hint)
         self._remove_files()
-        command = ["nbdkit", "--foreground", "--exit-with-parent", "--newstyle", "--unix", str(self.socket), "--pidfile", str(self._pid_file)]
+        command = [
+            "nbdkit",
+            "--foreground",
+            "--exit-with-parent",
+            "--newstyle",
+            "--unix",
+            str(self.socket),
+            "--pidfile",
+            str(self._pid_file),
+        ]
         command += ["--exportname", "", str(plugin_path()), *plugin_arguments(self._target)]
         # umask: the socket is for its owner only.
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/")
@@ -102,7 +111,9 @@ class NbdkitFrontEnd(FrontEnd):
 
     def stop(self) -> None:
         if clients := self._server.clients():
-            raise DatapathError(Code.BUSY, f"blkdev {self._target.name}", f"{clients} NBD client(s) are connected", "disconnect them first")
+            raise DatapathError(
+                Code.BUSY, f"blkdev {self._target.name}", f"{clients} NBD client(s) are connected", "disconnect them first"
+            )
         self._server.kill()
 
     def abort(self) -> None:

@@ -51,7 +51,10 @@ def attach_worker(ref: TransportRef) -> Attached:
     info = attach(mapping, ref.spec)
     if str(info.uuid) != ref.uuid:
         raise DatapathError(
-            Code.CORRUPT, ref.spec, f"holds transport {info.uuid} now, not {ref.uuid}", "it was formatted again: unregister and register it"
+            Code.CORRUPT,
+            ref.spec,
+            f"holds transport {info.uuid} now, not {ref.uuid}",
+            "it was formatted again: unregister and register it",
         )
     mapping.use_coherence(info.coherence)
     return Attached(mapping, info, Registry(mapping, info))

@@ -31,7 +31,9 @@ class Config:
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
-        return cls(TransportRef.from_json(raw["transport"]), int(raw["id"]), check_path("backend", raw["path"]), bool(raw["read_only"]))
+        return cls(
+            TransportRef.from_json(raw["transport"]), int(raw["id"]), check_path("backend", raw["path"]), bool(raw["read_only"])
+        )
 
 
 def run(link: Link) -> None:
@@ -50,7 +52,15 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
     engine = Backend(transport.mapping.mem, conf)
     handlers = Handlers(transport, engine, entry)
     try:
-        link.emit("ready", info={"capacity": store.capacity, "logical_block_size": store.block_size, "direct": store.direct, "epoch": entry.epoch})
+        link.emit(
+            "ready",
+            info={
+                "capacity": store.capacity,
+                "logical_block_size": store.block_size,
+                "direct": store.direct,
+                "epoch": entry.epoch,
+            },
+        )
         bells: tuple[object, ...] = ()
         polls = 0
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
@@ -73,7 +83,14 @@ def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
         owner = transport.registry.host_name(before.host_id)
         raise DatapathError(Code.EXISTS, f"backend {config.id}", f"belongs to host {owner}", "choose another id")
     entry = BackendEntry(
-        State.RUNNING, config.id, host_id, table.next_epoch(config.id), store.flags, store.block_size, store.capacity, config.path
+        state=State.RUNNING,
+        id=config.id,
+        epoch=table.next_epoch(config.id),
+        host_id=host_id,
+        flags=store.flags,
+        logical_block_size=store.block_size,
+        capacity=store.capacity,
+        path=config.path,
     )
     table.write(entry)
     return entry

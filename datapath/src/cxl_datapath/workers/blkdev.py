@@ -125,18 +125,20 @@ class Channels:
         host_id = config.transport.host_id
         if before is not None and before.state != State.NONE and before.host_id != host_id:
             owner = self._registry.host_name(before.host_id)
-            raise DatapathError(Code.EXISTS, f"blkdev {config.id}", f"belongs to host {owner}", "stop it there, or start a new one")
+            raise DatapathError(
+                Code.EXISTS, f"blkdev {config.id}", f"belongs to host {owner}", "stop it there, or start a new one"
+            )
         epochs = tuple(self._registry.lines(channel).next_epoch() for channel in config.channels)
         self.entry = BlkdevEntry(
-            State.RUNNING,
-            config.id,
-            host_id,
-            config.backend,
-            self.backend.epoch,
-            table.next_epoch(config.id),
-            0,
-            config.channels,
-            epochs,
+            state=State.RUNNING,
+            id=config.id,
+            epoch=table.next_epoch(config.id),
+            host_id=host_id,
+            backend_id=config.backend,
+            backend_epoch=self.backend.epoch,
+            flags=0,
+            channels=config.channels,
+            channel_epochs=epochs,
         )
 
     def start(self) -> None:
@@ -155,10 +157,14 @@ class Channels:
         """Raises when the backend is another one now: the channels are dead, a new start gets new ones."""
         now = self._read_backend()
         if now is None or now.state != State.RUNNING or now.epoch != self.backend.epoch:
-            seen = "gone" if now is None or now.state != State.RUNNING else f"at epoch {now.epoch}, it was at {self.backend.epoch}"
+            seen = (
+                "gone" if now is None or now.state != State.RUNNING else f"at epoch {now.epoch}, it was at {self.backend.epoch}"
+            )
             raise DatapathError(Code.NOT_READY, self._what, f"backend {self.backend.id} is {seen}", "start the backend again")
         if self._registry.blkdevs.read(self._config.id) != self.entry:
-            raise DatapathError(Code.CORRUPT, self._what, "its entry was changed by somebody else", "look at: cxl-datapath cbd blkdev list")
+            raise DatapathError(
+                Code.CORRUPT, self._what, "its entry was changed by somebody else", "look at: cxl-datapath cbd blkdev list"
+            )
 
     def close(self) -> None:
         """The entry stays: it keeps the id and the backend for this host until the daemon clears it."""

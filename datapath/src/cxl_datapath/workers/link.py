@@ -2,7 +2,7 @@
 """The line between a worker and its supervisor.
 
 stdin carries JSON lines down: first the configuration, then commands (`{"command": "stop"}`). stdout carries JSON lines up:
-`{"event": "bell"}`, `{"event": "ready", "info": {}}`, `{"event": "info", "info": {}}`, `{"event": "busy" | "failed", "error": {}}`.
+`{"event": "bell"}`, `{"event": "ready" | "info", "info": {}}`, `{"event": "busy" | "failed", "error": {}}`.
 stderr is for people. The end of stdin means that the supervisor is gone: the worker stops.
 """
 
@@ -47,7 +47,9 @@ class Link:
         line = self._line(None)
         raw = json.loads(line) if line else None
         if not isinstance(raw, dict):
-            raise DatapathError(Code.INVALID, "worker", "no configuration on standard input", "workers are started by cxl-datapathd")
+            raise DatapathError(
+                Code.INVALID, "worker", "no configuration on standard input", "workers are started by cxl-datapathd"
+            )
         return raw
 
     def emit(self, event: str, **fields: Any) -> None:

@@ -70,7 +70,7 @@ def _open(path: str, read_only: bool) -> tuple[int, bool, bool]:
 
 def _mode(path: str) -> int:
     try:
-        return os.stat(path).st_mode
+        return Path(path).stat().st_mode
     except OSError as error:
         raise from_errno(error.errno or 0, path, "look at it", "name an existing block device or file") from None
 

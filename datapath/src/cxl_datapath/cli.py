@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`cxl-datapath`: the daemon's methods for people. Tables by default, `--json` for programs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .client import Client
+from .daemon import RUNTIME
+from .errors import Code, DatapathError
+from .frontends import CHOICES
+from .tables import show
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def size(text: str) -> int:
+    """Bytes of "4096", "64K", "1M"."""
+    found = re.fullmatch(r"([0-9]{1,15})([KMG]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 65536 or 64K")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="the daemon's answer as JSON")
+    top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
+    top.add_argument("--version", action="version", version=__version__)
+    top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd}")
+
+    def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
+        made.set_defaults(method=method)
+        return made
+
+    verb(nouns, "hello", "hello", "is the daemon there")
+    verb(nouns, "status", "status", "everything that this host has and sees")
+    cbd = nouns.add_parser("cbd", help="block devices over shared memory").add_subparsers(dest="object", required=True)
+
+    transport = cbd.add_parser("transport", help="the shared memory").add_subparsers(dest="verb", required=True)
+    verb(transport, "list", "cbd.transport.list", "those registered on this host")
+    verb(transport, "probe", "cbd.transport.probe", "what a memory holds").add_argument("memory")
+    _format_arguments(verb(transport, "format", "cbd.transport.format", "make a transport; destroys what is there"))
+    verb(transport, "register", "cbd.transport.register", "join it with this host").add_argument("memory")
+    verb(transport, "unregister", "cbd.transport.unregister", "leave it").add_argument("transport")
+
+    host = cbd.add_parser("host", help="hosts in a transport").add_subparsers(dest="verb", required=True)
+    verb(host, "list", "cbd.host.list", "all, with their liveness").add_argument("transport")
+
+    backend = cbd.add_parser("backend", help="local block devices given away").add_subparsers(dest="verb", required=True)
+    verb(backend, "list", "cbd.backend.list", "all in a transport").add_argument("transport")
+    start = verb(backend, "start", "cbd.backend.start", "serve a block device or file")
+    start.add_argument("transport")
+    start.add_argument("path")
+    start.add_argument("--id", type=int, default=None, help="entry to use (default: a free one)")
+    start.add_argument("--read-only", action="store_true")
+    _one(verb(backend, "stop", "cbd.backend.stop", "take it back"))
+
+    blkdev = cbd.add_parser("blkdev", help="remote block devices used here").add_subparsers(dest="verb", required=True)
+    verb(blkdev, "list", "cbd.blkdev.list", "all in a transport").add_argument("transport")
+    start = verb(blkdev, "start", "cbd.blkdev.start", "map a backend as a block device")
+    start.add_argument("transport")
+    start.add_argument("backend", type=int)
+    start.add_argument("--queues", type=int, default=1)
+    start.add_argument("--frontend", choices=CHOICES, default="auto")
+    start.add_argument("--name", default=None, help="name under /dev or of the socket (default: cbd<id>)")
+    _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
+    return top
+
+
+def _format_arguments(made: argparse.ArgumentParser) -> None:
+    made.add_argument("memory")
+    made.add_argument("name")
+    made.add_argument("--force", action="store_true", help="over an existing transport or file system")
+    for option in ("hosts", "backends", "blkdevs"):
+        made.add_argument(f"--{option}", type=int, default=16, help="entries (%(default)s)")
+    made.add_argument("--channels", type=int, default=None, help="(as many as fit, at most 64)")
+    made.add_argument("--ring-depth", type=int, default=64, help="(%(default)s)")
+    made.add_argument("--slot-bytes", type=size, default=65536, help="(%(default)s)")
+    made.add_argument("--coherence", choices=("hardware", "software"), default="software", help="(%(default)s)")
+    made.add_argument("--no-data-crc", dest="data_crc", action="store_false", help="payload without checksums")
+
+
+def _one(made: argparse.ArgumentParser) -> None:
+    made.add_argument("transport")
+    made.add_argument("id", type=int)
+
+
+_NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}
+
+
+def main(argv: list[str] | None = None, write: Callable[[str], None] = print) -> int:
+    """Exit status 0, or 1 with one line on stderr."""
+    options = vars(parser().parse_args(argv))
+    params = {name: value for name, value in options.items() if name not in _NOT_PARAMS}
+    try:
+        with Client(options["runtime"]) as client:
+            answer = client.call(options["method"], **params)
+    except DatapathError as error:
+        print(f"cxl-datapath: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            f"cxl-datapath: {DatapathError(Code.FAILED, options['method'], 'interrupted', 'the daemon goes on with it')}",
+            file=sys.stderr,
+        )
+        return 1
+    write(json.dumps(answer, indent=2) if options.get("json") else show(options["method"], answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

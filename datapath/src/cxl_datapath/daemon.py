@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`cxl-datapathd`: one per host. Several "hosts" on one machine differ in runtime folder, state folder and host name."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import __version__, core
+from .errors import Code, DatapathError, from_errno
+from .names import check_name
+from .server import ControlServer, group_id
+from .service import Datapath
+from .session import Settings
+
+RUNTIME = Path("/run/cxl-datapath")
+STATE = Path("/var/lib/cxl-datapath")
+
+log = logging.getLogger("cxl_datapath")
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("cxl-datapathd", description="Serves block devices over shared CXL memory on this host.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--runtime", type=Path, default=RUNTIME, help="folder of the control socket (%(default)s)")
+    parser.add_argument("--state", type=Path, default=STATE, help="folder of the desired state (%(default)s)")
+    parser.add_argument("--host-name", default=socket.gethostname().split(".")[0], help="name in the transports (%(default)s)")
+    parser.add_argument("--group", help="members of this group may use the control socket, too")
+    return parser.parse_args(argv)
+
+
+@contextlib.contextmanager
+def single_instance(runtime: Path) -> Iterator[None]:
+    """Holds the runtime folder for this process; raises `busy` when another daemon has it."""
+    path = runtime / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise from_errno(error.errno or 0, str(path), "open it") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DatapathError(
+            Code.BUSY, str(runtime), "another cxl-datapathd runs there", "give each its own --runtime and --state"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+def notify(message: str) -> None:
+    """Tells systemd, if it asked to be told."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in ("/", "@"):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as target:
+        target.connect("\0" + address[1:] if address[0] == "@" else address)
+        target.sendall(message.encode())
+
+
+async def serve(options: argparse.Namespace, settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    datapath = Datapath(settings)
+    server = ControlServer(datapath, settings.runtime / "control.sock", group_id(options.group))
+    datapath.start()
+    try:
+        await server.start()
+        notify("READY=1")
+        log.info("host %s serves %s, version %s", settings.host_name, settings.runtime / "control.sock", __version__)
+        await ended.wait()
+        notify("STOPPING=1")
+        log.info("stopping")
+    finally:
+        await server.stop()
+        await datapath.stop()
+
+
+def main() -> int:
+    options = arguments(sys.argv[1:])
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        name = check_name("--host-name", options.host_name)
+        settings = Settings(options.runtime.absolute(), options.state.absolute(), name)
+        for folder in (settings.runtime, settings.state):
+            _make_folder(folder)
+        core.library()
+        with single_instance(settings.runtime):
+            asyncio.run(serve(options, settings))
+    except DatapathError as error:
+        print(f"cxl-datapathd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise from_errno(error.errno or 0, str(folder), "make the folder") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a method is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..names import check_name
+from ..schema import Field
+from ..service import Datapath
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`run` gets checked parameters. A mutating method runs under the daemon's lock, one at a time."""
+
+    run: Callable[[Datapath, Params], Awaitable[Any]]
+    fields: dict[str, Field] = field(default_factory=dict)
+    mutates: bool = False
+
+
+TRANSPORT = Field(check_name)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`cbd.transport.*`: probe, format, register, unregister, list."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
+from ..cbd.hosting import live_hosts
+from ..cbd.layout import COHERENCES, Info
+from ..cbd.registry import Registry
+from ..cbd.transport import attach, check_may_format, plan_format, probe, write_format
+from ..errors import Code, DatapathError
+from ..mapping import Mapping
+from ..memory import Memory, check_spec, resolve
+from ..names import check_name
+from ..schema import Field, boolean, choice, integer, optional
+from ..service import Datapath
+from ..session import Session
+from ..state import TransportState
+from ..views import Row, info_view, transport_view
+from .base import TRANSPORT, Method, Params
+
+
+def _spec(_: str, value: Any) -> str:
+    return check_spec(value)
+
+
+MEMORY = Field(_spec)
+
+
+async def _resolve(datapath: Datapath, spec: str) -> Memory:
+    return await asyncio.to_thread(resolve, spec, datapath.settings.sysfs, datapath.settings.dev)
+
+
+def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
+    """The session on this memory, under whatever name the user gave the memory then."""
+    for session in datapath.sessions.values():
+        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.path == memory.path):
+            return session
+    return None
+
+
+async def probe_transport(datapath: Datapath, params: Params) -> Row:
+    memory = await _resolve(datapath, params["memory"])
+
+    def look() -> Row:
+        with Mapping(memory, writable=False) as mapping:
+            found = probe(mapping)
+        info = info_view(found.info) if found.info else None
+        return {"formatted": found.formatted, "foreign": found.foreign, "problem": found.problem or None, "info": info}
+
+    return {"memory": memory.spec, "path": memory.path, "size": memory.size} | await asyncio.to_thread(look)
+
+
+async def format_transport(datapath: Datapath, params: Params) -> Row:
+    """Refuses without force over a transport or a known signature, and always while a host is alive in it."""
+    memory = await _resolve(datapath, params["memory"])
+    counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
+    plan = plan_format(memory.size, params["name"], FormatOptions(**counts), params["coherence"], params["data_crc"])
+    session = _session_of(datapath, params["memory"], memory)
+    if session is not None:
+        hint = f"run: cxl-datapath cbd transport unregister {session.name}"
+        raise DatapathError(Code.BUSY, f"transport {session.name}", "is registered on this host", hint)
+
+    def work() -> None:
+        with Mapping(memory) as mapping:
+
+            def alive(info: Info) -> list[str]:
+                return live_hosts(Registry(mapping, info))
+
+            check_may_format(mapping, memory.spec, params["force"], alive)
+            write_format(mapping, plan)
+
+    await asyncio.to_thread(work)
+    return await probe_transport(datapath, {"memory": params["memory"]})
+
+
+async def register_transport(datapath: Datapath, params: Params) -> Row:
+    session = _session_of(datapath, params["memory"], None)
+    memory = None if session and session.opened is None else await _resolve(datapath, params["memory"])
+    session = session or _session_of(datapath, params["memory"], memory)
+    if session is not None:
+        if session.opened is None:
+            await session.open()
+            session.keep_workers()
+        return transport_view(session)
+    assert memory is not None
+    info = await asyncio.to_thread(_peek, memory)
+    if info.name in datapath.sessions:
+        other = datapath.sessions[info.name]
+        hint = "format one of them with another name"
+        raise DatapathError(Code.EXISTS, f"transport {info.name}", f"is registered already, on {other.desired.memory}", hint)
+    session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings)
+    await session.open()
+    datapath.sessions[info.name] = session
+    try:
+        datapath.save()
+    except DatapathError:
+        session.need().registration.leave()
+        await datapath.forget(session)
+        raise
+    return transport_view(session)
+
+
+def _peek(memory: Memory) -> Info:
+    with Mapping(memory, writable=False) as mapping:
+        return attach(mapping, memory.spec)
+
+
+async def unregister_transport(datapath: Datapath, params: Params) -> Row:
+    session = datapath.session(params["transport"])
+    desired = session.desired
+    for what, entries in (("blkdev", desired.blkdevs), ("backend", desired.backends)):
+        if entries:
+            ids = ", ".join(str(entry.id) for entry in entries)
+            raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {what}(s) {ids} in it", "stop them first")
+    if session.opened is not None:
+        session.opened.registration.leave()
+    view = transport_view(session) | {"state": "unregistered"}
+    await datapath.forget(session)
+    datapath.save()
+    return view
+
+
+async def list_transports(datapath: Datapath, _: Params) -> list[Row]:
+    return [transport_view(session) for session in datapath.sessions.values()]
+
+
+_ENTRIES = integer(1, ENTRIES_MAX)
+_FORMAT = {
+    "memory": MEMORY,
+    "name": Field(check_name),
+    "force": Field(boolean, False),
+    "hosts": Field(_ENTRIES, 16),
+    "backends": Field(_ENTRIES, 16),
+    "blkdevs": Field(_ENTRIES, 16),
+    "channels": Field(optional(integer(1, CHANNELS_MAX)), None),
+    "ring_depth": Field(integer(2, 1024), 64),
+    "slot_bytes": Field(integer(4096, 1 << 20), 65536),
+    "coherence": Field(choice(COHERENCES), "software"),
+    "data_crc": Field(boolean, True),
+}
+
+METHODS = {
+    "cbd.transport.probe": Method(probe_transport, {"memory": MEMORY}),
+    "cbd.transport.format": Method(format_transport, _FORMAT, mutates=True),
+    "cbd.transport.register": Method(register_transport, {"memory": MEMORY}, mutates=True),
+    "cbd.transport.unregister": Method(unregister_transport, {"transport": TRANSPORT}, mutates=True),
+    "cbd.transport.list": Method(list_transports),
+}

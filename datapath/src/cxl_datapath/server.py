@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The control socket: one JSON object per line in, one out, for peers that may talk to the daemon.
+
+Who may: root, the daemon's own user, and the members of the configured group. The kernel says who the peer is (SO_PEERCRED).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+import pwd
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from .errors import Code, DatapathError
+from .methods import METHODS
+from .schema import parse
+from .service import Datapath
+
+LINE_MAX = 1 << 20
+CLIENTS_MAX = 64
+_UCRED = struct.Struct("iII")
+
+log = logging.getLogger(__name__)
+
+
+def may_talk(uid: int, gid: int, group: int | None) -> bool:
+    """Whether a peer with these ids may use the control socket; `group` is the configured group's id."""
+    if uid in (0, os.geteuid()) or (group is not None and gid == group):
+        return True
+    if group is None:
+        return False
+    try:
+        return group in os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except (KeyError, OSError):
+        return False
+
+
+def group_id(name: str | None) -> int | None:
+    if name is None:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise DatapathError(
+            Code.NOT_FOUND, f"group {name}", "there is no such group", "create it, or leave --group out"
+        ) from None
+
+
+class ControlServer:
+    """Listens on `<runtime>/control.sock`."""
+
+    def __init__(self, datapath: Datapath, path: Path, group: int | None) -> None:
+        self._datapath = datapath
+        self._path = path
+        self._group = group
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Replaces the socket of a daemon that is gone: the caller holds the lock of the runtime folder."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+        except OSError as error:
+            listener.close()
+            raise DatapathError(
+                Code.FAILED, str(self._path), f"cannot listen: {error.strerror or error}", "is the path too long?"
+            ) from None
+        finally:
+            os.umask(before)
+        if self._group is not None:
+            os.chown(self._path, -1, self._group)
+            self._path.chmod(0o660)
+        self._server = await asyncio.start_unix_server(self._on_client, sock=listener, limit=LINE_MAX)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._clients):
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the peer went away, or the daemon ends
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer: socket.socket = writer.get_extra_info("socket")
+        _, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if not may_talk(uid, gid, self._group):
+            log.warning("control socket: refused uid %d", uid)
+            await self._send(
+                writer, None, DatapathError(Code.DENIED, "control socket", f"uid {uid} may not use it", "run as root")
+            )
+            return
+        if len(self._clients) > CLIENTS_MAX:
+            await self._send(writer, None, DatapathError(Code.BUSY, "control socket", f"has {CLIENTS_MAX} clients already"))
+            return
+        while True:
+            try:
+                line = await reader.readuntil(b"\n")
+            except asyncio.IncompleteReadError:
+                return
+            except asyncio.LimitOverrunError:
+                await self._send(writer, None, DatapathError(Code.INVALID, "request", f"is longer than {LINE_MAX} bytes"))
+                return
+            await self._send(writer, *await self._answer(line))
+
+    async def _answer(self, line: bytes) -> tuple[Any, Any]:
+        """The id and the result or error of one request. Never raises but for cancellation."""
+        number: Any = None
+        try:
+            number, name, params = _request(line)
+            method = METHODS.get(name)
+            if method is None:
+                raise DatapathError(
+                    Code.INVALID, "request", f"there is no method {name!r:.100}", f"methods: {', '.join(METHODS)}"
+                )
+            checked = parse(name, method.fields, params)
+            if not method.mutates:
+                return number, await method.run(self._datapath, checked)
+            # Shielded: a client that hangs up does not leave a half-done change behind.
+            return number, await asyncio.shield(asyncio.ensure_future(self._locked(name, checked)))
+        except DatapathError as error:
+            return number, error
+        except Exception as error:
+            log.exception("request failed")
+            return number, DatapathError(
+                Code.FAILED, "daemon", f"{type(error).__name__}: {error}", "this is a defect: see the daemon's log"
+            )
+
+    async def _locked(self, name: str, checked: dict[str, Any]) -> Any:
+        async with self._datapath.lock:
+            log.info("%s %s", name, json.dumps(checked))
+            return await METHODS[name].run(self._datapath, checked)
+
+    async def _send(self, writer: asyncio.StreamWriter, number: Any, answer: Any) -> None:
+        body = {"error": answer.to_json()} if isinstance(answer, DatapathError) else {"result": answer}
+        writer.write(json.dumps({"id": number, **body}).encode() + b"\n")
+        await writer.drain()
+
+
+def _request(line: bytes) -> tuple[Any, str, Any]:
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DatapathError(Code.INVALID, "request", "is not JSON", 'send {"id": 1, "method": "hello", "params": {}}') from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("method"), str):
+        raise DatapathError(
+            Code.INVALID, "request", "is not an object with a method", 'send {"id": 1, "method": "hello", "params": {}}'
+        )
+    if unknown := sorted(set(raw) - {"id", "method", "params"}):
+        raise DatapathError(Code.INVALID, "request", f"unknown field(s) {', '.join(unknown)[:200]}", "it has: id, method, params")
+    if not isinstance(raw.get("id"), int | str | None):
+        raise DatapathError(Code.INVALID, "request", "its id is neither a number nor a string")
+    return raw.get("id"), raw["method"], raw.get("params", {})

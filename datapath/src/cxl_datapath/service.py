@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon's heart: all sessions, their heartbeats, the desired state, and its rebuilding after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from .cbd.liveness import PERIOD_S
+from .errors import Code, DatapathError
+from .session import Session, Settings
+from .state import StateFile
+
+RETRY_FIRST_S, RETRY_MAX_S = 1.0, 10.0
+STOP_PATIENCE_S = 20.0  # at the end of the daemon; above the grace of the blkdev worker
+
+log = logging.getLogger(__name__)
+
+
+class Datapath:
+    """Everything that one daemon serves. Mutating methods hold `lock`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.lock = asyncio.Lock()
+        self.sessions: dict[str, Session] = {}
+        self._file = StateFile(settings.state)
+        self._restoring: dict[str, asyncio.Task[None]] = {}
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Reads the desired state and begins to rebuild it in the background. Raises when the state file is damaged."""
+        for desired in self._file.load():
+            self.sessions[desired.name] = Session(desired, self.settings)
+        self._beating = asyncio.create_task(self._beat(), name="heartbeat")
+        for session in self.sessions.values():
+            self._restore_later(session)
+
+    def session(self, name: str) -> Session:
+        if name not in self.sessions:
+            known = ", ".join(sorted(self.sessions)) or "none"
+            raise DatapathError(
+                Code.NOT_FOUND,
+                f"transport {name}",
+                f"is not registered on this host (registered: {known})",
+                "register it: cxl-datapath cbd transport register",
+            )
+        return self.sessions[name]
+
+    def save(self) -> None:
+        self._file.save([session.desired for session in self.sessions.values()])
+
+    async def forget(self, session: Session) -> None:
+        """Drops a session: no more retries, memory unmapped. The caller saves."""
+        task = self._restoring.pop(session.name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self.sessions.pop(session.name, None)
+        await session.close()
+
+    async def stop(self) -> None:
+        """Stops workers and heartbeats. Entries and desired state stay, for the next start."""
+        tasks = [*self._restoring.values(), *([self._beating] if self._beating else [])]
+        # Peers must see this host alive as long as its handlers run: the heartbeat ends last.
+        for task in self._restoring.values():
+            task.cancel()
+        await asyncio.gather(*(session.close(patience=STOP_PATIENCE_S) for session in self.sessions.values()))
+        if self._beating:
+            self._beating.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _restore_later(self, session: Session) -> None:
+        self._restoring[session.name] = asyncio.create_task(self._restore(session), name=f"restore {session.name}")
+
+    async def _restore(self, session: Session) -> None:
+        delay = RETRY_FIRST_S
+        while True:
+            try:
+                async with self.lock:
+                    if session.opened is None:
+                        await session.open()
+                    session.keep_workers()
+                return
+            except DatapathError as error:
+                log.warning("transport %s: %s; next try in %.0f s", session.name, error, delay)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RETRY_MAX_S)
+
+    async def _beat(self) -> None:
+        while True:
+            for session in list(self.sessions.values()):
+                if session.opened is None:
+                    continue
+                try:
+                    session.tick()
+                except DatapathError as error:
+                    log.error("transport %s: %s; its workers are stopped", session.name, error)
+                    await session.close(error)
+                    self._restore_later(session)
+            await asyncio.sleep(PERIOD_S)

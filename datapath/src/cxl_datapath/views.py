@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Objects as JSON, as the methods return them. Everything is read back from the transport, nothing is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cbd.layout import (
+    BACKEND_DISCARD,
+    BACKEND_READ_ONLY,
+    BACKEND_WRITE_ZEROES,
+    COHERENCES,
+    FEATURE_DATA_CRC,
+    BackendEntry,
+    BlkdevEntry,
+    HostEntry,
+    Info,
+    State,
+)
+from .errors import DatapathError
+from .session import Session
+from .supervisor import Supervised
+
+Row = dict[str, Any]
+
+
+def alive_word(verdict: bool | None) -> bool | str:
+    return "unknown" if verdict is None else verdict
+
+
+def info_view(info: Info) -> Row:
+    g = info.geometry
+    return {
+        "name": info.name,
+        "uuid": str(info.uuid),
+        "size": g.total_size,
+        "coherence": COHERENCES[info.coherence],
+        "data_crc": bool(info.features & FEATURE_DATA_CRC),
+        "hosts": g.host_count,
+        "backends": g.backend_count,
+        "blkdevs": g.blkdev_count,
+        "channels": g.channel_count,
+        "ring_depth": g.ring_depth,
+        "slot_bytes": g.slot_bytes,
+    }
+
+
+def transport_view(session: Session) -> Row:
+    """`state` is running or pending; a pending one has the `reason` and no geometry."""
+    opened = session.opened
+    row: Row = {"name": session.name, "uuid": session.desired.uuid, "memory": session.desired.memory}
+    row |= {"state": "running" if opened else "pending", "reason": session.reason.to_json() if session.reason else None}
+    row |= {"path": opened.memory.path if opened else None}
+    registration = opened.registration.entry if opened else None
+    row |= {"host_id": registration.id if registration else None, "host_epoch": registration.epoch if registration else None}
+    return row | (info_view(opened.info) if opened else {})
+
+
+def hosts_view(session: Session) -> list[Row]:
+    return [_damaged(index, entry) or _host(session, entry) for index, entry in _present(session.need().registry.hosts.all())]
+
+
+def backends_view(session: Session) -> list[Row]:
+    """Those in the transport; and those that this host wants but that are not in it yet."""
+    rows: dict[int, Row] = {}
+    if session.opened is not None:
+        present = _present(session.opened.registry.backends.all())
+        rows = {index: _damaged(index, entry) or _backend(session, entry) for index, entry in present}
+    for want in session.desired.backends:
+        row = rows.setdefault(
+            want.id, {"id": want.id, "path": want.path, "state": "pending", "local": True, "read_only": want.read_only}
+        )
+        row["worker"] = _worker(session.backends.get(want.id))
+    return [rows[index] for index in sorted(rows)]
+
+
+def blkdevs_view(session: Session) -> list[Row]:
+    """The same for blkdevs; `device`, `name` and `frontend` are known for this host's own only."""
+    rows: dict[int, Row] = {}
+    if session.opened is not None:
+        present = _present(session.opened.registry.blkdevs.all())
+        rows = {index: _damaged(index, entry) or _blkdev(session, entry) for index, entry in present}
+    for want in session.desired.blkdevs:
+        pending = {"id": want.id, "backend": want.backend, "queues": want.queues, "state": "pending", "local": True}
+        row = rows.setdefault(want.id, pending)
+        worker = _worker(session.blkdevs.get(want.id))
+        live = worker["info"] if worker and worker["state"] == "running" else {}
+        row |= {
+            "name": want.name,
+            "device": live.get("device"),
+            "frontend": live.get("frontend", want.frontend),
+            "worker": worker,
+        }
+    return [rows[index] for index in sorted(rows)]
+
+
+def session_view(session: Session) -> Row:
+    """A transport with everything in it."""
+    hosts = hosts_view(session) if session.opened else []
+    return transport_view(session) | {
+        "host_list": hosts,
+        "backend_list": backends_view(session),
+        "blkdev_list": blkdevs_view(session),
+    }
+
+
+def _present(entries: list[Any]) -> list[tuple[int, Any]]:
+    return [
+        (index, entry)
+        for index, entry in enumerate(entries)
+        if entry is not None and (isinstance(entry, DatapathError) or entry.state != State.NONE)
+    ]
+
+
+def _damaged(index: int, entry: object) -> Row | None:
+    return (
+        {"id": index, "state": "corrupt", "error": entry.to_json(), "local": False} if isinstance(entry, DatapathError) else None
+    )
+
+
+def _worker(worker: Supervised | None) -> Row | None:
+    return worker.to_json() if worker else None
+
+
+def _place(session: Session, host_id: int) -> Row:
+    opened = session.need()
+    alive = alive_word(session.alive(host_id))
+    return {
+        "host_id": host_id,
+        "host": opened.registry.host_name(host_id),
+        "alive": alive,
+        "local": host_id == opened.registration.id,
+    }
+
+
+def _host(session: Session, entry: HostEntry) -> Row:
+    place = _place(session, entry.id)
+    return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch} | {
+        k: place[k] for k in ("alive", "local")
+    }
+
+
+def _backend(session: Session, entry: BackendEntry) -> Row:
+    users = session.need().registry.blkdevs.used().values()
+    return {
+        "id": entry.id,
+        "path": entry.path,
+        "state": entry.state.name.lower(),
+        "epoch": entry.epoch,
+        "capacity": entry.capacity,
+        "logical_block_size": entry.logical_block_size,
+        "read_only": bool(entry.flags & BACKEND_READ_ONLY),
+        "discard": bool(entry.flags & BACKEND_DISCARD),
+        "write_zeroes": bool(entry.flags & BACKEND_WRITE_ZEROES),
+        "blkdevs": sorted(user.id for user in users if user.backend_id == entry.id),
+    } | _place(session, entry.host_id)
+
+
+def _blkdev(session: Session, entry: BlkdevEntry) -> Row:
+    backend = session.need().registry.backends.used().get(entry.backend_id)
+    return {
+        "id": entry.id,
+        "backend": entry.backend_id,
+        "state": entry.state.name.lower(),
+        "epoch": entry.epoch,
+        "queues": entry.queues,
+        "channels": list(entry.channels),
+        "capacity": backend.capacity if backend else None,
+    } | _place(session, entry.host_id)
