@@ -166,7 +166,9 @@ static bool answer_ok(const struct cbd_queue *q, const struct request *r, const 
 
     if (slot->op != r->op || slot->offset != r->offset || slot->len != r->len || slot->flags != flags || slot->reserved)
         return false;
-    if (slot->result > 0 || slot->result < -CBD_MAX_ERRNO || cbd_behind(q->submissions.seq, slot->credit) > q->in_flight)
+    if (slot->result > 0 || slot->result < -CBD_MAX_ERRNO)
+        return false;
+    if (cbd_behind(q->submissions.seq, slot->credit) > INT32_MAX) /* it consumed what we have not sent */
         return false;
     if (slot->data_len != (payload ? r->len : 0))
         return false;
