@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entries, liveness, registration, channels."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ram import Ram
+
+from cxl_datapath.cbd import channels
+from cxl_datapath.cbd.channels import Handler
+from cxl_datapath.cbd.geometry import FormatOptions
+from cxl_datapath.cbd.hosting import live_hosts, plan_place, register
+from cxl_datapath.cbd.layout import BackendEntry, BlkdevEntry, HostEntry, State
+from cxl_datapath.cbd.lines import ControlLine, Heartbeat
+from cxl_datapath.cbd.liveness import DEAD_AFTER_S, PERIOD_S, Liveness, watch
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach, plan_format, write_format
+from cxl_datapath.errors import Code, DatapathError
+
+BOOT = bytes(range(16))
+SIZE = 1 << 20
+OPTIONS = FormatOptions(hosts=3, backends=3, blkdevs=3, channels=4, ring_depth=2, slot_bytes=4096)
+
+
+class Clock:
+    """Time that passes only when somebody sleeps; `on_sleep` is what the other hosts do meanwhile."""
+
+    def __init__(self, on_sleep=lambda: None):
+        self.now = 1000.0
+        self.on_sleep = on_sleep
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.on_sleep()
+
+
+def registry_of(ram: Ram) -> Registry:
+    return Registry(ram, attach(ram, "memory"))
+
+
+@pytest.fixture
+def ram() -> Ram:
+    made = Ram(SIZE)
+    write_format(made, plan_format(SIZE, "pool0", OPTIONS, "software", True))
+    return made
+
+
+@pytest.fixture
+def registry(ram) -> Registry:
+    return registry_of(ram)
+
+
+def backend(number=0, host=0, epoch=1, state=State.RUNNING) -> BackendEntry:
+    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx")
+
+
+def blkdev(number=0, host=1, backend_id=0, backend_epoch=1, chosen=(0,), epochs=(1,), state=State.RUNNING) -> BlkdevEntry:
+    return BlkdevEntry(state, number, 1, host, backend_id, backend_epoch, 0, tuple(chosen), tuple(epochs))
+
+
+# ---- tables
+
+
+def test_allocation_takes_the_lowest_free_and_names_what_is_wrong(registry):
+    assert registry.backends.allocate() == 0
+    registry.backends.write(backend(0))
+    assert registry.backends.allocate() == 1
+    assert registry.backends.allocate(2) == 2
+    with pytest.raises(DatapathError) as caught:
+        registry.backends.allocate(0)
+    assert caught.value.code == Code.EXISTS
+    for wrong in (3, -1):
+        with pytest.raises(DatapathError) as caught:
+            registry.backends.allocate(wrong)
+        assert caught.value.code == Code.RANGE
+    registry.backends.write(backend(1))
+    registry.backends.write(backend(2))
+    with pytest.raises(DatapathError) as caught:
+        registry.backends.allocate()
+    assert caught.value.code == Code.FULL
+
+
+def test_a_cleared_entry_is_free_and_its_epoch_rises(registry):
+    registry.backends.write(backend(0, epoch=7))
+    registry.backends.clear(0)
+    assert registry.backends.used() == {}
+    assert registry.backends.allocate() == 0
+    assert registry.backends.next_epoch(0) == 8
+    assert registry.backends.next_epoch(1) == 1
+
+
+def test_a_damaged_entry_is_reported_and_never_handed_out(ram, registry):
+    registry.backends.write(backend(0))
+    registry.backends.write(backend(0))
+    page = registry.backends.page(0)
+    for copy in (0, 1024):
+        ram.data[page + copy + 50] ^= 1
+    entries = registry.backends.all()
+    assert isinstance(entries[0], DatapathError)
+    assert entries[1:] == [None, None]
+    assert registry.backends.allocate() == 1
+    with pytest.raises(DatapathError, match="damaged"):
+        registry.backends.allocate(0)
+
+
+def test_an_entry_in_the_wrong_place_is_corrupt(ram, registry):
+    registry.blkdevs.write(blkdev(0))
+    source, target = registry.blkdevs.page(0), registry.blkdevs.page(1)
+    ram.write(target, ram.read(source, 2048))
+    with pytest.raises(DatapathError) as caught:
+        registry.blkdevs.read(1)
+    assert caught.value.code == Code.CORRUPT
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(8192, 8192 + 9 * 4096 + 8192 - 1), st.integers(1, 255)), max_size=60), st.binary(max_size=300))
+def test_hostile_registry_bytes_are_survived(flips, noise):
+    ram = Ram(SIZE)
+    write_format(ram, plan_format(SIZE, "pool0", OPTIONS, "software", True))
+    registry = registry_of(ram)
+    registry.hosts.write(HostEntry(State.RUNNING, 0, 1, "node1", BOOT))
+    registry.backends.write(backend())
+    registry.blkdevs.write(blkdev())
+    registry.write_blkdev_line(0, ControlLine(State.RUNNING, 1, 0, 0, 0, 1))
+    ram.write(registry.blkdevs.page(2), noise)
+    for offset, mask in flips:
+        ram.data[offset] ^= mask
+    for table in (registry.hosts, registry.backends, registry.blkdevs):
+        table.all()
+        table.used()
+    for host in range(3):
+        registry.heartbeat(host)
+        registry.bell(host)
+    for entry in registry.backends.used().values():
+        user = channels.user_of(entry, registry.blkdevs.used().values(), None)
+        channels.wanted_handlers(entry, user, registry.lines, registry.info.geometry.channel_count)
+
+
+# ---- liveness
+
+
+def test_a_beating_host_is_alive_and_a_still_one_dies_on_our_clock():
+    clock = Clock()
+    seen = Liveness(clock)
+    assert seen.alive(0) is None
+    seen.observe(0, Heartbeat(1, 1))
+    assert seen.alive(0) is None
+    clock.sleep(PERIOD_S)
+    seen.observe(0, Heartbeat(2, 1))
+    assert seen.alive(0) is True
+    clock.sleep(DEAD_AFTER_S - 0.1)
+    seen.observe(0, Heartbeat(2, 1))
+    assert seen.alive(0) is True
+    clock.sleep(0.2)
+    assert seen.alive(0) is False
+    seen.observe(0, Heartbeat(3, 1))
+    assert seen.alive(0) is True
+
+
+def test_torn_lines_neither_kill_nor_revive():
+    clock = Clock()
+    seen = Liveness(clock)
+    seen.observe(0, None)
+    clock.sleep(PERIOD_S)
+    seen.observe(0, Heartbeat(1, 1))
+    assert seen.alive(0) is None
+    for _ in range(10):
+        clock.sleep(PERIOD_S)
+        seen.observe(0, None)
+    assert seen.alive(0) is False
+
+
+def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
+    beats = iter(range(1000))
+    clock = Clock()
+    assert watch(lambda _: Heartbeat(next(beats), 1), [0], clock, clock.sleep) == {0}
+    assert clock.now - 1000 < 2 * PERIOD_S
+    clock = Clock()
+    assert watch(lambda _: Heartbeat(5, 1), [0, 1], clock, clock.sleep) == set()
+    assert clock.now - 1000 >= DEAD_AFTER_S > 2 * PERIOD_S
+    assert watch(lambda _: None, [], clock, clock.sleep) == set()
+
+
+# ---- hosts
+
+
+def nobody_alive(_read, _hosts):
+    return set()
+
+
+def test_hosts_take_different_entries_and_come_back_to_their_own(registry):
+    first = register(registry, "node1", BOOT, nobody_alive)
+    second = register(registry, "node2", BOOT, nobody_alive)
+    assert (first.entry.id, first.entry.epoch, second.entry.id) == (0, 1, 1)
+    again = register(registry, "node1", bytes(16), nobody_alive)
+    assert (again.entry.id, again.entry.epoch) == (0, 2)
+    with pytest.raises(DatapathError) as caught:
+        first.beat()
+    assert caught.value.code == Code.BUSY
+    again.leave()
+    assert register(registry, "node1", BOOT, nobody_alive).entry.epoch == 3
+
+
+def test_a_name_that_is_alive_is_refused_and_nothing_changes(registry):
+    registration = register(registry, "node1", BOOT, nobody_alive)
+    with pytest.raises(DatapathError) as caught:
+        register(registry, "node1", BOOT, lambda read, hosts: set(hosts))
+    assert caught.value.code == Code.EXISTS
+    registration.beat()
+
+
+def test_full_transport(registry):
+    for name in ("node1", "node2", "node3"):
+        register(registry, name, BOOT, nobody_alive)
+    with pytest.raises(DatapathError) as caught:
+        register(registry, "node4", BOOT, nobody_alive)
+    assert caught.value.code == Code.FULL
+
+
+def test_a_new_host_prefers_an_entry_that_nobody_had():
+    entries = [HostEntry(State.NONE, 0, 4, "old", BOOT), DatapathError(Code.CORRUPT, "host 1", "x"), None]
+    assert plan_place(entries, "new").id == 2
+    assert plan_place(entries, "old").id == 0
+    assert plan_place(entries[:2], "new").epoch == 5
+
+
+def test_live_hosts_are_named(registry):
+    alive, _ = register(registry, "node1", BOOT, nobody_alive), register(registry, "node2", BOOT, nobody_alive)
+    clock = Clock(on_sleep=alive.beat)
+    seen = watch(registry.heartbeat, [0, 1], clock, clock.sleep)
+    assert seen == {0}
+    assert live_hosts(Registry(Ram(SIZE), registry.info)) == []
+
+
+def test_counters_go_on_after_a_restart(registry):
+    first = register(registry, "node1", BOOT, nobody_alive)
+    first.beat()
+    before, bell = registry.heartbeat(0), registry.bell(0)
+    second = register(registry, "node1", BOOT, nobody_alive)
+    second.ring()
+    assert registry.heartbeat(0).counter > before.counter
+    assert registry.bell(0).generation > bell.generation
+
+
+# ---- channels
+
+
+@given(st.integers(1, 64), st.sets(st.integers(0, 63)), st.lists(st.integers(0, 100), max_size=16), st.integers(1, 16))
+def test_choice_of_channels(count, taken, preferred, queues):
+    free = set(range(count)) - taken
+    try:
+        chosen = channels.choose(count, taken, preferred, queues)
+    except DatapathError as error:
+        assert error.code == Code.FULL
+        assert len(free) < queues
+        return
+    assert len(set(chosen)) == queues
+    assert set(chosen) <= free
+    usable = [channel for channel in dict.fromkeys(preferred) if channel in free]
+    assert chosen[: len(usable)] == usable[:queues]
+
+
+def test_the_epoch_rises_above_both_lines(registry):
+    registry.write_blkdev_line(2, ControlLine(State.NONE, 4, 0, 0, 0, 1))
+    registry.write_backend_line(2, ControlLine(State.NONE, 9, 0, 0, 0, 0))
+    assert registry.lines(2).next_epoch() == 10
+    assert registry.lines(3).next_epoch() == 1
+    with pytest.raises(DatapathError):
+        registry.lines(4)
+
+
+def test_a_backend_serves_only_what_agrees_in_every_number(registry):
+    served = backend(0, host=0, epoch=3)
+    wants = blkdev(1, host=2, backend_epoch=3, chosen=(3, 1), epochs=(5, 6))
+    good = ControlLine(State.RUNNING, 5, 1, 0, 0, 2)
+    registry.write_blkdev_line(3, good)
+    for wrong in (
+        ControlLine(State.RUNNING, 5, 1, 0, 1, 2),  # another epoch
+        ControlLine(State.RUNNING, 6, 0, 0, 1, 2),  # another blkdev
+        ControlLine(State.RUNNING, 6, 1, 1, 1, 2),  # another backend
+        ControlLine(State.RUNNING, 6, 1, 0, 0, 2),  # another queue
+        ControlLine(State.NONE, 6, 1, 0, 1, 2),  # not running
+        ControlLine(State.RUNNING, 6, 1, 0, 1, 0),  # another host
+    ):
+        registry.write_blkdev_line(1, wrong)
+        assert channels.wanted_handlers(served, wants, registry.lines, 4) == {Handler(3, 5, 1, 0)}
+    registry.write_blkdev_line(1, ControlLine(State.RUNNING, 6, 1, 0, 1, 2))
+    assert channels.wanted_handlers(served, wants, registry.lines, 4) == {Handler(3, 5, 1, 0), Handler(1, 6, 1, 1)}
+    assert channels.wanted_handlers(served, None, registry.lines, 4) == set()
+
+
+def test_channels_beyond_the_transport_are_ignored(registry):
+    wants = blkdev(0, chosen=(4, 4000000000), epochs=(1, 1))
+    assert channels.wanted_handlers(backend(), wants, registry.lines, 4) == set()
+
+
+def test_one_blkdev_per_backend_and_the_first_stays():
+    served = backend(0, epoch=2)
+    first, second = blkdev(0, backend_epoch=2), blkdev(1, backend_epoch=2)
+    stale, other = blkdev(2, backend_epoch=1), blkdev(2, backend_id=1, backend_epoch=2)
+    assert channels.user_of(served, [second, first], None) == first
+    assert channels.user_of(served, [first, second], 1) == second
+    assert channels.user_of(served, [stale], None) is None
+    assert channels.user_of(served, [other], 2) is None
+
+
+def test_a_channel_stays_taken_while_its_old_handler_may_live():
+    line = ControlLine(State.RUNNING, 1, 0, 0, 0, 0)
+    live = {0: backend(0, host=0)}
+    assert channels.held_by_backend(line, live, lambda _: None)
+    assert channels.held_by_backend(line, live, lambda _: True)
+    assert not channels.held_by_backend(line, live, lambda _: False)
+    assert not channels.held_by_backend(line, {}, lambda _: True)
+    assert not channels.held_by_backend(ControlLine(State.NONE, 1, 0, 0, 0, 0), live, lambda _: True)
+    assert not channels.held_by_backend(None, live, lambda _: True)
