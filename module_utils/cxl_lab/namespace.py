@@ -71,30 +71,26 @@ def plan_present(want: NamespaceWant, region: NdRegion, *, force: bool) -> list[
     mine = own(want, region)
     if mine is None:
         _refuse_foreign(want, region)
-        argv = ("ndctl", "create-namespace", "-r", region.name, *_settings(want))
-        return [Step(f"create {want.mode} namespace {want.name} on {region.name}", argv)]
+        return [_create(want, region)]
     if not mine.enabled:
         return [Step(f"enable {mine.dev}", ("ndctl", "enable-namespace", mine.dev))]
     different = differences(want, mine)
     if not different:
         return []
-    again = ("ndctl", "create-namespace", "-f", "-e", mine.dev, *_settings(want))
+    # ndctl could reconfigure in place, but the kernel refuses to set the uuid that the namespace has.
+    anew = [*_remove(mine), _create(want, region)]
     if info_block_is_gone(want, mine):
-        return [Step(f"write the info block of {mine.dev} again", again)]
+        return anew
     if not force:
         step = "destroy it first (state: absent), or set force: true to make it anew; its data is lost either way"
         raise LabError(want.subject, f"exists with {', '.join(different)}", step, observed=asdict(mine))
-    return [Step(f"make {mine.dev} anew as {want.mode} ({', '.join(different)} before)", again)]
+    return anew
 
 
 def plan_absent(want: NamespaceWant, region: NdRegion) -> list[Step]:
     """The steps after which no namespace of ours is on the region; somebody else's is not ours to touch."""
     mine = own(want, region)
-    if mine is None:
-        return []
-    disable = Step(f"disable {mine.dev}", ("ndctl", "disable-namespace", mine.dev))
-    destroy = Step(f"destroy {mine.dev}", ("ndctl", "destroy-namespace", mine.dev))
-    return [disable, destroy] if mine.enabled else [destroy]
+    return _remove(mine) if mine else []
 
 
 def own(want: NamespaceWant, region: NdRegion) -> Namespace | None:
@@ -147,8 +143,16 @@ def describe(want: NamespaceWant, region: NdRegion | None) -> dict[str, Any] | N
     }
 
 
-def _settings(want: NamespaceWant) -> tuple[str, ...]:
-    return ("-m", want.mode, f"--map={want.map}", "-a", str(want.align), "-n", want.name, "-u", want.uuid)
+def _create(want: NamespaceWant, region: NdRegion) -> Step:
+    settings = ("-m", want.mode, f"--map={want.map}", "-a", str(want.align), "-n", want.name, "-u", want.uuid)
+    what = f"create {want.mode} namespace {want.name} on {region.name}"
+    return Step(what, ("ndctl", "create-namespace", "-r", region.name, *settings))
+
+
+def _remove(mine: Namespace) -> list[Step]:
+    disable = Step(f"disable {mine.dev}", ("ndctl", "disable-namespace", mine.dev))
+    destroy = Step(f"destroy {mine.dev}", ("ndctl", "destroy-namespace", mine.dev))
+    return [disable, destroy] if mine.enabled else [destroy]
 
 
 def _refuse_foreign(want: NamespaceWant, region: NdRegion) -> None:

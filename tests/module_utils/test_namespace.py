@@ -18,7 +18,8 @@ WANT = namespaces.parse_want(0xC0DE0001, "cbd0", "devdax", "mem", "2M")
 MADE = parse_nd_regions(fixture("ndctl_list"))[0]
 OURS = MADE.namespaces[0]
 BARE = replace(MADE, namespaces=())
-SETTINGS = f"-m devdax --map=mem -a 2097152 -n cbd0 -u {WANT.uuid}"
+CREATE = f"ndctl create-namespace -r region0 -m devdax --map=mem -a 2097152 -n cbd0 -u {WANT.uuid}"
+REMOVE = ["ndctl disable-namespace namespace0.0", "ndctl destroy-namespace namespace0.0"]
 
 
 def argv(steps):
@@ -30,7 +31,7 @@ def region_with(**change):
 
 
 def test_create():
-    assert argv(plan_present(WANT, BARE, force=False)) == [f"ndctl create-namespace -r region0 {SETTINGS}"]
+    assert argv(plan_present(WANT, BARE, force=False)) == [CREATE]
 
 
 def test_both_hosts_give_it_the_same_uuid():
@@ -51,7 +52,7 @@ def test_out_of_service_is_enabled_whatever_it_looks_like():
 
 def test_lost_info_block_is_written_again_without_force():
     region = region_with(mode="raw", map="", claim="devdax", device="/dev/pmem0")
-    assert argv(plan_present(WANT, region, force=False)) == [f"ndctl create-namespace -f -e namespace0.0 {SETTINGS}"]
+    assert argv(plan_present(WANT, region, force=False)) == [*REMOVE, CREATE]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_ours_in_another_shape_needs_force(change, match):
     with pytest.raises(LabError, match=match):
         plan_present(WANT, region_with(**change), force=False)
     steps = plan_present(WANT, region_with(**change), force=True)
-    assert argv(steps) == [f"ndctl create-namespace -f -e namespace0.0 {SETTINGS}"]
+    assert argv(steps) == [*REMOVE, CREATE]
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -79,7 +80,7 @@ def test_somebody_elses_is_refused_even_with_force(force):
 
 
 def test_absent_concerns_ours_only():
-    assert argv(plan_absent(WANT, MADE)) == ["ndctl disable-namespace namespace0.0", "ndctl destroy-namespace namespace0.0"]
+    assert argv(plan_absent(WANT, MADE)) == REMOVE
     assert argv(plan_absent(WANT, region_with(enabled=False))) == ["ndctl destroy-namespace namespace0.0"]
     assert plan_absent(WANT, region_with(name="photos")) == []
     assert plan_absent(WANT, BARE) == []
