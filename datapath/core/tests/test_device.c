@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
@@ -131,6 +132,7 @@ static int open_loop(int file)
 {
     struct loop_config config = {.fd = (uint32_t)file, .block_size = 512, .info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
     char path[32];
+    int writable = 0; /* the flag of an earlier user stays with the number */
     int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), number, fd;
 
     if (control < 0)
@@ -141,7 +143,7 @@ static int open_loop(int file)
         return -1;
     snprintf(path, sizeof(path), "/dev/loop%d", number);
     fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd >= 0 && ioctl(fd, LOOP_CONFIGURE, &config)) {
+    if (fd >= 0 && (ioctl(fd, LOOP_CONFIGURE, &config) || ioctl(fd, BLKROSET, &writable))) {
         close(fd);
         fd = -1;
     }
