@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Each target calls one real tool; what it calls can be called without make as well.
+INVENTORY ?= inventories/two_node
+CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
+PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help lab down test lint unit scenario distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+lab: ## install what is missing and build the lab of $(INVENTORY)
+	@scripts/bootstrap lab
+	@$(PLAYBOOK) site.yml
+
+down: ## remove the lab; caches stay
+	@scripts/bootstrap lab
+	@$(PLAYBOOK) playbooks/down.yml
+
+test: lint unit scenario ## install what is missing and run every test
+
+lint: ## ruff, mypy, yamllint, ansible-lint
+	@scripts/bootstrap test
+	@scripts/lint
+
+unit: ## unit tests of modules and daemon, C tests under sanitizers
+	@scripts/bootstrap test
+	@pytest -q tests datapath/tests --ignore=tests/scenarios
+
+scenario: ## the molecule scenario: a lab of two virtual machines from nothing to nothing
+	@scripts/bootstrap test
+	@pytest -v tests/scenarios
+
+distclean: down ## remove the lab and every cache
+	@scripts/remove-caches $(CACHES)
