@@ -113,10 +113,11 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     want = parse_want(module.params)
     present = module.params["state"] == "present"
     plan = cbd.plan_backend if present else cbd.plan_no_backend
+    list_ = "cbd.backend.list"
     goal = Goal(
         want.subject,
         "backend",
-        observe=lambda client: rows_in(module, client, want.transport, "cbd.backend.list"),
+        observe=lambda client: rows_in(client, want.transport, list_, need=present and not module.check_mode),
         plan=lambda seen: plan(want, seen),
         show=lambda seen: cbd.own_backend(want, seen),
         wanted={"path": want.path, "read_only": want.read_only, "state": "running"} if present else None,

@@ -37,7 +37,7 @@ options:
     choices: [auto, ublk, nbd, nbdkit]
     default: auto
   name:
-    description: Name of the device under C(/dev), or of the socket. Without it the daemon takes C(cbd) and the number of the blkdev.
+    description: Name of the device under C(/dev), or of the socket. By default C(cbd) and the number of the blkdev.
     type: str
   state:
     description:
@@ -147,7 +147,7 @@ def parse_want(options: dict[str, Any]) -> BlkdevWant:
 def wait_for_backend(module: AnsibleModule, client: DatapathClient, want: BlkdevWant) -> None:
     options = module.params
     wait_until(
-        lambda: rows_in(module, client, want.transport, "cbd.backend.list"),
+        lambda: rows_in(client, want.transport, "cbd.backend.list", need=True),
         lambda rows: cbd.backend_is_ready(want.backend, rows),
         want.subject,
         f"backend {want.backend}",
@@ -162,10 +162,11 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     present = module.params["state"] == "present"
     plan = cbd.plan_blkdev if present else cbd.plan_no_blkdev
     wanted = {"backend": want.backend, "queues": want.queues, "state": "running"}
+    list_ = "cbd.blkdev.list"
     goal = Goal(
         want.subject,
         "blkdev",
-        observe=lambda client: rows_in(module, client, want.transport, "cbd.blkdev.list"),
+        observe=lambda client: rows_in(client, want.transport, list_, need=present and not module.check_mode),
         plan=lambda seen: plan(want, seen),
         show=lambda seen: cbd.own_blkdev(want, seen),
         wanted=wanted if present else None,

@@ -24,8 +24,8 @@ options:
     required: true
   memory:
     description:
-      - The memory. V(serial:0x...) is the devdax namespace over the memdev with this serial number, V(/dev/daxX.Y) a devdax device,
-        and any other absolute path a file that several daemons of one machine share.
+      - The memory. V(serial:0x...) is the devdax namespace over the memdev with this serial number, V(/dev/daxX.Y) a devdax
+        device, and any other absolute path a file that several daemons of one machine share.
       - Required unless O(state=absent).
     type: str
   state:

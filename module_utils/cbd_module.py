@@ -72,18 +72,18 @@ def rows(client: DatapathClient, method: str, **params: Any) -> list[Row]:
     return check_rows(client.call(method, **params), method)
 
 
-def rows_in(module: AnsibleModule, client: DatapathClient, transport: str, method: str) -> list[Row]:
+def rows_in(client: DatapathClient, transport: str, method: str, *, need: bool) -> list[Row]:
     """The same for a list of what is in a transport.
 
-    :raises LabError: unless this host is registered in it; in check mode that counts as a transport without anything.
+    :param need: whether this host has to be registered in it; if not, a transport that it does not know has nothing in it.
+    :raises LabError: when it has to be and is not.
     """
     if any(row.get("name") == transport for row in rows(client, "cbd.transport.list")):
         return rows(client, method, transport=transport)
-    if module.check_mode:
-        return []
-    raise LabError(
-        f"transport {transport}", "this host is not registered in it", "register it first (cbd_transport, state: registered)"
-    )
+    if need:
+        step = "register it first (cbd_transport, state: registered)"
+        raise LabError(f"transport {transport}", "this host is not registered in it", step)
+    return []
 
 
 def _result(goal: Goal, before: Row | None, after: Row | None, steps: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .runner import Runner
 
 #: PCI class 05 (memory), subclass 02 (CXL), programming interface 10 (CXL 2.0 or newer).
 _PCI_CLASS_CXL_MEMORY = "0x050210"
-_ABOUT_CXL = re.compile(r"cxl|CPU cache state|range register|nvdimm", re.IGNORECASE)
+_ABOUT_CXL = re.compile(r"\bcxl_\w+ |\bnd_\w+ |CPU cache state|Range register")
 _KEPT_LINES = 12
 
 HIDE_HYPERVISOR = (

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import LabError
 
 RUNTIME_DIR = "/run/cxl-datapath"
+PROTOCOL = 1
 _SOCKET = "control.sock"
 _ANSWER_MAX = 16 << 20
 
@@ -44,6 +45,7 @@ class DatapathClient:
             ) from refused
         self._lines = self._socket.makefile("rb")
         self._calls = 0
+        self._check_protocol()
 
     def call(self, method: str, **params: Any) -> Any:
         """The result of a method.
@@ -58,6 +60,14 @@ class DatapathClient:
         except OSError as broken:
             raise LabError("cxl-datapathd", f"{method} got no answer: {broken}", "look at the log of the daemon") from broken
         return self._result(method, line)
+
+    def _check_protocol(self) -> None:
+        hello = self.call("hello")
+        spoken = hello.get("protocol") if isinstance(hello, dict) else None
+        if spoken != PROTOCOL:
+            self.close()
+            step = "bring the daemon and this collection to versions that belong together"
+            raise LabError("cxl-datapathd", f"speaks protocol {spoken!r}, not {PROTOCOL}", step, observed=hello)
 
     def _result(self, method: str, line: bytes) -> Any:
         try:
@@ -74,9 +84,12 @@ class DatapathClient:
         text = {key: str(error.get(key) or "") for key in ("object", "message", "hint")}
         raise LabError(text["object"] or method, text["message"] or "failed without a message", text["hint"], observed=error)
 
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
     def __enter__(self) -> DatapathClient:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lines.close()
-        self._socket.close()
+        self.close()
