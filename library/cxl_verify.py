@@ -120,6 +120,15 @@ header:
   description: The head of the table.
   returned: success
   type: str
+written:
+  description: Whether the tree was written anew, so that it has to be compared on the backing device.
+  returned: success
+  type: bool
+verdict:
+  description: The outcome of a comparison in one sentence.
+  returned: success
+  type: str
+  sample: All 15 files (32.0 MiB) are right.
 steps:
   description: What was done, or would be done in check mode.
   returned: success
@@ -197,12 +206,12 @@ def compare(module: AnsibleModule, runner: Runner) -> dict[str, Any]:
         return result(device, None, [], [])
     if options["read_only"]:
         with verify.mounted_read_only(runner, device) as folder:
-            return result(device, *verify.compare(folder, device, options["manifest"], "compare"), [])
+            return result(device, *verify.compare(folder, device, options["manifest"], verify.COMPARE), [])
     steps = []
     if not verify.is_mounted(device, mountpoint):
         verify.mount(runner, device, mountpoint)
         steps.append(f"mount {device}")
-    return result(device, *verify.compare(Path(mountpoint), device, options["manifest"], "read back"), steps)
+    return result(device, *verify.compare(Path(mountpoint), device, options["manifest"], verify.READ_BACK), steps)
 
 
 def result(
@@ -217,6 +226,8 @@ def result(
         "measured": [asdict(row) for row in rows],
         "report": [row.row(f"{device} on {platform.node()}") for row in rows],
         "header": verify.HEADER,
+        "written": any(row.what == "write" for row in rows),
+        "verdict": verify.verdict(rows),
         "steps": steps,
     }
 

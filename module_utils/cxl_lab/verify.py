@@ -24,6 +24,8 @@ from .verify_tree import Manifest, compare_tree, plan_tree, read_manifest, write
 
 LABEL = "cxl-verify"  # an xfs label has at most 12 characters
 FOLDER = "cxl-verify"
+#: What a comparison calls itself in the report: on the backing device, and through the blkdev.
+COMPARISONS = COMPARE, READ_BACK = ("compare", "read back")
 _XFS_MIN = 300 << 20
 _BLANK_BYTES = 1 << 20
 _SHOWN = 10
@@ -47,6 +49,13 @@ class Measured:
 
 
 HEADER = f"{'step':<24} {'where':<28} {'files':>6} {'MiB':>9} {'seconds':>8} {'MiB/s':>9}"
+
+
+def verdict(rows: list[Measured]) -> str:
+    """The outcome of what was measured, given that nothing failed."""
+    read = [row for row in rows if row.what in COMPARISONS]
+    files, size = sum(row.files for row in read), sum(row.size for row in read)
+    return f"All {files} files ({size / (1 << 20):.1f} MiB) are right." if read else "Nothing was compared."
 
 
 def needs_filesystem(device: str, signature: Signature | None, size: int, blank: bool) -> bool:
