@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 DATAPATH = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(DATAPATH / "src"))
+sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
+
+from hosts import Host
 
 
 def _build_core() -> Path:
@@ -62,3 +64,42 @@ def shared_file() -> Iterator[Callable[[int], Path]]:
     yield make
     for path in made:
         path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def make_host() -> Iterator[Callable[..., Host]]:
+    """Makes and starts daemons; they are stopped after the test, and must stop cleanly."""
+    # Short on purpose: a unix socket's path has 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="cxlt-"))
+    hosts: list[Host] = []
+
+    def make(name: str, start: bool = True) -> Host:
+        (folder / name).mkdir()
+        hosts.append(Host(folder / name, name))
+        if start:
+            hosts[-1].start()
+        return hosts[-1]
+
+    yield make
+    try:
+        # Those with blkdevs first: a backend's host that ends first only makes the others wait.
+        for host in reversed(hosts):
+            host.stop()
+    finally:
+        for host in hosts:
+            host.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Host]:
+    """One daemon for tests that change nothing."""
+    folder = Path(tempfile.mkdtemp(prefix="cxlt-"))
+    host = Host(folder, "node1")
+    host.start()
+    yield host
+    try:
+        host.stop()
+    finally:
+        host.kill()
+        shutil.rmtree(folder, ignore_errors=True)

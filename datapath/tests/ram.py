@@ -18,11 +18,11 @@ class Ram:
         return len(self.data)
 
     def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset and offset + length <= self.size, "a reader left the memory"
+        assert offset >= 0 and offset + length <= self.size, "a reader left the memory"
         return bytes(self.data[offset : offset + length])
 
     def write(self, offset: int, data: bytes) -> None:
-        assert 0 <= offset and offset + len(data) <= self.size, "a writer left the memory"
+        assert offset >= 0 and offset + len(data) <= self.size, "a writer left the memory"
         if self.budget is not None and self.budget < len(data):
             self.data[offset : offset + self.budget] = data[: self.budget]
             raise Crash

@@ -59,7 +59,15 @@ def test_a_memory_that_is_too_small_says_what_is_needed():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("hosts", 0), ("backends", 1025), ("blkdevs", 0), ("channels", 0), ("ring_depth", 48), ("slot_bytes", 4097), ("slot_bytes", 2 << 20)],
+    [
+        ("hosts", 0),
+        ("backends", 1025),
+        ("blkdevs", 0),
+        ("channels", 0),
+        ("ring_depth", 48),
+        ("slot_bytes", 4097),
+        ("slot_bytes", 2 << 20),
+    ],
 )
 def test_a_wrong_option_is_named(field, value):
     with pytest.raises(DatapathError) as caught:

@@ -75,7 +75,10 @@ def test_another_version_is_refused():
     assert "version 2" in caught.value.message
 
 
-@given(st.binary(min_size=2 * LENGTH, max_size=2 * LENGTH) | st.integers(0, 1 << 32).map(lambda n: n.to_bytes(8, "little") * (LENGTH // 4)))
+@given(
+    st.binary(min_size=2 * LENGTH, max_size=2 * LENGTH)
+    | st.integers(0, 1 << 32).map(lambda n: n.to_bytes(8, "little") * (LENGTH // 4))
+)
 def test_random_memory_never_does_more_than_raise_ours(raw):
     ram = Ram(2 * LENGTH)
     ram.write(0, raw)

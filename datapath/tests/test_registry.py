@@ -59,8 +59,8 @@ def backend(number=0, host=0, epoch=1, state=State.RUNNING) -> BackendEntry:
     return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx")
 
 
-def blkdev(number=0, host=1, backend_id=0, backend_epoch=1, chosen=(0,), epochs=(1,), state=State.RUNNING) -> BlkdevEntry:
-    return BlkdevEntry(state, number, 1, host, backend_id, backend_epoch, 0, tuple(chosen), tuple(epochs))
+def blkdev(number=0, host=1, *, backend_id=0, backend_epoch=1, chosen=(0,), epochs=(1,)) -> BlkdevEntry:
+    return BlkdevEntry(State.RUNNING, number, 1, host, backend_id, backend_epoch, 0, tuple(chosen), tuple(epochs))
 
 
 # ---- tables
@@ -118,7 +118,9 @@ def test_an_entry_in_the_wrong_place_is_corrupt(ram, registry):
 
 
 @settings(max_examples=150)
-@given(st.lists(st.tuples(st.integers(8192, 8192 + 9 * 4096 + 8192 - 1), st.integers(1, 255)), max_size=60), st.binary(max_size=300))
+@given(
+    st.lists(st.tuples(st.integers(8192, 8192 + 9 * 4096 + 8192 - 1), st.integers(1, 255)), max_size=60), st.binary(max_size=300)
+)
 def test_hostile_registry_bytes_are_survived(flips, noise):
     ram = Ram(SIZE)
     write_format(ram, plan_format(SIZE, "pool0", OPTIONS, "software", True))

@@ -67,7 +67,8 @@ def test_a_format_cut_short_leaves_no_transport(budget):
 
 
 @pytest.mark.parametrize(
-    ("offset", "magic", "word"), [(0, b"XFSB", "XFS"), (1080, b"\x53\xef", "ext"), (0, b"LUKS\xba\xbe", "LUKS"), (4086, b"SWAPSPACE2", "swap")]
+    ("offset", "magic", "word"),
+    [(0, b"XFSB", "XFS"), (1080, b"\x53\xef", "ext"), (0, b"LUKS\xba\xbe", "LUKS"), (4086, b"SWAPSPACE2", "swap")],
 )
 def test_a_known_signature_needs_force(offset, magic, word):
     ram = Ram(SIZE)

@@ -56,8 +56,9 @@ class Session:
         self.opened: Opened | None = None
         self.reason: DatapathError | None = None
         self.liveness = Liveness()
-        self.backends: dict[int, Supervised] = {}
-        self.blkdevs: dict[int, Supervised] = {}
+        # One supervised worker per entry of the desired state, started or not.
+        self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
+        self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
         self._reserved: dict[int, tuple[int, ...]] = {}  # channels by blkdev, from its configuration to its end
 
     @property
@@ -117,10 +118,8 @@ class Session:
 
     def keep_workers(self) -> None:
         """Starts everything that is wanted, in the background."""
-        for backend in self.desired.backends:
-            self.backends.setdefault(backend.id, self.backend_worker(backend)).keep()
-        for blkdev in self.desired.blkdevs:
-            self.blkdevs.setdefault(blkdev.id, self.blkdev_worker(blkdev)).keep()
+        for worker in (*self.backends.values(), *self.blkdevs.values()):
+            worker.keep()
 
     def backend_worker(self, want: BackendState) -> Supervised:
         return Supervised(

@@ -58,8 +58,8 @@ class TransportState:
             check_spec(raw["memory"]),
             check_name("transport", raw["name"]),
             check_name("uuid", raw["uuid"]),
-            [BackendState.from_json(each) for each in raw["backends"]],
-            [BlkdevState.from_json(each) for each in raw["blkdevs"]],
+            [BackendState.from_json(each) for each in _list(raw["backends"])],
+            [BlkdevState.from_json(each) for each in _list(raw["blkdevs"])],
         )
 
 
@@ -75,7 +75,10 @@ class StateFile:
             raw = json.loads(self.path.read_bytes())
             if raw["version"] != VERSION:
                 raise ValueError(f"version {raw['version']!r:.20} is unknown")
-            return [TransportState.from_json(each) for each in raw["transports"]]
+            found = [TransportState.from_json(each) for each in _list(raw["transports"])]
+            if len({each.name for each in found}) < len(found):
+                raise ValueError("two transports have one name")
+            return found
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -119,4 +122,10 @@ def _number(value: Any) -> int:
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.40} is not true or false")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.40} is not a list")
     return value

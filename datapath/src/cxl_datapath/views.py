@@ -19,7 +19,6 @@ from .cbd.layout import (
 )
 from .errors import DatapathError
 from .session import Session
-from .supervisor import Supervised
 
 Row = dict[str, Any]
 
@@ -70,7 +69,7 @@ def backends_view(session: Session) -> list[Row]:
         row = rows.setdefault(
             want.id, {"id": want.id, "path": want.path, "state": "pending", "local": True, "read_only": want.read_only}
         )
-        row["worker"] = _worker(session.backends.get(want.id))
+        row["worker"] = session.backends[want.id].to_json()
     return [rows[index] for index in sorted(rows)]
 
 
@@ -83,8 +82,8 @@ def blkdevs_view(session: Session) -> list[Row]:
     for want in session.desired.blkdevs:
         pending = {"id": want.id, "backend": want.backend, "queues": want.queues, "state": "pending", "local": True}
         row = rows.setdefault(want.id, pending)
-        worker = _worker(session.blkdevs.get(want.id))
-        live = worker["info"] if worker and worker["state"] == "running" else {}
+        worker = session.blkdevs[want.id].to_json()
+        live = worker["info"] if worker["state"] == "running" else {}
         row |= {
             "name": want.name,
             "device": live.get("device"),
@@ -116,10 +115,6 @@ def _damaged(index: int, entry: object) -> Row | None:
     return (
         {"id": index, "state": "corrupt", "error": entry.to_json(), "local": False} if isinstance(entry, DatapathError) else None
     )
-
-
-def _worker(worker: Supervised | None) -> Row | None:
-    return worker.to_json() if worker else None
 
 
 def _place(session: Session, host_id: int) -> Row:

@@ -92,6 +92,7 @@ class LibvirtHost:
         except libvirt.libvirtError as error:
             if self._find(name) is not None:
                 raise LabError(f"domain {name}", f"could not be removed: {error}", "look at the log of libvirtd") from error
+        _log(name).unlink(missing_ok=True)
 
     def resume(self, name: str) -> None:
         domain = self._find(name)
@@ -105,7 +106,7 @@ class LibvirtHost:
     @staticmethod
     def emulator_log(name: str, lines: int = 12) -> str:
         """What QEMU wrote to its standard error last; libvirt's own lines and the long command line are left out."""
-        return "\n".join(tail(Path(f"/var/log/libvirt/qemu/{name}.log"), lines))
+        return "\n".join(tail(_log(name), lines))
 
     def _find(self, name: str) -> Any:
         try:
@@ -119,6 +120,10 @@ class LibvirtHost:
             return ET.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, LAB_NAMESPACE, 0))
         except (libvirt.libvirtError, ET.ParseError):
             return None
+
+
+def _log(domain: str) -> Path:
+    return Path(f"/var/log/libvirt/qemu/{domain}.log")
 
 
 def _parse(text: str | None) -> dict[str, Any] | None:

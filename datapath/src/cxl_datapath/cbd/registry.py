@@ -53,6 +53,13 @@ class Table(Generic[E]):
             raise DatapathError(Code.CORRUPT, f"{self.kind.WHAT} {index}", f"the entry says that it is number {entry.id}")
         return entry
 
+    def still(self, entry: E) -> bool:
+        """Whether the transport holds exactly this entry; a worker that lost its entry must not write lines any more."""
+        try:
+            return self.read(entry.id) == entry
+        except DatapathError:
+            return False
+
     def write(self, entry: E) -> None:
         self._pair(entry.id).write(entry.pack())
 

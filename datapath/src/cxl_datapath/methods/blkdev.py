@@ -105,9 +105,7 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     if state is None:
         raise _not_ours(session, params["id"])
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
-    if state.id in session.blkdevs:
-        await session.blkdevs[state.id].stop()
-    session.blkdevs.setdefault(state.id, session.blkdev_worker(state))
+    await session.blkdevs[state.id].stop()
     await _forget(session, state)
     datapath.save()
     return view

@@ -109,7 +109,7 @@ class Handlers:
     def follow(self) -> bool:
         """One look at the blkdevs; True when something changed."""
         registry = self._transport.registry
-        if registry.backends.read(self._entry.id) != self._entry:
+        if not registry.backends.still(self._entry):
             hint = "look at: cxl-datapath cbd backend list"
             raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
         user = user_of(self._entry, registry.blkdevs.used().values(), self._user)
@@ -128,8 +128,9 @@ class Handlers:
     def close(self) -> None:
         """Stops all, then says so: a channel whose backend line says none has no handler any more."""
         self._engine.close()
-        for handler in self._running:
-            self._say(handler, State.NONE)
+        if self._transport.registry.backends.still(self._entry):
+            for handler in self._running:
+                self._say(handler, State.NONE)
         self._running = set()
 
     def _add(self, handler: Handler) -> None:

@@ -161,15 +161,16 @@ class Channels:
                 "gone" if now is None or now.state != State.RUNNING else f"at epoch {now.epoch}, it was at {self.backend.epoch}"
             )
             raise DatapathError(Code.NOT_READY, self._what, f"backend {self.backend.id} is {seen}", "start the backend again")
-        if self._registry.blkdevs.read(self._config.id) != self.entry:
+        if not self._registry.blkdevs.still(self.entry):
             raise DatapathError(
                 Code.CORRUPT, self._what, "its entry was changed by somebody else", "look at: cxl-datapath cbd blkdev list"
             )
 
     def close(self) -> None:
         """The entry stays: it keeps the id and the backend for this host until the daemon clears it."""
-        self._say(State.NONE)
-        self._link.emit("bell")
+        if self._registry.blkdevs.still(self.entry):
+            self._say(State.NONE)
+            self._link.emit("bell")
 
     @property
     def _what(self) -> str:
