@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The molecule scenario "default" on real virtual machines, step by step, with what a user does wrong in between.
+
+The steps build on each other and run in the order of this file. The lab is called molecule_default; a user's own lab is not touched, but two
+labs at once want about 6 GiB of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = "molecule_default"
+FOLDER = Path("/var/lib/cxl-lab") / LAB
+INVENTORY = ["-i", str(ROOT / "inventories/two_node"), "-e", f"cxl_topology_lab={LAB}"]
+
+
+@pytest.fixture(autouse=True)
+def _live_output(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """A step takes minutes: what it prints is shown while it runs."""
+    with capfd.disabled():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _leave_nothing_behind() -> Iterator[None]:
+    yield
+    playbook("playbooks/down.yml")
+
+
+def run(command: list[str]) -> tuple[int, str]:
+    """Runs a command in the checkout and shows its output as it comes; returns the exit code and the output."""
+    print(f"\n$ {' '.join(command)}", flush=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    return process.wait(), "".join(lines)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}", "PY_COLORS": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
+def playbook(name: str, *options: str) -> tuple[int, str]:
+    return run(["ansible-playbook", *INVENTORY, *options, name])
+
+
+def molecule(step: str) -> tuple[int, str]:
+    return run(["molecule", step, "-s", "default"])
+
+
+def on(host: str, *command: str) -> str:
+    """Runs a command on a host of the lab; returns its output."""
+    return subprocess.run(["ssh", "-F", str(FOLDER / "ssh_config"), host, *command], capture_output=True, text=True, check=True).stdout
+
+
+def changed(output: str) -> int:
+    """How many changes the recap counts, over all hosts."""
+    counts = re.findall(r"changed=(\d+)", output)
+    assert counts, "there is no recap"
+    return sum(map(int, counts))
+
+
+def remains() -> list[str]:
+    """Everything on this machine that carries the lab's name."""
+    domains = subprocess.run(["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False).stdout
+    processes = [file.read_bytes().replace(b"\0", b" ").decode(errors="replace") for file in _command_lines()]
+    files = [*Path("/dev/shm").glob(f"*{LAB}*"), *Path("/run").glob(f"*/*{LAB}*"), *Path("/var/log/libvirt/qemu").glob(f"*{LAB}*")]
+    return [
+        *(name for name in domains.split() if LAB in name),
+        *(text[:120] for text in processes if f"cxl-lab.{LAB}" in text or str(FOLDER) in text),
+        *(str(path) for path in [*files, FOLDER] if path.exists()),
+        *(line for line in Path("/proc/mounts").read_text().splitlines() if LAB in line),
+    ]
+
+
+def _command_lines() -> list[Path]:
+    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.parent.name != str(os.getpid()) and file.exists()]
+
+
+def test_starts_from_nothing() -> None:
+    code, _ = molecule("destroy")
+    assert code == 0
+    assert remains() == []
+
+
+def test_check_mode_before_anything_exists_tells_and_changes_nothing() -> None:
+    code, output = playbook("site.yml", "--check")
+    assert code == 0
+    assert "node1 does not exist yet" in output
+    assert remains() == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ('{"cxl_topology_memories": [{"name": "pool0", "size": "300M", "serial": 1}]}', ["300M is no multiple of 256M", "use 256M"]),
+        ('{"cxl_topology_hosts": [{"name": "node1"}, {"name": "node9"}]}', ["node9", "not in the inventory group cxl_hosts"]),
+        ('{"cxl_topology_hosts": [{"name": "node1", "memory": "900G"}, {"name": "node2"}]}', ["cxl_topology_hosts", "lower memory"]),
+    ],
+)
+def test_preflight_refuses_before_anything_is_changed(setting: str, words: list[str]) -> None:
+    code, output = playbook("site.yml", "-e", setting)
+    assert code != 0
+    assert all(word in " ".join(output.split()) for word in words)
+    assert remains() == []
+
+
+def test_a_run_that_is_killed_while_hosts_start_is_repaired_by_the_next() -> None:
+    command = ["ansible-playbook", *INVENTORY, "playbooks/create.yml"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 600
+    while process.poll() is None and not (FOLDER / "hosts/node1/disk.qcow2").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert remains(), "it was killed before it had begun"
+
+
+def test_create() -> None:
+    assert molecule("create")[0] == 0
+
+
+def test_converge() -> None:
+    code, output = molecule("converge")
+    assert code == 0
+    assert "/dev/cbd0" in output
+
+
+def test_idempotence() -> None:
+    code, output = playbook("site.yml")
+    assert code == 0
+    assert changed(output) == 0
+    assert molecule("idempotence")[0] == 0
+
+
+def test_check_and_diff_on_a_built_lab_show_no_change() -> None:
+    code, output = playbook("site.yml", "--check", "--diff")
+    assert code == 0
+    assert changed(output) == 0
+
+
+def test_verify() -> None:
+    assert molecule("verify")[0] == 0
+
+
+def test_another_setting_is_refused_and_the_host_goes_on_running() -> None:
+    booted = on("node1", "cat", "/proc/sys/kernel/random/boot_id")
+    hosts = [{"name": "node1", "memory": "3G"}, {"name": "node2", "memory": "2G", "cpus": 2}]
+    code, output = playbook("playbooks/create.yml", "-e", json.dumps({"cxl_topology_hosts": hosts}))
+    assert code != 0
+    assert "host.memory" in output
+    assert "cxl_topology_recreate=true" in output
+    assert on("node1", "cat", "/proc/sys/kernel/random/boot_id") == booted
+
+
+def test_destroy_leaves_nothing() -> None:
+    assert molecule("destroy")[0] == 0
+    assert remains() == []
+
+
+def test_destroy_again_is_fine() -> None:
+    code, output = playbook("playbooks/down.yml")
+    assert code == 0
+    assert changed(output) == 0
