@@ -30,7 +30,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
             peer, _ = listener.accept()
             with peer, peer.makefile("rb") as lines:
                 for answer in answers:
-                    peer.sendall(answer(json.loads(lines.readline())))
+                    if data := answer(json.loads(lines.readline())):
+                        peer.sendall(data)
 
         threads.append(threading.Thread(target=run))
         threads[0].start()
