@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: cxl_accel_info
 short_description: Whether KVM really runs a guest here
 description:
-  - Boots a guest kernel under KVM until it misses its root file system. The existence of C(/dev/kvm) is no proof, for some machines create a
-    virtual machine and never execute its kernel.
+  - Boots a guest kernel under KVM until it misses its root file system. The existence of C(/dev/kvm) is no proof, for some
+    machines create a virtual machine and never execute its kernel.
   - The verdict is kept until the next boot of this machine.
 options:
   accel:

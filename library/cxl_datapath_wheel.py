@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: cxl_datapath_wheel
 short_description: Build the wheel of the data path daemon
 description:
-  - Builds C(cxl-datapath) once per state of its sources and keeps the wheel in a cache. The wheel has no Python ABI and fits every Python 3 of
-    this architecture whose C library is not older than this machine's.
+  - Builds C(cxl-datapath) once per state of its sources and keeps the wheel in a cache. The wheel has no Python ABI and fits
+    every Python 3 of this architecture whose C library is not older than this machine's.
   - Runs on the machine that runs the playbook.
 options:
   source:

@@ -8,7 +8,8 @@ module: cxl_guest_image
 short_description: A Debian guest image for the hosts of a lab
 description:
   - Builds a Debian root file system with mmdebstrap and keeps its kernel, its initial RAM disk and a raw disk image in the cache.
-  - The folder carries the hash of everything that goes in, so that an image is built once and shared by all labs as a backing file.
+  - The folder carries the hash of everything that goes in, so that an image is built once and shared by all labs as a backing
+    file.
   - The image holds no key and no password. Each host gets its identity at boot.
 options:
   suite:
@@ -91,7 +92,9 @@ def build_image(recipe: Recipe, folder: Path, disk_size: int) -> None:
     for part, pattern in (("kernel", "boot/vmlinuz-*"), ("initrd", "boot/initrd.img-*")):
         found = sorted(tree.glob(pattern))
         if not found:
-            raise LabError("guest image", f"has no {pattern}", "add linux-image-amd64 and initramfs-tools to cxl_guest_image_packages")
+            raise LabError(
+                "guest image", f"has no {pattern}", "add linux-image-amd64 and initramfs-tools to cxl_guest_image_packages"
+            )
         shutil.move(str(found[-1]), folder / PARTS[part])
     make_disk(tree, folder / PARTS["disk"], disk_size)
     shutil.rmtree(tree)

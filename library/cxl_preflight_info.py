@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: cxl_preflight_info
 short_description: Whether this machine can carry a lab
 description:
-  - Checks the topology, the inventory and the machine before anything is changed, and reports every problem at once. Each names the variable
-    and the fix.
+  - Checks the topology, the inventory and the machine before anything is changed, and reports every problem at once. Each names
+    the variable and the fix.
 options:
   lab:
     description: Name of the lab.
@@ -75,7 +75,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     machine = this_machine(Path(module.params["cache_dir"]))
     problems = check(lab, topology, module.params["inventory_hosts"], machine)
     if problems:
-        raise LabError(f"lab {lab}", f"{len(problems)} problem(s) before the start\n  - " + "\n  - ".join(problems), observed=problems)
+        raise LabError(
+            f"lab {lab}", f"{len(problems)} problem(s) before the start\n  - " + "\n  - ".join(problems), observed=problems
+        )
     kvm = device_problem() or "/dev/kvm is there, to be proved with a guest kernel"
     return {"changed": False, "summary": {**summary(topology, machine), "kvm": kvm}}
 

@@ -64,7 +64,7 @@ from ..module_utils.cxl_lab.runner import HostRunner, Runner
 from ..module_utils.lab_module import run_module
 
 
-def candidate_version(runner: Runner) -> "tuple[int, int] | None":
+def candidate_version(runner: Runner) -> tuple[int, int] | None:
     """What apt would install as QEMU."""
     match = re.search(r"Candidate: (?:\d+:)?(\d+)\.(\d+)", runner.run(["apt-cache", "policy", "qemu-system-x86"]).stdout)
     return (int(match.group(1)), int(match.group(2))) if match else None
@@ -74,7 +74,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     runner = HostRunner()
     cache = Path(module.params["cache_dir"])
     recipe = qemu_recipe(module.params["mirror"])
-    choice: Choice = choose(module.params["source"], qemu_version(runner, DISTRO_QEMU), candidate_version(runner), recipe.folder(cache))
+    choice: Choice = choose(
+        module.params["source"], qemu_version(runner, DISTRO_QEMU), candidate_version(runner), recipe.folder(cache)
+    )
     changed = choice.source == "trixie" and not Path(choice.path).exists()
     if changed and not module.check_mode:
         make_qemu(recipe, cache)

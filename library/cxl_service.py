@@ -8,7 +8,8 @@ module: cxl_service
 short_description: A daemon on a machine without an init system
 description:
   - Keeps a daemon running where no systemd does it, for example in a container or a build machine.
-  - A daemon that already answers at its socket is left alone, whoever started it. Only one that this module started is ever stopped by it.
+  - A daemon that already answers at its socket is left alone, whoever started it. Only one that this module started is ever
+    stopped by it.
 options:
   name:
     description: Names the pid file and the log below C(/run/cxl-lab).

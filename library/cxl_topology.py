@@ -7,11 +7,13 @@ DOCUMENTATION = r"""
 module: cxl_topology
 short_description: Virtual machines that share CXL memory
 description:
-  - Defines and starts the virtual machines of a lab on this hypervisor, from declarative data, and waits until each lets the lab's key in.
-  - Each host gets a CXL host bridge with a root port for each CXL memory that it sees, a label storage area of its own for each of them,
-    a NIC whose only use is a loopback port that leads to its sshd, and a NIC on the lab network.
+  - Defines and starts the virtual machines of a lab on this hypervisor, from declarative data, and waits until each lets the
+    lab's key in.
+  - Each host gets a CXL host bridge with a root port for each CXL memory that it sees, a label storage area of its own for each
+    of them, a NIC whose only use is a loopback port that leads to its sshd, and a NIC on the lab network.
   - Several hosts that name the same memory share it for real.
-  - The domains carry the lab's name in their libvirt metadata, so that O(state=absent) finds them whatever happened to the lab's files.
+  - The domains carry the lab's name in their libvirt metadata, so that O(state=absent) finds them whatever happened to the
+    lab's files.
   - A machine that was built with other settings is refused, unless O(recreate) is set, for its disk and its labels would be lost.
 options:
   lab:
@@ -32,7 +34,7 @@ options:
         type: list
         elements: dict
       memories:
-        description: "List of persistent type-3 devices C({name, size, serial, hosts, lsa_size: 1M}); the size is a multiple of 256M."
+        description: "List of persistent type-3 devices C({name, size, serial, hosts, lsa_size: 1M}); size in units of 256M."
         type: list
         elements: dict
       window:
@@ -140,7 +142,7 @@ from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.cxl_lab.topology.model import parse_topology
-from ..module_utils.cxl_lab.topology.plan import LabPaths, Machine, Platform, Seen, Step, plan_machines, plan_steps
+from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, plan_machines, plan_steps
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 try:
@@ -216,7 +218,9 @@ def _refuse_loss(module: AnsibleModule, steps: list[Step]) -> None:
     for step in steps:
         if step.action == "replace" and not module.params["recreate"]:
             raise LabError(
-                f"host {step.host}", step.reason, "set cxl_topology_recreate=true to build it anew (its disk is lost), or run make down"
+                f"host {step.host}",
+                step.reason,
+                "set cxl_topology_recreate=true to build it anew (its disk is lost), or run make down",
             )
 
 

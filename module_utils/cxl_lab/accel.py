@@ -83,8 +83,8 @@ def prove_kvm(emulator: str, kernel: str, silence: float = 5.0, timeout: float =
 
     :param silence: seconds without a first word from the kernel after which it will never speak.
     """
-    command = [emulator, "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-    command += ["-serial", "stdio", "-kernel", kernel, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
+    command = [emulator, "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none"]
+    command += ["-no-reboot", "-serial", "stdio", "-kernel", kernel, "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1"]
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as complained:
         try:
             guest = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=complained)

@@ -17,8 +17,8 @@ from .progress import progress
 from .runner import HostRunner, Runner, must
 
 _BUILD_TIMEOUT = 1800.0
-#: Pages for people, and what makes an initrd large and slow to unpack: the hardware database (13 MB) and every network driver, which the
-#: hook of nbd-client adds.
+#: Pages for people, and what makes an initrd large and slow to unpack: the hardware database (13 MB) and every network driver,
+#: which the hook of nbd-client adds.
 _LEFT_OUT = (
     "/usr/share/man/*",
     "/usr/share/locale/*",
@@ -98,7 +98,9 @@ def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None) -> None:
     done = (runner or HostRunner()).run(mmdebstrap_command(recipe, root), timeout=_BUILD_TIMEOUT)
     if done.rc == 0:
         return
-    causes = [line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:", "  ")) and "mmdebstrap failed" not in line]
+    causes = [
+        line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:", "  ")) and "mmdebstrap failed" not in line
+    ]
     raise LabError(
         f"{recipe.kind} tree of {recipe.suite} from {recipe.mirror}",
         causes[0].strip() if causes else f"mmdebstrap ended with exit code {done.rc}",
@@ -114,5 +116,7 @@ def make_disk(tree: Path, disk: Path, size: int, runner: Runner | None = None) -
     progress(f"mke2fs: {disk.name}")
     with disk.open("wb") as image:
         image.truncate(size)
-    command = ["mke2fs", "-q", "-t", "ext4", "-L", "cxl-lab", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-d", str(tree), str(disk)]
-    must(runner or HostRunner(), command, f"disk image {disk}", "check the free space of the cache folder", timeout=_BUILD_TIMEOUT)
+    options = "lazy_itable_init=1,lazy_journal_init=1"
+    command = ["mke2fs", "-q", "-t", "ext4", "-L", "cxl-lab", "-E", options, "-d", str(tree), str(disk)]
+    fix = "check the free space of the cache folder"
+    must(runner or HostRunner(), command, f"disk image {disk}", fix, timeout=_BUILD_TIMEOUT)

@@ -48,7 +48,8 @@ class Daemon:
             return probe.connect_ex(str(self.socket)) == 0
 
     def own_pid(self) -> int:
-        """The pid of the process that was started here, 0 when it is gone; a pid that was given to another program does not count."""
+        """The pid of the process that was started here, 0 when it is gone; a pid that was given to another program does not
+        count."""
         try:
             pid, started = self.pid_file.read_text().split()
             return int(pid) if start_time(int(pid)) == started else 0
@@ -63,7 +64,13 @@ class Daemon:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             process = subprocess.Popen(
-                list(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", close_fds=True
+                list(self.command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                close_fds=True,
             )
         self.pid_file.write_text(f"{process.pid} {start_time(process.pid)}\n")
         end = time.monotonic() + timeout

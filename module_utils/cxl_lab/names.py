@@ -17,4 +17,6 @@ def check_name(value: object, subject: str) -> str:
     """
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
-    raise LabError(subject, f"{value!r} is no valid name", 'use a lower-case letter, then letters, digits, "-" or "_", at most 32')
+    raise LabError(
+        subject, f"{value!r} is no valid name", 'use a lower-case letter, then letters, digits, "-" or "_", at most 32'
+    )

@@ -78,13 +78,12 @@ def _check_memory(lab: str, topology: Topology, machine: Machine) -> Iterable[st
         have = f"{machine.available_memory // MIB}M available"
         yield f"cxl_topology_hosts: the lab may take {need // MIB}M of memory, {have}; lower memory of the hosts or free some"
     if shared > machine.free_shared:
-        yield (
-            f"cxl_topology_memories: {format_size(shared)} of shared memory, but {machine.free_shared // MIB}M are free in /dev/shm; "
-            "lower the sizes or enlarge /dev/shm"
-        )
+        have = f"{machine.free_shared // MIB}M are free in /dev/shm"
+        yield f"cxl_topology_memories: {format_size(shared)} of shared memory, but {have}; lower the sizes or enlarge /dev/shm"
     disk = DISK_NEED + OVERLAY_NEED * len(new)
     if disk > machine.free_disk:
-        yield f"cxl_guest_image_cache_dir: {disk // MIB}M needed, {machine.free_disk // MIB}M free; free some space or choose another folder"
+        have = f"{machine.free_disk // MIB}M free"
+        yield f"cxl_guest_image_cache_dir: {disk // MIB}M needed, {have}; free some space or choose another folder"
 
 
 def _check_ports(lab: str, topology: Topology, machine: Machine) -> Iterable[str]:
@@ -139,5 +138,7 @@ def summary(topology: Topology, machine: Machine) -> Mapping[str, str]:
     return {
         "machine": f"{machine.system}, {os.cpu_count()} cores, {machine.available_memory // MIB}M available",
         "hosts": ", ".join(f"{host.name} ({format_size(host.memory)}, {host.cpus} cpus)" for host in topology.hosts),
-        "memories": ", ".join(f"{memory.name} {format_size(memory.size)} on {'+'.join(memory.hosts)}" for memory in topology.memories),
+        "memories": ", ".join(
+            f"{memory.name} {format_size(memory.size)} on {'+'.join(memory.hosts)}" for memory in topology.memories
+        ),
     }

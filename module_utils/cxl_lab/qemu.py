@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which QEMU runs the lab.
 
-QEMU 11.1 maps a committed region directly; older ones emulate each access (about 45 MiB/s instead of GB/s) and break locked instructions
-between hosts. Where the distribution's QEMU is older, a newer one runs out of a Debian tree beside it, through a wrapper and without a chroot.
+QEMU 11.1 maps a committed region directly; older ones emulate each access (about 45 MiB/s instead of GB/s) and break locked
+instructions between hosts. Where the distribution's QEMU is older, a newer one runs out of a Debian tree beside it, through a
+wrapper and without a chroot.
 """
 
 from __future__ import annotations
@@ -54,15 +55,21 @@ def choose(source: str, distro: tuple[int, int] | None, candidate: tuple[int, in
     shown = ".".join(map(str, have)) if have else "none"
     if source == "distro":
         if have is None or have < OLDEST:
-            raise LabError("cxl_hypervisor_qemu_source", f"the distribution offers QEMU {shown}, too old for CXL", 'use "trixie" or "auto"')
+            raise LabError(
+                "cxl_hypervisor_qemu_source", f"the distribution offers QEMU {shown}, too old for CXL", 'use "trixie" or "auto"'
+            )
         return Choice(DISTRO_QEMU, "distro", f"QEMU {shown}, as asked for")
     if source == "auto" and have is not None and have >= WANTED:
         return Choice(DISTRO_QEMU, "distro", f"QEMU {shown} maps regions directly")
-    return Choice(str(wrapper(tree)), "trixie", "as asked for" if source == "trixie" else f"the distribution's QEMU ({shown}) is older than 11.1")
+    return Choice(
+        str(wrapper(tree)),
+        "trixie",
+        "as asked for" if source == "trixie" else f"the distribution's QEMU ({shown}) is older than 11.1",
+    )
 
 
 def qemu_recipe(mirror: str) -> Recipe:
-    """The tree with the newest QEMU that runs on Debian 12 and 13. Packages are only unpacked: nothing of the tree is ever booted."""
+    """The tree with the newest QEMU that runs on Debian 12 and 13. Packages are only unpacked: nothing of it is ever booted."""
     return Recipe(
         kind="qemu",
         suite="trixie",

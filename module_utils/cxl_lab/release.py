@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Releases of the daemon on a host: each in a folder of its own, one of them current, the one before kept for a rollback.
 
-A release is a virtual environment without pip into which the wheel is unpacked: the daemon needs nothing but the standard library, and
-an installer would take half a minute under emulation to do the same.
+A release is a virtual environment without pip into which the wheel is unpacked: the daemon needs nothing but the standard
+library, and an installer would take half a minute under emulation to do the same.
 """
 
 from __future__ import annotations
@@ -66,7 +66,12 @@ def remove_old(root: Path, keep: int = 2) -> list[str]:
 
 
 def _unpack(release: Release, partial: Path, runner: Runner, python: str) -> None:
-    must(runner, [python, "-m", "venv", "--without-pip", str(partial)], "virtual environment of cxl-datapath", "install python3-venv")
+    must(
+        runner,
+        [python, "-m", "venv", "--without-pip", str(partial)],
+        "virtual environment of cxl-datapath",
+        "install python3-venv",
+    )
     packages = next((partial / "lib").glob("python3*")) / "site-packages"
     try:
         with zipfile.ZipFile(release.wheel) as archive:
@@ -81,6 +86,7 @@ def _unpack(release: Release, partial: Path, runner: Runner, python: str) -> Non
         script = partial / "bin" / name
         # The interpreter's final path: the environment is built beside its place and then renamed.
         script.write_text(
-            f"#!{release.folder}/bin/python3 -Es\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n", encoding="utf-8"
+            f"#!{release.folder}/bin/python3 -Es\nimport sys\nfrom {module} import {function}\nsys.exit({function}())\n",
+            encoding="utf-8",
         )
         script.chmod(0o755)

@@ -55,7 +55,8 @@ def build_wheel(source: Path, cache: Path, python: str, runner: Runner | None = 
             target = copy / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
-        command = [python, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-deps", "--wheel-dir", str(partial), str(copy)]
+        pip = [python, "-m", "pip", "--disable-pip-version-check"]
+        command = [*pip, "wheel", "--no-deps", "--wheel-dir", str(partial), str(copy)]
         must(runner or HostRunner(), command, "wheel of cxl-datapath", "look at the compiler's messages", timeout=_BUILD_TIMEOUT)
         shutil.rmtree(copy)
 

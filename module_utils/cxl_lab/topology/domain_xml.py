@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine as a libvirt domain.
 
-libvirt has no elements for CXL, so the CXL fabric and the two networks are raw QEMU arguments. libvirt does not know the addresses that these
-take on the root bus; each is given explicitly, far above those that libvirt assigns by itself.
+libvirt has no elements for CXL, so the CXL fabric and the two networks are raw QEMU arguments. libvirt does not know the
+addresses that these take on the root bus; each is given explicitly, far above those that libvirt assigns by itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ LAB_NAMESPACE = "https://cxl.lab/libvirt/1"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 #: Slots on the root bus. The guest's network files match the control NIC by the name that follows from its slot (enp0s16).
 CONTROL_SLOT, LAB_SLOT, BRIDGE_SLOT = 0x10, 0x11, 0x18
+#: Quick and quiet: the console is a log file, and no guest defends itself against its own processes.
+KERNEL_OPTIONS = "root=/dev/vda rw console=ttyS0 loglevel=4 systemd.show_status=0 mitigations=off audit=0 random.trust_cpu=on"
 #: Bus numbers from here on belong to the CXL host bridge; libvirt's own root ports take the low ones.
 BRIDGE_BUS = 64
 
@@ -29,8 +31,8 @@ def domain_xml(machine: Machine, paths: LabPaths, ssh_port: int, mac_models: Seq
     """The whole domain.
 
     :param ssh_port: loopback port that is forwarded to the guest's sshd.
-    :param mac_models: mandatory access control models of the hypervisor ("apparmor", "selinux"). Their libvirt profiles know nothing
-        of shared memory files, labels or an emulator outside the system, so the domain is not confined by them.
+    :param mac_models: mandatory access control models of the hypervisor ("apparmor", "selinux"). Their libvirt profiles know
+        nothing of shared memory files, labels or an emulator outside the system, so the domain is not confined by them.
     """
     folder = paths.host(machine.host.name)
     domain = ET.Element("domain", type="kvm" if machine.platform.accel == "kvm" else "qemu")
@@ -69,11 +71,13 @@ def _firmware(domain: ET.Element, machine: Machine, folder: Path) -> None:
     _text(boot, "type", "hvm", arch="x86_64", machine="q35")
     _text(boot, "kernel", machine.platform.kernel)
     _text(boot, "initrd", machine.platform.initrd)
-    _text(boot, "cmdline", f"root=/dev/vda rw console=ttyS0 loglevel=4 systemd.hostname={machine.host.name} systemd.show_status=0 mitigations=off audit=0 random.trust_cpu=on")
+    _text(boot, "cmdline", f"{KERNEL_OPTIONS} systemd.hostname={machine.host.name}")
     # Credentials by file: a key on a command line could be read by every user of the hypervisor.
     system = ET.SubElement(domain, "sysinfo", type="fwcfg")
     for credential in CREDENTIALS:
-        ET.SubElement(system, "entry", name=f"opt/io.systemd.credentials/{credential}", file=str(folder / "credentials" / credential))
+        ET.SubElement(
+            system, "entry", name=f"opt/io.systemd.credentials/{credential}", file=str(folder / "credentials" / credential)
+        )
 
 
 #: What a guest learns about itself when it boots; see systemd.system-credentials(7).

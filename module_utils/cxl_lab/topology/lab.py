@@ -46,7 +46,9 @@ class Lab:
         for step in steps:
             if step.action in ("create", "replace", "start"):
                 progress(f"starting {step.host}")
-                ports[step.host] = self._start(by_name[step.host], machines, ports.get(step.host, 0), fresh=step.action != "start")
+                ports[step.host] = self._start(
+                    by_name[step.host], machines, ports.get(step.host, 0), fresh=step.action != "start"
+                )
         return ports
 
     def _start(self, machine: Machine, machines: list[Machine], old_port: int, fresh: bool) -> int:
@@ -156,5 +158,3 @@ def as_result(machines: list[Machine], seen: dict[str, Seen]) -> list[dict[str, 
 
 def _plain(memory: Any) -> dict[str, Any]:
     return {"name": memory.name, "size": memory.size, "hosts": list(memory.hosts)}
-
-

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The only file that speaks to libvirt.
 
-A domain belongs to a lab when its metadata says so. The metadata lives in libvirt itself, so ownership survives the loss of every file of ours.
+A domain belongs to a lab when its metadata says so. The metadata lives in libvirt itself, so ownership survives the loss of
+every file of ours.
 """
 
 from __future__ import annotations
@@ -142,5 +143,7 @@ def tail(file: Path, lines: int) -> list[str]:
             text = opened.read().decode(errors="replace")
     except OSError:
         return []
-    kept = [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not line.startswith((" ", "LC_ALL=", "char device"))]
+    kept = [
+        line.rstrip()[:300] for line in text.splitlines() if line.strip() and not line.startswith((" ", "LC_ALL=", "char device"))
+    ]
     return kept[-lines:]

@@ -92,7 +92,9 @@ def parse_topology(data: object) -> Topology:
     top = _mapping(errors, "cxl_topology", data, {"hosts", "memories", "window", "network"})
     hosts = [_host(errors, f"hosts[{index}]", entry) for index, entry in enumerate(_items(errors, "hosts", top.get("hosts")))]
     entries = _items(errors, "memories", top.get("memories", []))
-    memories = [_memory(errors, f"memories[{index}]", entry, [host.name for host in hosts]) for index, entry in enumerate(entries)]
+    memories = [
+        _memory(errors, f"memories[{index}]", entry, [host.name for host in hosts]) for index, entry in enumerate(entries)
+    ]
     topology = Topology(
         hosts=tuple(hosts),
         memories=tuple(memories),
@@ -124,15 +126,17 @@ def _items(errors: _Errors, path: str, data: object) -> Sequence[Any]:
     return []
 
 
-def _integer(errors: _Errors, path: str, value: object, low: int, high: int, fallback: int) -> int:
+def _integer(errors: _Errors, path: str, value: object, allowed: range, fallback: int) -> int:
     """An integer, also from the string forms that templates and YAML make of it ("2", "0xc0de0001")."""
     try:
         number = int(value, 0) if isinstance(value, str) else value
     except ValueError:
         number = None
-    if isinstance(number, int) and not isinstance(number, bool) and low <= number <= high:
+    if isinstance(number, int) and not isinstance(number, bool) and number in allowed:
         return number
-    errors.add(path, f"{value!r} is no whole number from {low} to {high:#x}", "correct the value")
+    last = allowed.stop - 1
+    shown = last if last < 1 << 16 else f"{last:#x}"
+    errors.add(path, f"{value!r} is no whole number from {allowed.start} to {shown}", "correct the value")
     return fallback
 
 
@@ -145,8 +149,8 @@ def _host(errors: _Errors, path: str, data: object) -> Host:
     return Host(
         name=errors.tried(lambda: check_name(entry.get("name"), f"{path}.name"), f"<{path}>"),
         memory=memory,
-        cpus=_integer(errors, f"{path}.cpus", entry.get("cpus", 2), 1, 64, 1),
-        ssh_port=0 if port in (0, "auto") else _integer(errors, f"{path}.ssh_port", port, 1024, 65535, 0),
+        cpus=_integer(errors, f"{path}.cpus", entry.get("cpus", 2), range(1, 65), 1),
+        ssh_port=0 if port in (0, "auto") else _integer(errors, f"{path}.ssh_port", port, range(1024, 65536), 0),
     )
 
 
@@ -155,7 +159,9 @@ def _memory(errors: _Errors, path: str, data: object, known_hosts: Sequence[str]
     size = errors.tried(lambda: parse_size(entry.get("size"), f"{path}.size"), CAPACITY_UNIT)
     if size % CAPACITY_UNIT:
         fix = f"use {format_size(max(1, round(size / CAPACITY_UNIT)) * CAPACITY_UNIT)}"
-        errors.add(f"{path}.size", f"{format_size(size)} is no multiple of 256M, so that the driver would not bind the device", fix)
+        errors.add(
+            f"{path}.size", f"{format_size(size)} is no multiple of 256M, so that the driver would not bind the device", fix
+        )
     lsa_size = errors.tried(lambda: parse_size(entry.get("lsa_size", "1M"), f"{path}.lsa_size"), MIB)
     if not 256 * 1024 <= lsa_size <= 64 * MIB or lsa_size % 4096:
         errors.add(f"{path}.lsa_size", f"{format_size(lsa_size)} is out of range", "use 256K to 64M, a multiple of 4K")
@@ -168,7 +174,7 @@ def _memory(errors: _Errors, path: str, data: object, known_hosts: Sequence[str]
     return Memory(
         name=errors.tried(lambda: check_name(entry.get("name"), f"{path}.name"), f"<{path}>"),
         size=size,
-        serial=_integer(errors, f"{path}.serial", entry.get("serial"), 1, (1 << 64) - 1, 0),
+        serial=_integer(errors, f"{path}.serial", entry.get("serial"), range(1, 1 << 64), 0),
         lsa_size=lsa_size,
         hosts=hosts,
     )

@@ -156,7 +156,9 @@ class Step:
 
 def plan_steps(machines: list[Machine], seen: dict[str, Seen]) -> list[Step]:
     """What has to happen so that exactly these machines run. A machine that was built otherwise has to be replaced."""
-    steps = [Step("remove", name, "not in the topology") for name in sorted(set(seen) - {machine.host.name for machine in machines})]
+    steps = [
+        Step("remove", name, "not in the topology") for name in sorted(set(seen) - {machine.host.name for machine in machines})
+    ]
     for machine in machines:
         name = machine.host.name
         known = seen.get(name)

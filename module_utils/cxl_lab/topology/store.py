@@ -62,7 +62,9 @@ class Store:
         """What one host needs before it can start: label areas, credentials and a disk."""
         folder = self.paths.host(machine.host.name)
         for memory in machine.memories:
-            self._sparse(folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}")
+            self._sparse(
+                folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}"
+            )
         credentials = folder / "credentials"
         credentials.mkdir(mode=0o700, exist_ok=True)
         os.chown(credentials, self._emulator.uid, self._emulator.gid)
@@ -122,7 +124,9 @@ class Store:
     def _host_key(self, machine: Machine) -> None:
         folder = self.paths.host(machine.host.name)
         folder.mkdir(mode=0o755, exist_ok=True)
-        self._key(folder / "ssh_host_ed25519_key", f"cxl-lab {self.paths.lab} {machine.host.name}", Owner(os.getuid(), os.getgid()))
+        self._key(
+            folder / "ssh_host_ed25519_key", f"cxl-lab {self.paths.lab} {machine.host.name}", Owner(os.getuid(), os.getgid())
+        )
 
     def _credentials(self, machine: Machine, machines: Iterable[Machine]) -> dict[str, str]:
         hosts = "".join(f"{other.address.split('/')[0]} {other.host.name}\n" for other in machines)
