@@ -27,11 +27,15 @@ class Runner(Protocol):
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 120) -> Result: ...
 
 
+#: The same for every caller: root's folders are on it, a user's own are not.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 class HostRunner:
     """Runs commands on this host with a C locale, so that messages can be told apart."""
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 120) -> Result:
-        if shutil.which(argv[0]) is None:
+        if shutil.which(argv[0], path=_PATH) is None:
             raise LabError(argv[0], "command is not installed on this host", "install the package that carries it", cmd=argv)
         try:
             done = subprocess.run(
@@ -42,10 +46,12 @@ class HostRunner:
                 errors="replace",
                 timeout=timeout,
                 check=False,
-                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+                env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
             )
         except subprocess.TimeoutExpired as late:
             raise LabError(argv[0], f"did not end within {timeout:.0f} s", "look at dmesg of the host", cmd=argv) from late
+        except OSError as error:
+            raise LabError(argv[0], f"cannot be run: {error.strerror}", "install it anew", cmd=argv) from error
         return Result(done.returncode, done.stdout, done.stderr)
 
 
