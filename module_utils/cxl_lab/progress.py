@@ -12,10 +12,10 @@ from pathlib import Path
 PROGRESS_FILE = Path("/run/cxl-lab/progress")
 
 
-def progress(text: str, file: Path = PROGRESS_FILE) -> None:
+def progress(text: str) -> None:
     """Shows one line; never fails, for progress is no reason to stop."""
     try:
-        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        file.write_text(text.replace("\n", " ")[:200], encoding="utf-8")
+        PROGRESS_FILE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        PROGRESS_FILE.write_text(text.replace("\n", " ")[:200], encoding="utf-8")
     except OSError:
         pass

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One line, or nothing: never a failure."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.cxl_lab import progress as module
+from ansible.module_utils.cxl_lab.progress import progress
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PROGRESS_FILE", tmp_path / "run" / "progress")
+    return tmp_path / "run" / "progress"
+
+
+def test_the_last_line_stays(file):
+    progress("first")
+    progress("building\nthe tree")
+    assert file.read_text(encoding="utf-8") == "building the tree"
+
+
+def test_a_long_line_is_cut(file):
+    progress("ä" * 1000)
+    assert file.read_text(encoding="utf-8") == "ä" * 200
+
+
+def test_no_place_to_write_is_no_failure(file):
+    file.parent.write_text("in the way")
+    progress("first")
+    assert file.parent.read_text() == "in the way"
