@@ -3,11 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import ansible.module_utils
 import ansible.modules
+import pytest
+from hypothesis import settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 ansible.modules.__path__.append(str(_ROOT / "library"))
 ansible.module_utils.__path__.append(str(_ROOT / "module_utils"))
+
+# How long an example takes says nothing on a machine that runs labs beside the tests.
+settings.register_profile("lab", deadline=None)
+settings.load_profile("lab")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def progress_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the tested code says what it is doing, so that a playbook that runs meanwhile does not show it."""
+    from ansible.module_utils.cxl_lab import progress
+
+    with pytest.MonkeyPatch.context() as patch:
+        file = tmp_path_factory.mktemp("run") / "cxl-lab" / "progress"
+        patch.setattr(progress, "PROGRESS_FILE", file)
+        yield file
