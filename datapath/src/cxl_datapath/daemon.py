@@ -39,20 +39,20 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def single_instance(runtime: Path) -> Iterator[None]:
-    """Holds the runtime folder for this process; raises `busy` when another daemon has it."""
-    path = runtime / "lock"
+def single_instance(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process; raises `busy` when another daemon has it."""
+    path = folder / "lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise from_errno(error.errno or 0, str(path), "open it") from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "give each its own --runtime and --state"
+            raise DatapathError(Code.BUSY, str(folder), "another cxl-datapathd runs there", hint) from None
         yield
-    except BlockingIOError:
-        raise DatapathError(
-            Code.BUSY, str(runtime), "another cxl-datapathd runs there", "give each its own --runtime and --state"
-        ) from None
     finally:
         os.close(fd)
 
@@ -96,7 +96,7 @@ def main() -> int:
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
         core.library()
-        with single_instance(settings.runtime):
+        with single_instance(settings.runtime), single_instance(settings.state):
             asyncio.run(serve(options, settings))
     except DatapathError as error:
         print(f"cxl-datapathd: {error}", file=sys.stderr)

@@ -24,6 +24,14 @@ def check_name(kind: str, value: object) -> str:
     return value
 
 
+def check_blkdev_name(kind: str, value: object) -> str:
+    """A name for a blkdev: its socket must not be the daemon's own."""
+    name = check_name(kind, value)
+    if name == "control":
+        raise DatapathError(Code.INVALID, kind, f"{name!r} is reserved", "choose another name")
+    return name
+
+
 def check_path(kind: str, value: object) -> str:
     """`value` when it is an absolute path of printable characters and at most 255 bytes."""
     if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():

@@ -181,7 +181,8 @@ class Session:
         memory = opened.memory
         host_id = opened.registration.id
         reference = {"spec": memory.spec, "path": memory.path, "size": memory.size, "kind": memory.kind}
-        return {"transport": reference | {"uuid": self.desired.uuid, "host_id": host_id}}
+        place = {"uuid": self.desired.uuid, "host_id": host_id, "runtime": str(self.settings.runtime)}
+        return {"transport": reference | place}
 
     def _blkdev_config(self, want: BlkdevState) -> dict[str, Any]:
         opened = self.need()
@@ -198,9 +199,8 @@ class Session:
         before = registry.blkdevs.read(want.id)
         chosen = channels.choose(count, taken, before.channels if before else (), want.queues)
         self._reserved[want.id] = tuple(chosen)
-        place = {"runtime": str(self.settings.runtime), "dev": str(self.settings.dev)}
         mine = {"id": want.id, "backend": want.backend, "name": want.name, "frontend": want.frontend, "channels": chosen}
-        return self._reference() | mine | place
+        return self._reference() | mine | {"dev": str(self.settings.dev)}
 
     def _clear_orphans(self, opened: Opened) -> None:
         """Entries of this host that nobody wants any more: left by a crash between entry and state file."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from .errors import Code, DatapathError, from_errno
 from .memory import check_spec
-from .names import check_name, check_path
+from .names import check_blkdev_name, check_name, check_path
 
 VERSION = 1
 
@@ -38,7 +38,7 @@ class BlkdevState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        name = check_name("blkdev", raw["name"])
+        name = check_blkdev_name("blkdev", raw["name"])
         return cls(
             _number(raw["id"]), _number(raw["backend"]), _number(raw["queues"]), check_name("front end", raw["frontend"]), name
         )

@@ -27,6 +27,7 @@ class Target:
     discard: bool
     write_zeroes: bool
     runtime: Path  # folder for sockets
+    lock: int  # descriptor that every process of this blkdev holds open
     dev: Path  # normally /dev
 
 
@@ -55,7 +56,7 @@ class FrontEnd(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """Gives the device up, users or not: they see I/O errors. Never raises."""
+        """Ends our part, users or not: they see I/O errors, or wait where the kernel can keep the device. Never raises."""
 
 
 def run_tool(*command: str) -> str:

@@ -23,13 +23,17 @@ def plugin_path() -> Path:
     return library_path().parent / "cxl-cbd-nbdkit-plugin.so"
 
 
+def pid_file(runtime: Path, name: str) -> Path:
+    return runtime / f"{name}.pid"
+
+
 class NbdServer:
     """An nbdkit process that serves one blkdev; it dies with this process."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self.socket = target.runtime / f"{target.name}.sock"
-        self._pid_file = target.runtime / f"{target.name}.pid"
+        self._pid_file = pid_file(target.runtime, target.name)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -50,7 +54,9 @@ class NbdServer:
         ]
         command += ["--exportname", "", str(plugin_path()), *plugin_arguments(self._target)]
         # umask: the socket is for its owner only.
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/")
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/", pass_fds=(self._target.lock,)
+        )
         deadline = time.monotonic() + START_S
         while not self._pid_file.exists():
             try:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A ublk device whose queues run in this process, in the threads of the core."""
+"""A ublk device whose queues run in this process, in the threads of the core.
+
+The kernel keeps a device whose server died, and lets its users wait. The stable name still points at it then, so that the next
+worker of the same blkdev takes it over: the kernel sends again what was in flight, and a mounted file system goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 
 from ..core import IdleConf, Ublk, UblkConf
 from .base import FrontEnd, Target, missing_module
-from .names import check_free, publish, withdraw
+from .names import check_free, publish, ublk_number, withdraw
 
 
 class UblkFrontEnd(FrontEnd):
@@ -22,10 +26,21 @@ class UblkFrontEnd(FrontEnd):
         self._device = Path()
 
     def start(self) -> str:
-        check_free(self._link)
         t = self._target
+        number = ublk_number(self._link)
+        if number is None:
+            check_free(self._link)
         channels = [t.transport.channel_conf(channel, epoch) for channel, epoch in zip(t.channels, t.epochs, strict=True)]
-        conf = UblkConf(-1, len(channels), t.capacity, t.block_size, t.read_only, t.discard, t.write_zeroes, IdleConf(0, 0))
+        conf = UblkConf(
+            -1 if number is None else number,
+            len(channels),
+            t.capacity,
+            t.block_size,
+            t.read_only,
+            t.discard,
+            t.write_zeroes,
+            IdleConf(0, 0),
+        )
         self._ublk = Ublk(t.transport.mapping.mem, channels, conf)
         self._device = t.dev / f"ublkb{self._ublk.dev_id()}"
         try:
@@ -45,5 +60,4 @@ class UblkFrontEnd(FrontEnd):
             self._ublk = None
 
     def abort(self) -> None:
-        """The kernel fails the device's requests when this process ends; only the name is taken back here."""
-        withdraw(self._link, self._device)
+        """Leaves the device to the kernel: its users wait for the next start."""

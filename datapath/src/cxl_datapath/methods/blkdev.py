@@ -7,7 +7,7 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import QUEUES_MAX, State
 from ..errors import Code, DatapathError
 from ..frontends import CHOICES
-from ..names import check_name
+from ..names import check_blkdev_name
 from ..schema import Field, choice, integer, optional
 from ..service import Datapath
 from ..session import Session
@@ -133,7 +133,7 @@ _START = {
     "backend": Field(_ID),
     "queues": Field(integer(1, QUEUES_MAX), 1),
     "frontend": Field(choice(CHOICES), "auto"),
-    "name": Field(optional(check_name), None),
+    "name": Field(optional(check_blkdev_name), None),
 }
 
 METHODS = {

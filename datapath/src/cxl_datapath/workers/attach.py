@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from ..cbd.layout import Info
@@ -25,10 +26,14 @@ class TransportRef:
     kind: str
     uuid: str
     host_id: int
+    runtime: str  # folder of the locks and sockets
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
         return cls(**raw)
+
+    def lock_file(self, kind: str, number: int) -> Path:
+        return Path(self.runtime) / f"{kind}-{self.uuid}-{number}.lock"
 
     def memory(self) -> Memory:
         return Memory(self.spec, self.path, self.size, "devdax" if self.kind == "devdax" else "file")

@@ -16,6 +16,7 @@ from ..errors import Code, DatapathError
 from ..names import check_path
 from .attach import Attached, TransportRef, attach_worker
 from .link import Link
+from .lock import hold
 from .store import Store, open_store
 
 POLL_S = 0.02
@@ -38,6 +39,7 @@ class Config:
 
 def run(link: Link) -> None:
     config = Config.from_json(link.config())
+    hold(link, config.transport.lock_file("backend", config.id), f"backend {config.id}")
     store = open_store(config.path, config.read_only)
     try:
         _serve(link, config, store, attach_worker(config.transport))

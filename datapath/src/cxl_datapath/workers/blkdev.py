@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A blkdev: starts its channels, waits for the backend's answers, then shows a block device through a front end.
 
-When the daemon stops while the device is in use, the worker waits `GRACE_S` for its users to go (a service manager unmounts at
-the same time), then gives the device up: its users see I/O errors rather than a hang, and nothing outlives the daemon.
+When the daemon stops while the device is in use, the worker serves it for `GRACE_S` more, for users that go by themselves (a
+service manager unmounts at the same time), then ends, because nothing outlives the daemon. What the users see then is the front
+end's matter: with ublk they wait for the daemon's next start, with NBD they see I/O errors.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROE
 from ..cbd.lines import ControlLine
 from ..errors import Code, DatapathError
 from ..frontends import FrontEnd, Target, choose
-from ..names import check_name
+from ..frontends.nbdkit import pid_file
+from ..names import check_blkdev_name
 from .attach import Attached, TransportRef, attach_worker
 from .link import Command, Link
+from .lock import hold
 
 ANSWER_S = 5.0
-GRACE_S = 15.0
+GRACE_S = 5.0
 POLL_S = 0.2
 
 
@@ -34,7 +37,6 @@ class Config:
     name: str
     frontend: str
     channels: tuple[int, ...]  # one per queue, chosen by the daemon, which knows of its other workers
-    runtime: Path
     dev: Path
 
     @classmethod
@@ -43,22 +45,23 @@ class Config:
             TransportRef.from_json(raw["transport"]),
             int(raw["id"]),
             int(raw["backend"]),
-            check_name("blkdev", raw["name"]),
+            check_blkdev_name("blkdev", raw["name"]),
             str(raw["frontend"]),
             tuple(int(channel) for channel in raw["channels"]),
-            Path(raw["runtime"]),
             Path(raw["dev"]),
         )
 
 
 def run(link: Link) -> None:
     config = Config.from_json(link.config())
+    lock_file = config.transport.lock_file("blkdev", config.id)
+    lock = hold(link, lock_file, f"blkdev {config.id}", pid_file(Path(config.transport.runtime), config.name))
     kind_name, kind = choose(config.frontend)
     transport = attach_worker(config.transport)
     channels = Channels(link, config, transport)
     try:
         channels.start()
-        frontend = kind(_target(config, transport, channels))
+        frontend = kind(_target(config, transport, channels, lock))
         device = frontend.start()
         try:
             info = {"device": device, "frontend": kind_name, "capacity": channels.backend.capacity, "epoch": channels.entry.epoch}
@@ -71,7 +74,7 @@ def run(link: Link) -> None:
         channels.close()
 
 
-def _target(config: Config, transport: Attached, channels: Channels) -> Target:
+def _target(config: Config, transport: Attached, channels: Channels, lock: int) -> Target:
     backend, entry = channels.backend, channels.entry
     return Target(
         name=config.name,
@@ -83,7 +86,8 @@ def _target(config: Config, transport: Attached, channels: Channels) -> Target:
         read_only=bool(backend.flags & BACKEND_READ_ONLY),
         discard=bool(backend.flags & BACKEND_DISCARD),
         write_zeroes=bool(backend.flags & BACKEND_WRITE_ZEROES),
-        runtime=config.runtime,
+        runtime=Path(config.transport.runtime),
+        lock=lock,
         dev=config.dev,
     )
 
