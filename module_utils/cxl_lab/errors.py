@@ -6,6 +6,15 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 
+def shown(value: object) -> str:
+    """How a message shows a value of a user: short, and without an error of its own for what Python will not print."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 class LabError(Exception):
     """Something that the user must hear about: which object, what is wrong, what to do next.
 

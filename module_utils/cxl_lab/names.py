@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import LabError
+from .errors import LabError, shown
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
@@ -18,5 +18,5 @@ def check_name(value: object, subject: str) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise LabError(
-        subject, f"{value!r} is no valid name", 'use a lower-case letter, then letters, digits, "-" or "_", at most 32'
+        subject, f"{shown(value)} is no valid name", 'use a lower-case letter, then letters, digits, "-" or "_", at most 32'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import LabError
+from .errors import LabError, shown
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _PATTERN = re.compile(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
@@ -17,11 +17,11 @@ def parse_size(value: object, subject: str = "size") -> int:
     :raises LabError: when it is no size, or not above zero.
     """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise LabError(subject, f"{value!r} is no size", 'write it as "512M" or "4G"')
-    match = _PATTERN.fullmatch(str(value).strip())
+        raise LabError(subject, f"{shown(value)} is no size", 'write it as "512M" or "4G"')
+    match = _PATTERN.fullmatch(value.strip() if isinstance(value, str) else f"{max(-1, min(value, 10**15))}")
     size = int(match.group(1)) * _UNITS[match.group(2).upper()] if match else 0
     if size <= 0:
-        raise LabError(subject, f"{value!r} is no size", 'write it as "512M" or "4G"')
+        raise LabError(subject, f"{shown(value)} is no size", 'write it as "512M" or "4G"')
     return size
 
 

@@ -11,13 +11,17 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
-from ..errors import LabError
+from ..errors import LabError, shown
 from ..names import check_name
 from ..sizes import format_size, parse_size
 
 MIB = 1 << 20
 #: The CXL specification (3.1, section 9.18.1.3) lets windows and the capacity of a device only be multiples of this.
 CAPACITY_UNIT = 256 * MIB
+#: An emulated CPU has 40 address bits: ordinary memory, PCI and the window have to fit into 1 TiB.
+MAX_WINDOW = 512 << 30
+#: Where a network of one's own may be (RFC 1918).
+PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 #: The HDM decoders of QEMU's host bridge and of one root port each; more devices than that need switches.
 MAX_MEMORIES_PER_HOST = 8
 
@@ -98,7 +102,7 @@ def parse_topology(data: object) -> Topology:
     topology = Topology(
         hosts=tuple(hosts),
         memories=tuple(memories),
-        window=errors.tried(lambda: parse_size(top.get("window", "4G"), "window"), CAPACITY_UNIT),
+        window=errors.tried(lambda: parse_size(top.get("window", "4G"), "window"), MAX_WINDOW),
         network=_network(errors, top.get("network", "10.77.0.0/24")),
     )
     if not hosts:
@@ -111,18 +115,18 @@ def parse_topology(data: object) -> Topology:
 
 def _mapping(errors: _Errors, path: str, data: object, known: set[str]) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        errors.add(path, f"{data!r} is no mapping", f"give {', '.join(sorted(known))}")
+        errors.add(path, f"{shown(data)} is no mapping", f"give {', '.join(sorted(known))}")
         return {}
     for key in data:
         if key not in known:
-            errors.add(path, f"unknown key {key!r}", f"use {', '.join(sorted(known))}")
+            errors.add(path, f"unknown key {shown(key)}", f"use {', '.join(sorted(known))}")
     return data
 
 
 def _items(errors: _Errors, path: str, data: object) -> Sequence[Any]:
     if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
         return data
-    errors.add(path, f"{data!r} is no list", "write a list")
+    errors.add(path, f"{shown(data)} is no list", "write a list")
     return []
 
 
@@ -135,9 +139,15 @@ def _integer(errors: _Errors, path: str, value: object, allowed: range, fallback
     if isinstance(number, int) and not isinstance(number, bool) and number in allowed:
         return number
     last = allowed.stop - 1
-    shown = last if last < 1 << 16 else f"{last:#x}"
-    errors.add(path, f"{value!r} is no whole number from {allowed.start} to {shown}", "correct the value")
+    end = last if last < 1 << 16 else f"{last:#x}"
+    errors.add(path, f"{shown(value)} is no whole number from {allowed.start} to {end}", "correct the value")
     return fallback
+
+
+def _name(errors: _Errors, path: str, entry: Mapping[str, Any]) -> str:
+    """The name; a bad one as well, so that those who refer to it are not told that it does not exist."""
+    name = entry.get("name")
+    return str(errors.tried(lambda: check_name(name, f"{path}.name"), name if isinstance(name, str) else f"<{path}>"))
 
 
 def _host(errors: _Errors, path: str, data: object) -> Host:
@@ -147,7 +157,7 @@ def _host(errors: _Errors, path: str, data: object) -> Host:
     if memory < 512 * MIB or memory % MIB:
         errors.add(f"{path}.memory", f"{format_size(memory)} is too small or no whole MiB", "give at least 512M")
     return Host(
-        name=errors.tried(lambda: check_name(entry.get("name"), f"{path}.name"), f"<{path}>"),
+        name=_name(errors, path, entry),
         memory=memory,
         cpus=_integer(errors, f"{path}.cpus", entry.get("cpus", 2), range(1, 65), 1),
         ssh_port=0 if port in (0, "auto") else _integer(errors, f"{path}.ssh_port", port, range(1024, 65536), 0),
@@ -165,14 +175,14 @@ def _memory(errors: _Errors, path: str, data: object, known_hosts: Sequence[str]
     lsa_size = errors.tried(lambda: parse_size(entry.get("lsa_size", "1M"), f"{path}.lsa_size"), MIB)
     if not 256 * 1024 <= lsa_size <= 64 * MIB or lsa_size % 4096:
         errors.add(f"{path}.lsa_size", f"{format_size(lsa_size)} is out of range", "use 256K to 64M, a multiple of 4K")
-    hosts = tuple(_items(errors, f"{path}.hosts", entry.get("hosts", list(known_hosts))))
+    hosts = tuple(_items(errors, f"{path}.hosts", entry.get("hosts", list(dict.fromkeys(known_hosts)))))
     for host in hosts:
         if host not in known_hosts:
-            errors.add(f"{path}.hosts", f"host {host!r} is not in the list of hosts", f"use one of {', '.join(known_hosts)}")
-    if len(set(map(str, hosts))) != len(hosts) or not hosts:
+            errors.add(f"{path}.hosts", f"host {shown(host)} is not in the list of hosts", f"use one of {', '.join(known_hosts)}")
+    if not hosts or any(hosts.count(host) > 1 for host in hosts):
         errors.add(f"{path}.hosts", "is empty or names a host twice", "name each host once")
     return Memory(
-        name=errors.tried(lambda: check_name(entry.get("name"), f"{path}.name"), f"<{path}>"),
+        name=_name(errors, path, entry),
         size=size,
         serial=_integer(errors, f"{path}.serial", entry.get("serial"), range(1, 1 << 64), 0),
         lsa_size=lsa_size,
@@ -183,11 +193,11 @@ def _memory(errors: _Errors, path: str, data: object, known_hosts: Sequence[str]
 def _network(errors: _Errors, data: object) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.IPv4Network(str(data))
-        if network.is_private and network.prefixlen <= 29:
+        if network.prefixlen <= 29 and any(map(network.subnet_of, PRIVATE_NETWORKS)):
             return network
     except ValueError:
         pass
-    errors.add("network", f"{data!r} is no private IPv4 network of eight addresses or more", 'write "10.77.0.0/24"')
+    errors.add("network", f"{shown(data)} is no private IPv4 network of eight addresses or more", 'write "10.77.0.0/24"')
     return ipaddress.IPv4Network("10.77.0.0/24")
 
 
@@ -199,6 +209,8 @@ def _check_together(errors: _Errors, topology: Topology) -> None:
     _unique(errors, "memories", "serial", [hex(memory.serial) for memory in topology.memories if memory.serial])
     if topology.window % CAPACITY_UNIT:
         errors.add("window", f"{format_size(topology.window)} is no multiple of 256M", "round it up")
+    if topology.window > MAX_WINDOW:
+        errors.add("window", f"{format_size(topology.window)} is more than {format_size(MAX_WINDOW)}", "make it smaller")
     if len(topology.hosts) > 2:
         errors.add("hosts", f"{len(topology.hosts)} hosts, but the lab network is a cable between two", "use at most two hosts")
     for host in topology.hosts:
