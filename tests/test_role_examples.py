@@ -49,10 +49,11 @@ def examples(role: str) -> list[str]:
 def test_the_readme_has_an_example_that_the_installed_collection_understands(role: str, collections: Path, tmp_path: Path) -> None:
     found = examples(role)
     assert found, "there is no example"
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
     for number, example in enumerate(found):
         play = tmp_path / f"example{number}.yml"
         play.write_text(example, encoding="utf-8")
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": os.devnull}
+        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
         command = [str(BIN / "ansible-playbook"), "-i", "localhost,node1,node2,", "--syntax-check", str(play)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -61,11 +62,11 @@ def test_the_readme_has_an_example_that_the_installed_collection_understands(rol
 @pytest.mark.parametrize("role", ROLES)
 def test_the_example_gives_the_role_what_it_takes(role: str) -> None:
     specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))
-    spec = {name: {key: value for key, value in option.items() if key != "description"} for name, option in specs["argument_specs"]["main"]["options"].items()}
+    spec = _plain(specs["argument_specs"]["main"]["options"])
     for play in yaml.safe_load(examples(role)[0]):
         for entry in play["roles"]:
             if entry["role"] == f"cxl.lab.{role}":
-                result = ArgumentSpecValidator(_plain(spec)).validate(entry.get("vars", {}))
+                result = ArgumentSpecValidator(spec).validate(entry.get("vars", {}))
                 assert result.error_messages == []
 
 
