@@ -112,12 +112,17 @@ def _network_arguments(machine: Machine, paths: LabPaths, ssh_port: int) -> list
         *("-device", f"virtio-net-pci,netdev=control,mac={machine.mac('control')},bus=pcie.0,addr={CONTROL_SLOT:#x},romfile="),
     ]
     if machine.peer:
-        local, remote = (paths.network / f"{name}.sock" for name in (machine.host.name, machine.peer))
+        local, remote = (_quoted(paths.network / f"{name}.sock") for name in (machine.host.name, machine.peer))
         arguments += [
             *("-netdev", f"dgram,id=lab,local.type=unix,local.path={local},remote.type=unix,remote.path={remote}"),
             *("-device", f"virtio-net-pci,netdev=lab,mac={machine.mac('lab')},bus=pcie.0,addr={LAB_SLOT:#x},romfile="),
         ]
     return arguments
+
+
+def _quoted(path: Path) -> str:
+    """A path as part of a QEMU option, where a single comma begins the next one."""
+    return str(path).replace(",", ",,")
 
 
 def _cxl_arguments(machine: Machine, paths: LabPaths) -> list[str]:
@@ -130,10 +135,10 @@ def _cxl_arguments(machine: Machine, paths: LabPaths) -> list[str]:
     for index in range(max(2, len(machine.memories))):
         arguments += ["-device", f"cxl-rp,id=cxl-rp.{index},bus=cxl.0,port={index},chassis={BRIDGE_BUS},slot={index}"]
     for index, memory in enumerate(machine.memories):
-        lsa = paths.host(machine.host.name) / f"{memory.name}.lsa"
+        lsa = _quoted(paths.host(machine.host.name) / f"{memory.name}.lsa")
         backend = "memory-backend-file,share=on"
         arguments += [
-            *("-object", f"{backend},id=cxl-mem.{memory.name},mem-path={paths.memory(memory.name)},size={memory.size}"),
+            *("-object", f"{backend},id=cxl-mem.{memory.name},mem-path={_quoted(paths.memory(memory.name))},size={memory.size}"),
             *("-object", f"{backend},id=cxl-lsa.{memory.name},mem-path={lsa},size={memory.lsa_size}"),
             "-device",
             f"cxl-type3,id=cxl-dev.{memory.name},bus=cxl-rp.{index},persistent-memdev=cxl-mem.{memory.name},"
