@@ -29,6 +29,10 @@ def invoking_user() -> Owner:
     return Owner(int(os.environ.get("SUDO_UID", os.getuid())), int(os.environ.get("SUDO_GID", os.getgid())))
 
 
+#: What the folder of a lab holds.
+_ROOT_NAMES = {"hosts", "net", "id_ed25519", "id_ed25519.pub", "known_hosts", "ssh_config"}
+
+
 class Store:
     """Writes the files of one lab.
 
@@ -45,13 +49,16 @@ class Store:
     def prepare_lab(self, machines: Iterable[Machine]) -> None:
         """What the hosts have in common: the folder, the login key, the host keys and the shared memory."""
         machines = list(machines)
+        self.check_root()
+        for parent in reversed([parent for parent in self.paths.root.parents if not parent.exists()]):
+            parent.mkdir()
+            parent.chmod(0o755)
         for folder, owner, mode in (
             (self.paths.root, self._user, 0o755),
             (self.paths.root / "hosts", self._user, 0o755),
             (self.paths.network, self._emulator, 0o700),
         ):
-            folder.mkdir(mode=mode, parents=True, exist_ok=True)
-            os.chown(folder, owner.uid, owner.gid)
+            _folder(folder, owner, mode)
         self._key(self.paths.login_key, f"cxl-lab {self.paths.lab}", self._user)
         for machine in machines:
             self._host_key(machine)
@@ -66,8 +73,7 @@ class Store:
                 folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}"
             )
         credentials = folder / "credentials"
-        credentials.mkdir(mode=0o700, exist_ok=True)
-        os.chown(credentials, self._emulator.uid, self._emulator.gid)
+        _folder(credentials, self._emulator, 0o700)
         for name, content in self._credentials(machine, machines).items():
             self._write(credentials / name, content, 0o400, self._emulator)
         disk = folder / "disk.qcow2"
@@ -75,6 +81,7 @@ class Store:
             partial = disk.with_suffix(".partial")
             command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", machine.platform.disk, str(partial)]
             must(self._runner, command, f"disk of {machine.host.name}", "check the free space of the lab's folder")
+            partial.chmod(0o644)
             partial.rename(disk)
         (self.paths.network / f"{machine.host.name}.sock").unlink(missing_ok=True)
 
@@ -111,8 +118,21 @@ class Store:
         for file in [*self.paths.host(host).glob("disk.*"), *self.paths.host(host).glob("*.lsa")]:
             file.unlink()
 
+    def check_root(self) -> None:
+        """Refuses a folder that holds more than a lab: it can be a typing error away from somebody's own files."""
+        names = sorted(path.name for path in self.paths.root.iterdir()) if self.paths.root.is_dir() else []
+        others = [name for name in names if name not in _ROOT_NAMES and not name.endswith(".partial")]
+        if others:
+            raise LabError(
+                f"folder {self.paths.root}", f"holds {others[0]}, which is not of a lab", "check lab_dir, or move it away"
+            )
+
     def drop_lab(self) -> list[str]:
-        """Removes every file of the lab; returns what was there."""
+        """Removes every file of the lab; returns what was there.
+
+        :raises LabError: when the folder holds something else; then nothing is removed.
+        """
+        self.check_root()
         found = sorted(self.paths.shared.glob(f"{self.paths.memory_prefix}*"))
         for file in found:
             file.unlink()
@@ -123,7 +143,7 @@ class Store:
 
     def _host_key(self, machine: Machine) -> None:
         folder = self.paths.host(machine.host.name)
-        folder.mkdir(mode=0o755, exist_ok=True)
+        _folder(folder, Owner(os.getuid(), os.getgid()), 0o755)
         self._key(
             folder / "ssh_host_ed25519_key", f"cxl-lab {self.paths.lab} {machine.host.name}", Owner(os.getuid(), os.getgid())
         )
@@ -153,14 +173,20 @@ class Store:
         if file.exists() and file.stat().st_size not in (0, size):
             have = format_size(file.stat().st_size)
             raise LabError(subject, f"{file} holds {have}, wanted {format_size(size)}", "run make down first")
-        with file.open("ab") as opened:
-            opened.truncate(size)
-        file.chmod(0o600)
-        os.chown(file, self._emulator.uid, self._emulator.gid)
+        # Without O_CREAT for a file that is there: in a folder of everybody's the kernel refuses that even to root, when the file
+        # belongs to the emulator (fs.protected_regular). A link that somebody puts there meanwhile is not followed.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if file.exists() else os.O_CREAT | os.O_EXCL)
+        descriptor = os.open(file, flags, 0o600)
+        try:
+            os.ftruncate(descriptor, size)
+            os.fchmod(descriptor, 0o600)
+            os.fchown(descriptor, self._emulator.uid, self._emulator.gid)
+        finally:
+            os.close(descriptor)
 
     @staticmethod
     def _write(file: Path, content: str, mode: int, owner: Owner) -> bool:
-        if file.exists() and file.read_text() == content:
+        if file.exists() and file.read_bytes() == content.encode():
             return False
         partial = file.with_name(f".{file.name}.partial")
         partial.unlink(missing_ok=True)
@@ -169,3 +195,10 @@ class Store:
         os.chown(partial, owner.uid, owner.gid)
         partial.rename(file)
         return True
+
+
+def _folder(folder: Path, owner: Owner, mode: int) -> None:
+    """Makes it if it is missing; neither a umask nor an earlier run decides who gets in."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    os.chown(folder, owner.uid, owner.gid)
