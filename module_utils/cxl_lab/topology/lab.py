@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from ..errors import LabError
@@ -63,7 +64,8 @@ class Lab:
         models = self._libvirt.confinement_models()
         for attempt in range(_PORT_TRIES):
             port = machine.host.ssh_port or (old_port if attempt == 0 and old_port else free_port())
-            check_port(port, machine)
+            if machine.host.ssh_port:
+                check_port(port, machine)
             try:
                 self._libvirt.start(domain_xml(machine, self._store.paths, port, models))
                 return port
@@ -77,11 +79,17 @@ class Lab:
 
         :raises LabError: for the first host that died or did not let us in, with QEMU's and the guest's last lines.
         """
+        over = threading.Event()
         with ThreadPoolExecutor(max_workers=max(1, len(ports))) as pool:
-            waits = {name: pool.submit(self._wait_one, name, port, timeout, sleep) for name, port in ports.items()}
-            return {name: wait.result() for name, wait in waits.items()}
+            waits = {name: pool.submit(self._wait_one, name, port, timeout, sleep, over) for name, port in ports.items()}
+            try:
+                for wait in as_completed(waits.values()):
+                    wait.result()
+            finally:
+                over.set()
+        return {name: wait.result() for name, wait in waits.items()}
 
-    def _wait_one(self, host: str, port: int, timeout: float, sleep: float) -> float:
+    def _wait_one(self, host: str, port: int, timeout: float, sleep: float, over: threading.Event) -> float:
         paths, begin = self._store.paths, time.monotonic()
         domain, reason = domain_name(paths.lab, host), "no answer yet"
         while True:
@@ -98,7 +106,8 @@ class Lab:
             given_up = [line for line in self._serial(host) if any(mark in line for mark in _GIVEN_UP)]
             if given_up or waited > timeout:
                 raise self._boot_error(host, given_up[-1] if given_up else f"no login within {timeout:.0f} s ({reason})")
-            time.sleep(sleep)
+            if over.wait(sleep):
+                return waited
 
     def _serial(self, host: str) -> list[str]:
         return tail(self._store.paths.host(host) / "serial.log", 12)
