@@ -8,6 +8,7 @@ every file of ours.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -16,9 +17,11 @@ import libvirt
 
 from ..errors import LabError
 from .domain_xml import LAB_NAMESPACE
-from .plan import Seen
+from .plan import Seen, domain_name
 from .store import Owner
 
+_LOGS = Path("/var/log/libvirt/qemu")
+_LIBVIRTS_OWN = re.compile(r"[ -]|LC_ALL=|char device|.*\\$|.*: starting up libvirt version|.* is tainted: ")
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
     libvirt.VIR_DOMAIN_BLOCKED: "running",
@@ -61,10 +64,11 @@ class LibvirtHost:
         found = {}
         for domain in self._connection.listAllDomains():
             mark = self._mark(domain)
-            if mark is not None and mark.get("name") == lab:
+            # A copy of a domain has its metadata too, and another name.
+            if mark is not None and mark.get("name") == lab and domain.name() == domain_name(lab, mark.get("host", "")):
                 state = _STATES.get(domain.state()[0], "off")
                 port = mark.get("ssh_port", "0")
-                found[mark.get("host", "")] = Seen(state, _parse(mark.text), int(port) if port.isdigit() else 0)
+                found[mark.get("host", "")] = Seen(state, _parse(mark.text), int(port) if port.isdecimal() else 0)
         return found
 
     def start(self, xml: str) -> None:
@@ -72,12 +76,16 @@ class LibvirtHost:
 
         :raises LabError: with QEMU's own message; a domain of this name that is not the lab's is left alone.
         """
-        name = ET.fromstring(xml).findtext("name", "")
+        wanted = ET.fromstring(xml)
+        name = wanted.findtext("name", "")
         try:
             old = self._find(name)
             if old is not None and self._mark(old) is None:
                 raise LabError(f"domain {name}", "exists and was not made by cxl.lab", "rename or remove it")
-            self._connection.defineXML(xml).create()
+            if old is not None:
+                # Without it libvirt takes the definition for another domain of the same name.
+                ET.SubElement(wanted, "uuid").text = old.UUIDString()
+            self._connection.defineXML(ET.tostring(wanted, encoding="unicode")).create()
         except libvirt.libvirtError as error:
             raise LabError(f"domain {name}", f"did not start: {error}", observed=self.emulator_log(name)) from error
 
@@ -107,7 +115,7 @@ class LibvirtHost:
     @staticmethod
     def emulator_log(name: str, lines: int = 12) -> str:
         """What QEMU wrote to its standard error last; libvirt's own lines and the long command line are left out."""
-        return "\n".join(tail(_log(name), lines))
+        return "\n".join(tail(_log(name), lines, _LIBVIRTS_OWN))
 
     def _find(self, name: str) -> Any:
         try:
@@ -124,7 +132,7 @@ class LibvirtHost:
 
 
 def _log(domain: str) -> Path:
-    return Path(f"/var/log/libvirt/qemu/{domain}.log")
+    return _LOGS / f"{domain}.log"
 
 
 def _parse(text: str | None) -> dict[str, Any] | None:
@@ -135,15 +143,13 @@ def _parse(text: str | None) -> dict[str, Any] | None:
     return spec if isinstance(spec, dict) else None
 
 
-def tail(file: Path, lines: int) -> list[str]:
-    """The last lines of a log, short ones only: a command line of two pages helps nobody."""
+def tail(file: Path, lines: int, unwanted: re.Pattern[str] | None = None) -> list[str]:
+    """The last lines of a log, cut to what a person reads; those that begin like ``unwanted`` do not count."""
     try:
         with file.open("rb") as opened:
             opened.seek(max(0, file.stat().st_size - 16384))
             text = opened.read().decode(errors="replace")
     except OSError:
         return []
-    kept = [
-        line.rstrip()[:300] for line in text.splitlines() if line.strip() and not line.startswith((" ", "LC_ALL=", "char device"))
-    ]
+    kept = [line.rstrip()[:300] for line in text.splitlines() if line.strip() and not (unwanted and unwanted.match(line))]
     return kept[-lines:]
