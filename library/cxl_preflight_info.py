@@ -27,6 +27,10 @@ options:
     description: Folder of the caches, for its free space.
     type: path
     default: /var/cache/cxl-lab
+  root:
+    description: Whether tasks with C(become) really run as root, as a task before this one found out.
+    type: bool
+    required: true
 attributes:
   check_mode:
     support: full
@@ -46,6 +50,7 @@ EXAMPLES = r"""
       hosts: [{name: node1}, {name: node2}]
       memories: [{name: pool0, size: 512M, serial: 0xc0de0001}]
     inventory_hosts: "{{ groups['cxl_hosts'] }}"
+    root: true
 """
 
 RETURN = r"""
@@ -72,7 +77,7 @@ from ..module_utils.lab_module import run_module
 def work(module: AnsibleModule) -> dict[str, Any]:
     lab = check_name(module.params["lab"], "cxl_topology_lab")
     topology = parse_topology(module.params["topology"])
-    machine = this_machine(Path(module.params["cache_dir"]))
+    machine = this_machine(Path(module.params["cache_dir"]), module.params["root"])
     problems = check(lab, topology, module.params["inventory_hosts"], machine)
     if problems:
         raise LabError(
@@ -90,6 +95,7 @@ def main() -> None:
             "topology": {"type": "dict", "required": True},
             "inventory_hosts": {"type": "list", "elements": "str", "required": True},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
+            "root": {"type": "bool", "required": True},
         },
         supports_check_mode=True,
     )

@@ -26,12 +26,13 @@ GUEST_OVERHEAD = 128 * MIB
 class Machine:
     """What the machine has; a record so that the checks are pure.
 
+    :param root: whether the tasks of the hypervisor get root's rights.
     :param running: domains of ours that run already, by name; they have their memory and their ports.
     :param free_disk: bytes free below the cache folder.
     :param port_free: tells whether a loopback port can be bound.
     """
 
-    euid: int
+    root: bool
     system: str
     architecture: str
     available_memory: int
@@ -56,7 +57,7 @@ def _check_system(machine: Machine) -> Iterable[str]:
         yield f"this machine: runs {machine.system}; use Debian 12 or 13 for the hypervisor"
     if machine.architecture != "x86_64":
         yield f"this machine: is {machine.architecture}; CXL in QEMU is used here on x86_64"
-    if machine.euid != 0:
+    if not machine.root:
         yield "rights: the hypervisor's tasks need root; run as root, or as a user who may use sudo without a password"
 
 
@@ -93,14 +94,14 @@ def _check_ports(lab: str, topology: Topology, machine: Machine) -> Iterable[str
             yield f"cxl_topology_hosts: ssh_port {host.ssh_port} of {host.name} is in use; choose another one or leave it out"
 
 
-def this_machine(cache: Path) -> Machine:
+def this_machine(cache: Path, root: bool) -> Machine:
     """Looks at the machine that runs this."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     memory = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     shared = os.statvfs("/dev/shm")
     folder = next(path for path in (cache, *cache.parents) if path.exists())
     return Machine(
-        euid=os.geteuid(),
+        root=root,
         system=f"{release.get('ID', '')} {release.get('VERSION_ID', '')}".replace('"', ""),
         architecture=os.uname().machine,
         available_memory=int(memory["MemAvailable"].split()[0]) * 1024,
