@@ -22,6 +22,7 @@
 #define RECOVERY_RETRIES 1000U /* the last server may still be dying */
 #define DISCARD_SECTORS (1U << 21)
 #define ZEROES_SECTORS (1U << 17) /* may become real writes in the backend, and others wait behind them */
+#define DELETE_WAIT_S 2U
 #define PAGE_SHIFT 12
 #define RECOVERY_FLAGS (UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE)
 
@@ -54,23 +55,18 @@ static bool conf_ok(const struct cbd_channel_conf *channels, const struct cbd_ub
 
 /* ---- device nodes ------------------------------------------------------------------------------------------------------ */
 
-static int open_node(const char *format, uint32_t dev_id, int flags)
-{
-    char path[PATH_LEN];
-    int fd;
-
-    snprintf(path, sizeof(path), format, dev_id);
-    fd = open(path, flags | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
 /* The node appears, or its last user goes, a little after the kernel said so. */
 static int open_char(struct cbd_ublk *u)
 {
+    char path[PATH_LEN];
+
+    snprintf(path, sizeof(path), "/dev/ublkc%u", u->dev_id);
     for (unsigned i = 0;; i++) {
-        u->char_fd = open_node("/dev/ublkc%u", u->dev_id, O_RDWR);
-        if ((u->char_fd != -ENOENT && u->char_fd != -EBUSY) || i == NODE_RETRIES)
-            return u->char_fd < 0 ? u->char_fd : 0;
+        u->char_fd = open(path, O_RDWR | O_CLOEXEC);
+        if (u->char_fd >= 0)
+            return 0;
+        if ((errno != ENOENT && errno != EBUSY) || i == NODE_RETRIES)
+            return -errno;
         idle_sleep(RETRY_NS);
     }
 }
@@ -136,15 +132,19 @@ static int create(struct cbd_ublk *u, const struct cbd_channel_conf *channel, co
         .dev_id = conf->dev_id < 0 ? UBLK_ANY_DEV : (uint32_t)conf->dev_id,
         .flags = UBLK_F_CMD_IOCTL_ENCODE | ((features & RECOVERY_FLAGS) == RECOVERY_FLAGS ? RECOVERY_FLAGS : 0),
     };
-    int err = ublk_ctrl_add(&u->ctrl, &info);
+    int err = 0;
 
+    for (uint32_t i = 0; i < u->queues && !err; i++)
+        err = ublk_queue_probe(u->queue[i], conf->logical_block_size);
+    if (!err)
+        err = ublk_ctrl_add(&u->ctrl, &info);
     if (err)
         return err;
     err = adopt(u, &info, channel, conf->queues);
     if (!err)
         err = ublk_ctrl_set_params(&u->ctrl, u->dev_id, &params);
     if (err)
-        ublk_ctrl_do(&u->ctrl, UBLK_DEL_DEV, info.dev_id);
+        ublk_ctrl_delete(&u->ctrl, info.dev_id, DELETE_WAIT_S);
     return err;
 }
 
@@ -208,7 +208,7 @@ static int run_device(struct cbd_ublk *u, uint32_t last_step)
         err = ublk_queue_start(u->queue[i], u->char_fd);
     if (err)
         return err;
-    set_impatient(u, true); /* the partition table is read before START_DEV returns */
+    set_impatient(u, true); /* up to Linux 6.12 the partition table is read before START_DEV returns */
     err = ublk_ctrl_do(&u->ctrl, last_step, u->dev_id);
     if (!err)
         err = wait_for_block_node(u);
@@ -218,14 +218,15 @@ static int run_device(struct cbd_ublk *u, uint32_t last_step)
     return err;
 }
 
-/* DEL waits for the last user of the character device, so our own uses have to go before. */
+/* The deletion waits for the last user of either node: ours have to go before; others see errors since the device was stopped, and
+ * are not waited for. */
 static void end_device(struct cbd_ublk *u)
 {
     for (uint32_t i = 0; i < u->queues; i++)
         ublk_queue_join(u->queue[i]);
     if (u->char_fd >= 0)
         close(u->char_fd);
-    ublk_ctrl_do(&u->ctrl, UBLK_DEL_DEV, u->dev_id);
+    ublk_ctrl_delete(&u->ctrl, u->dev_id, DELETE_WAIT_S);
 }
 
 static void free_all(struct cbd_ublk *u)
@@ -288,15 +289,31 @@ void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out)
         ublk_queue_sum_stats(u->queue[i], out);
 }
 
+/* An open waits while somebody reads the partition table or closes a written device, and these wait for the backend. */
+static int open_exclusively(struct cbd_ublk *u)
+{
+    char path[PATH_LEN];
+    int fd;
+
+    snprintf(path, sizeof(path), "/dev/ublkb%u", u->dev_id);
+    fd = ublk_ctrl_open_file(&u->ctrl, path, O_RDONLY | O_EXCL, UBLK_PATIENCE_S);
+    if (fd != -ETIME)
+        return fd;
+    set_impatient(u, true);
+    return ublk_ctrl_await(&u->ctrl, 0);
+}
+
 int cbd_ublk_stop(struct cbd_ublk *u)
 {
     /* Held until the disk is gone, so that nobody can mount it in between. Fails with anything else than -EBUSY when the device
      * went away already: then there is all the more to clean up. */
-    int hold = open_node("/dev/ublkb%u", u->dev_id, O_RDONLY | O_EXCL);
+    int hold = open_exclusively(u);
     int err;
 
-    if (hold == -EBUSY)
+    if (hold == -EBUSY) {
+        set_impatient(u, false);
         return -EBUSY;
+    }
     set_impatient(u, true);
     if (hold >= 0)
         fsync(hold); /* what a closed file system left in the volatile cache; its errors went to those who wrote */

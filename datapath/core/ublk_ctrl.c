@@ -25,10 +25,36 @@ void ublk_ctrl_close(struct ublk_ctrl *ctrl)
     close(ctrl->fd);
 }
 
-static int command(struct ublk_ctrl *ctrl, uint32_t op, const struct ublk_ctrl_cmd *cmd)
+static int submit(struct ublk_ctrl *ctrl)
+{
+    int n;
+
+    do {
+        n = io_uring_submit(&ctrl->ring);
+    } while (n == -EINTR);
+    return n < 0 ? n : 0;
+}
+
+/* What was submitted runs on in the kernel when a signal wakes us. */
+int ublk_ctrl_await(struct ublk_ctrl *ctrl, uint32_t timeout_s)
+{
+    struct __kernel_timespec ts = {.tv_sec = timeout_s};
+    struct io_uring_cqe *cqe;
+    int result;
+
+    do {
+        result = io_uring_wait_cqe_timeout(&ctrl->ring, &cqe, timeout_s ? &ts : NULL);
+    } while (result == -EINTR);
+    if (result < 0)
+        return result;
+    result = cqe->res;
+    io_uring_cqe_seen(&ctrl->ring, cqe);
+    return result;
+}
+
+static int command_for(struct ublk_ctrl *ctrl, uint32_t op, const struct ublk_ctrl_cmd *cmd, uint32_t timeout_s)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&ctrl->ring);
-    struct io_uring_cqe *cqe;
     int result;
 
     if (!sqe)
@@ -38,20 +64,28 @@ static int command(struct ublk_ctrl *ctrl, uint32_t op, const struct ublk_ctrl_c
     sqe->fd = ctrl->fd;
     sqe->cmd_op = op;
     memcpy(sqe->cmd, cmd, sizeof(*cmd));
-    do {
-        result = io_uring_submit(&ctrl->ring);
-    } while (result == -EINTR);
-    if (result < 0)
-        return result;
-    /* The command runs on in the kernel when a signal wakes us. */
-    do {
-        result = io_uring_wait_cqe(&ctrl->ring, &cqe);
-    } while (result == -EINTR);
-    if (result < 0)
-        return result;
-    result = cqe->res;
-    io_uring_cqe_seen(&ctrl->ring, cqe);
+    result = submit(ctrl);
+    if (!result)
+        result = ublk_ctrl_await(ctrl, timeout_s);
     return result > 0 ? 0 : result;
+}
+
+static int command(struct ublk_ctrl *ctrl, uint32_t op, const struct ublk_ctrl_cmd *cmd)
+{
+    return command_for(ctrl, op, cmd, 0);
+}
+
+int ublk_ctrl_open_file(struct ublk_ctrl *ctrl, const char *path, int flags, uint32_t timeout_s)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&ctrl->ring);
+    int err;
+
+    if (!sqe)
+        return -EBUSY;
+    io_uring_prep_openat(sqe, AT_FDCWD, path, flags | O_CLOEXEC, 0);
+    sqe->flags |= IOSQE_ASYNC; /* otherwise the submission itself may wait inside the open */
+    err = submit(ctrl);
+    return err ? err : ublk_ctrl_await(ctrl, timeout_s);
 }
 
 static struct ublk_ctrl_cmd with_buffer(uint32_t dev_id, void *buf, size_t len)
@@ -103,4 +137,11 @@ int ublk_ctrl_do(struct ublk_ctrl *ctrl, uint32_t op, uint32_t dev_id)
 
     cmd.data = (uint64_t)getpid();
     return command(ctrl, op, &cmd);
+}
+
+int ublk_ctrl_delete(struct ublk_ctrl *ctrl, uint32_t dev_id, uint32_t timeout_s)
+{
+    struct ublk_ctrl_cmd cmd = with_buffer(dev_id, NULL, 0);
+
+    return command_for(ctrl, UBLK_DEL_DEV, &cmd, timeout_s);
 }

@@ -306,6 +306,17 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
     return 0;
 }
 
+int ublk_queue_probe(struct ublk_queue *q, uint32_t logical_block_size)
+{
+    struct cbd_completion done;
+    int err = cbd_queue_submit(q->channel, CBD_READ, 0, 0, logical_block_size, buffer(q, 0), 0);
+
+    if (err)
+        return err;
+    /* An error is an answer, too. */
+    return cbd_queue_wait(q->channel, &done, 1, UBLK_PATIENCE_S * 1000000ULL) ? 0 : -ETIMEDOUT;
+}
+
 int ublk_queue_start(struct ublk_queue *q, int char_fd)
 {
     void *descs = mmap(NULL, descs_len(q), PROT_READ, MAP_SHARED, char_fd, (off_t)(q->q_id * UBLK_QUEUE_STRIDE));

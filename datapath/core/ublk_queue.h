@@ -12,15 +12,19 @@
 
 struct ublk_queue;
 
+#define UBLK_PATIENCE_S 5U
+
 /* Allocates; nothing of the driver is touched yet. */
 int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channel, const struct cbd_idle_conf *idle,
                    uint16_t q_id, struct ublk_queue **out);
+/* Whether the backend answers at all: a device on a silent one would hang whoever looks at it, the kernel's partition scan first.
+ * Before ublk_queue_start(). -ETIMEDOUT after UBLK_PATIENCE_S. */
+int ublk_queue_probe(struct ublk_queue *q, uint32_t logical_block_size);
 /* Starts the thread on the open character device; returns when the driver holds a fetch command for each tag. After an error the
  * thread may still run: it ends when the device is stopped, like any other. */
 int ublk_queue_start(struct ublk_queue *q, int char_fd);
 /* While a device starts and stops, the kernel waits for our I/O in places that nothing can interrupt. An impatient queue gives up on
  * a backend that is silent for UBLK_PATIENCE_S: it fails what is in flight and all that follows with -EIO. */
-#define UBLK_PATIENCE_S 5U
 void ublk_queue_set_impatient(struct ublk_queue *q, bool impatient);
 bool ublk_queue_gave_up(const struct ublk_queue *q);
 /* Waits for the end of the thread, which the stop of the device brings about, and unmaps what belongs to the character device. */

@@ -214,12 +214,8 @@ static void test_silent_at_start(void)
 
 static void *read_into_error(void *arg)
 {
-    int fd = open_device(*(int *)arg, O_RDONLY | O_DIRECT);
-
-    CHECK(fd >= 0);
-    CHECK_EQ(pread(fd, back, 4096, 4096), -1);
+    CHECK_EQ(pread(*(int *)arg, back, 4096, 4096), -1);
     CHECK_EQ(errno, EIO);
-    close(fd);
     return NULL;
 }
 
@@ -227,15 +223,23 @@ static void test_silent_at_stop(void)
 {
     struct cbd_ublk_conf conf = ublk_conf(-1);
     struct cbd_ublk *u = start(&conf);
-    int id = cbd_ublk_dev_id(u);
+    int fd = open_device(cbd_ublk_dev_id(u), O_RDONLY | O_DIRECT);
     pthread_t reader;
 
     TEST("a backend that is silent at the stop: errors for those who wait, never a hang");
+    CHECK(fd >= 0);
+    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
     silence_backend();
-    CHECK_EQ(pthread_create(&reader, NULL, read_into_error, &id), 0);
+    CHECK_EQ(pthread_create(&reader, NULL, read_into_error, &fd), 0);
     idle_sleep(300000000);
     CHECK_EQ(cbd_ublk_stop(u), 0);
     pthread_join(reader, NULL);
+    close(fd);
+
+    TEST("the same while the kernel still reads the partition table");
+    u = start(&conf);
+    silence_backend();
+    CHECK_EQ(cbd_ublk_stop(u), 0);
 }
 
 /* ---- recovery: the servers are processes of their own, forked before there are threads ---- */
