@@ -63,26 +63,30 @@ class Daemon:
         """
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                list(self.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd="/",
-                close_fds=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    list(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
+                )
+            except OSError as error:
+                self.log.unlink()
+                problem = f"cannot be run: {error.strerror}"
+                raise LabError(f"daemon {self.name}", problem, "install the package that carries it", cmd=self.command) from error
         self.pid_file.write_text(f"{process.pid} {start_time(process.pid)}\n")
         end = time.monotonic() + timeout
         while not self.answers():
             if process.poll() is not None or time.monotonic() > end:
                 text = self.log.read_text(errors="replace")[-2000:]
-                self.stop()
+                self._end(20)
                 raise LabError(f"daemon {self.name}", "did not come up", f"look at {self.log}", cmd=self.command, stderr=text)
             time.sleep(0.1)
 
     def stop(self, timeout: float = 20) -> bool:
-        """Ends it, by force after ``timeout`` seconds; True when it was running."""
+        """Ends it, by force after ``timeout`` seconds, and removes its files; True when it was running."""
+        ended = self._end(timeout)
+        self.log.unlink(missing_ok=True)
+        return ended
+
+    def _end(self, timeout: float) -> bool:
         pid = self.own_pid()
         if pid:
             os.kill(pid, signal.SIGTERM)
@@ -92,7 +96,6 @@ class Daemon:
             if self.own_pid():
                 os.kill(pid, signal.SIGKILL)
         self.pid_file.unlink(missing_ok=True)
-        self.log.unlink(missing_ok=True)
         return bool(pid)
 
 
