@@ -118,6 +118,32 @@ def test_preflight_refuses_before_anything_is_changed(setting: str, words: list[
     assert remains() == []
 
 
+def test_an_archive_that_cannot_be_reached_is_named() -> None:
+    # A suite of its own makes a recipe that no cache holds.
+    code, output = playbook(
+        "playbooks/image.yml", "-e", "cxl_guest_image_mirror=http://127.0.0.1:9/debian", "-e", "cxl_guest_image_extra_packages=['jq']"
+    )
+    assert code != 0
+    assert "guest tree of trixie from http://127.0.0.1:9/debian" in " ".join(output.split())
+    assert remains() == []
+
+
+def test_a_host_that_dies_at_boot_shows_its_last_words() -> None:
+    images = sorted(Path("/var/cache/cxl-lab").glob("guest-*"), key=lambda path: path.stat().st_mtime)
+    if not images:
+        assert playbook("playbooks/hypervisor.yml")[0] == playbook("playbooks/image.yml")[0] == 0
+        images = list(Path("/var/cache/cxl-lab").glob("guest-*"))
+    paths = {"disk": str(images[-1] / "disk.raw"), "kernel": str(images[-1] / "vmlinuz"), "initrd": "/dev/null"}
+    code, output = playbook("playbooks/create.yml", "-e", json.dumps({"cxl_guest_image_paths": paths}))
+    assert code != 0
+    text = " ".join(output.split())
+    assert "host node" in text
+    assert "Kernel panic - not syncing" in text
+    assert "serial.log" in text
+    assert playbook("playbooks/down.yml")[0] == 0
+    assert remains() == []
+
+
 def test_a_run_that_is_killed_while_hosts_start_is_repaired_by_the_next() -> None:
     command = ["ansible-playbook", *INVENTORY, "playbooks/create.yml"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
