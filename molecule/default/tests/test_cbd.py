@@ -63,7 +63,7 @@ def test_what_must_be_refused_is_refused_with_the_object_and_the_next_step(host,
     error = answer["error"]
     text = f"{error['object']}: {error['message']}; {error['hint']}"
     assert all(word in text for word in words), text
-    assert [blkdev["state"] for blkdev in status(host)["blkdevs"]] == ["running"]
+    assert [blkdev["state"] for pool in status(host)["transports"] for blkdev in pool["blkdev_list"]] == ["running"]
 
 
 def test_a_killed_worker_comes_back_under_the_mounted_file_system(host):
