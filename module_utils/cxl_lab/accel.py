@@ -107,8 +107,8 @@ def prove_kvm(emulator: str, kernel: str, silence: float = 5.0, timeout: float =
 
 
 def _content(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+    # Not by seek and read: the guest writes at the same file offset.
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
 def as_dict(accel: Accel) -> dict[str, str]:
