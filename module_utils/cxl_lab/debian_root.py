@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -83,7 +84,7 @@ def mmdebstrap_command(recipe: Recipe, root: Path) -> list[str]:
         command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
         command.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
     if recipe.files:
-        command.append(f"--essential-hook=sync-in {recipe.files} /")
+        command.append(f"--essential-hook=sync-in {shlex.quote(recipe.files)} /")
     command += [recipe.suite, str(root)]
     command += [f"deb {recipe.mirror} {suite} main" for suite in (recipe.suite, *recipe.extra_suites)]
     return command
@@ -98,9 +99,7 @@ def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None) -> None:
     done = (runner or HostRunner()).run(mmdebstrap_command(recipe, root), timeout=_BUILD_TIMEOUT)
     if done.rc == 0:
         return
-    causes = [
-        line for line in done.stderr.splitlines() if line.startswith(("E:", "Err:", "  ")) and "mmdebstrap failed" not in line
-    ]
+    causes = [line for line in done.stderr.splitlines() if line.startswith("E:") and "mmdebstrap failed" not in line]
     raise LabError(
         f"{recipe.kind} tree of {recipe.suite} from {recipe.mirror}",
         causes[0].strip() if causes else f"mmdebstrap ended with exit code {done.rc}",

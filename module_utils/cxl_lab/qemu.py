@@ -9,6 +9,7 @@ wrapper and without a chroot.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def wrapper_script(tree: Path) -> str:
     """
     return (
         "#!/bin/sh\n"
-        f"tree='{tree}'\n"
+        f"tree={shlex.quote(str(tree))}\n"
         f'export QEMU_MODULE_DIR="$tree/{_LIBRARIES}/qemu"\n'
         f'exec "$tree/{_LIBRARIES}/ld-linux-x86-64.so.2" --argv0 "$0" --library-path "$tree/{_LIBRARIES}" \\\n'
         '    "$tree/usr/bin/qemu-system-x86_64" -L "$tree/usr/share/qemu" -L "$tree/usr/share/seabios" "$@"\n'
