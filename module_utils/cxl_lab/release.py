@@ -8,15 +8,23 @@ library, and an installer would take half a minute under emulation to do the sam
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import zipfile
+import zlib
 from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import LabError
 from .locking import build_once
 from .runner import Runner, must
+
+_WHEEL = re.compile(r"cxl_datapath-(\d[\w.+!]*)-.+\.whl", re.ASCII)
+_PROGRAM = re.compile(r"([\w-]+)=([a-z_][\w.]*):([a-z_]\w*)", re.ASCII | re.IGNORECASE)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_BUILD_IT = "build it with cxl_datapath_wheel"
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,10 @@ class Release:
     @property
     def name(self) -> str:
         """ "<version>-<hash of the wheel>"; two builds of one version are two releases."""
-        return f"{self.wheel.name.split('-')[1]}-{hashlib.sha256(self.wheel.read_bytes()).hexdigest()[:12]}"
+        match = _WHEEL.fullmatch(self.wheel.name)
+        if match is None:
+            raise LabError(f"wheel {self.wheel.name}", "is named like no wheel of cxl-datapath", _BUILD_IT)
+        return f"{match.group(1)}-{hashlib.sha256(self.wheel.read_bytes()).hexdigest()[:12]}"
 
     @property
     def folder(self) -> Path:
@@ -76,13 +87,9 @@ def _unpack(release: Release, partial: Path, runner: Runner, python: str) -> Non
     try:
         with zipfile.ZipFile(release.wheel) as archive:
             archive.extractall(packages)
-    except zipfile.BadZipFile as bad:
+    except _DAMAGED as bad:
         raise LabError(f"wheel {release.wheel.name}", "is damaged", "remove the wheel cache and run again") from bad
-    entry_points = ConfigParser()
-    entry_points.optionxform = str  # type: ignore[assignment,method-assign]
-    entry_points.read(next(packages.glob("cxl_datapath-*.dist-info")) / "entry_points.txt")
-    for name, target in entry_points["console_scripts"].items():
-        module, function = target.split(":")
+    for name, module, function in _programs(release, packages):
         script = partial / "bin" / name
         # The interpreter's final path: the environment is built beside its place and then renamed.
         script.write_text(
@@ -90,3 +97,18 @@ def _unpack(release: Release, partial: Path, runner: Runner, python: str) -> Non
             encoding="utf-8",
         )
         script.chmod(0o755)
+
+
+def _programs(release: Release, packages: Path) -> list[tuple[str, str, str]]:
+    """Name, module and function of each program, from the wheel's entry points."""
+    entry_points = ConfigParser(interpolation=None)
+    entry_points.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        entry_points.read(sorted(packages.glob("cxl_datapath-*.dist-info/entry_points.txt")), encoding="utf-8")
+        lines = [f"{name}={target}" for name, target in entry_points["console_scripts"].items()]
+    except (ConfigParserError, UnicodeDecodeError, KeyError):
+        lines = []
+    programs = [match.groups() for match in map(_PROGRAM.fullmatch, lines) if match]
+    if not programs or len(programs) != len(lines):
+        raise LabError(f"wheel {release.wheel.name}", "has no programs of cxl-datapath", _BUILD_IT)
+    return [(name, module, function) for name, module, function in programs]
