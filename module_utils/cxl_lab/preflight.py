@@ -120,7 +120,7 @@ def running_domains(proc: Path = Path("/proc")) -> frozenset[str]:
             arguments = file.read_bytes().split(b"\0")
         except OSError:
             continue
-        names |= {text.decode()[6:].split(",")[0] for text in arguments if text.startswith(b"guest=cxl-lab.")}
+        names |= {text.decode(errors="replace")[6:].split(",")[0] for text in arguments if text.startswith(b"guest=cxl-lab.")}
     return frozenset(names)
 
 
