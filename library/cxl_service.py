@@ -9,7 +9,7 @@ short_description: A daemon on a machine without an init system
 description:
   - Keeps a daemon running where no systemd does it, for example in a container or a build machine.
   - A daemon that already answers at its socket is left alone, whoever started it. Only one that this module started is ever
-    stopped by it.
+    stopped by it; it is started anew when it runs and does not answer.
 options:
   name:
     description: Names the pid file and the log below C(/run/cxl-lab).
@@ -70,7 +70,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     daemon = Daemon(check_name(params["name"], "name"), params["command"], Path(params["socket"]))
     running = daemon.answers()
-    stop = params["state"] != "started" and daemon.own_pid() != 0
+    # One of ours that runs and does not answer makes way for a new one.
+    stop = daemon.own_pid() != 0 and (params["state"] != "started" or not running)
     start = params["state"] != "stopped" and (stop or not running)
     if not module.check_mode:
         if stop:

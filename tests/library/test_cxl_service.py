@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cxl_service as Ansible runs it, with real daemons."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from ansible.module_utils.cxl_lab import detached
+from ansible.module_utils.cxl_lab.detached import Daemon
+from ansible.modules import cxl_service
+from fakes import run_module
+
+SERVER = """
+import os, socket, sys
+if os.path.exists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+while True:
+    server.accept()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the module keeps its pid files in this test; whatever runs is ended afterwards."""
+    monkeypatch.setattr(cxl_service, "Daemon", lambda name, command, socket: Daemon(name, command, socket, tmp_path / "run"))
+    yield tmp_path
+    for name in ("server", "other"):
+        Daemon(name, [], tmp_path / "socket", tmp_path / "run").stop(timeout=0)
+
+
+@pytest.fixture
+def service(folder, monkeypatch, capsys):
+    def run(*, check=False, **args):
+        command = [sys.executable, "-c", SERVER, str(folder / "socket")]
+        return run_module(
+            cxl_service,
+            monkeypatch,
+            capsys,
+            check=check,
+            **{"name": "server", "command": command, "socket": str(folder / "socket"), **args},
+        )
+
+    return run
+
+
+def test_start_twice_and_stop_twice(service, folder):
+    first = service()
+    assert first["changed"] is True and first["service"]["running"] is True and first["service"]["pid"] > 0
+    second = service()
+    assert second["changed"] is False and second["service"] == first["service"]
+    gone = service(state="stopped")
+    assert gone["changed"] is True and gone["service"] == {"name": "server", "running": False, "pid": 0}
+    assert service(state="stopped")["changed"] is False and list((folder / "run").iterdir()) == []
+
+
+def test_restart_is_another_process(service):
+    first = service()["service"]
+    second = service(state="restarted")
+    assert second["changed"] is True and second["service"]["running"] is True and second["service"]["pid"] != first["pid"]
+
+
+def test_restart_starts_what_does_not_run(service):
+    result = service(state="restarted")
+    assert result["changed"] is True and result["service"]["running"] is True
+
+
+def test_check_mode_starts_and_stops_nothing(service, folder):
+    planned = service(check=True)
+    assert planned["changed"] is True and planned["service"]["running"] is False and not (folder / "run").exists()
+    pid = service()["service"]["pid"]
+    for state in ("stopped", "restarted"):
+        planned = service(check=True, state=state)
+        assert planned["changed"] is True and planned["service"] == {"name": "server", "running": True, "pid": pid}
+
+
+@pytest.mark.parametrize("state", ["started", "stopped", "restarted"])
+def test_a_daemon_of_somebody_else_is_left_alone(service, folder, state):
+    other = Daemon("other", [sys.executable, "-c", SERVER, str(folder / "socket")], folder / "socket", folder / "run")
+    other.start()
+    result = service(state=state)
+    assert result["changed"] is False and result["service"] == {"name": "server", "running": True, "pid": 0}
+    assert other.own_pid() != 0
+
+
+def test_one_of_ours_that_hangs_is_replaced_and_not_doubled(service, folder):
+    pid = service()["service"]["pid"]
+    (folder / "socket").unlink()
+    result = service()
+    assert result["changed"] is True and result["service"]["running"] is True and result["service"]["pid"] != pid
+    assert detached.start_time(pid) == "", "the first one has ended"
+
+
+def test_a_daemon_that_cannot_start(service, folder):
+    result = service(command=[sys.executable, "-c", "import sys; sys.exit('no configuration')"])
+    assert result["failed"] is True and result["msg"] == f"daemon server: did not come up; look at {folder}/run/server.log"
+    assert result["stderr"] == "no configuration\n" and result["cmd"][0] == sys.executable
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "A"])
+def test_a_bad_name_reaches_no_file(service, folder, name):
+    result = service(name=name)
+    assert result["failed"] is True and result["msg"].startswith(f"name: {name!r} is no valid name")
+    assert list(folder.iterdir()) == []
