@@ -105,6 +105,8 @@ def build_image(recipe: Recipe, folder: Path, disk_size: int) -> None:
 def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     disk_size = parse_size(params["disk_size"], "disk_size")
+    if not Path(params["files"]).is_dir():
+        raise LabError(f"files {params['files']}", "is no folder", "give the folder that is laid over the root file system")
     recipe = Recipe(
         kind="guest",
         suite=params["suite"],

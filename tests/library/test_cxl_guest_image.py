@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cxl_guest_image as Ansible runs it; the tree comes from a pretended mmdebstrap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.cxl_lab import debian_root
+from ansible.module_utils.cxl_lab.runner import Result
+from ansible.modules import cxl_guest_image
+from fakes import FakeRunner, run_module
+
+
+class Machine(FakeRunner):
+    """mmdebstrap makes these files below the tree; mke2fs remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__({"mmdebstrap": self.tree, "mke2fs": self.disk})
+        self.files = {
+            "boot/vmlinuz-6.12.1": "older kernel",
+            "boot/vmlinuz-6.12.9": "kernel",
+            "boot/initrd.img-6.12.1": "older initrd",
+            "boot/initrd.img-6.12.9": "initrd",
+            "etc/machine-id": "0123456789abcdef\n",
+            "etc/ssh/ssh_host_ed25519_key": "PRIVATE",
+            "etc/ssh/ssh_host_ed25519_key.pub": "public",
+            "etc/ssh/sshd_config": "config",
+        }
+        self.on_disk: dict[str, str] = {}
+
+    def tree(self) -> str:
+        root = next(Path(word) for word in self.ran[-1].split() if word.endswith("/tree"))
+        for name, text in self.files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        return ""
+
+    def disk(self) -> str:
+        root = Path(self.ran[-1].split()[-2])
+        self.on_disk = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+        return ""
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    runner = Machine()
+    monkeypatch.setattr(debian_root, "HostRunner", lambda: runner)
+    return runner
+
+
+@pytest.fixture
+def image(machine, monkeypatch, capsys, tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "fstab").touch()
+    defaults = {
+        "packages": ["udev", "cxl"],
+        "files": str(tmp_path / "files"),
+        "cache_dir": str(tmp_path / "cache"),
+        "disk_size": "8M",
+    }
+    return lambda check=False, **args: run_module(cxl_guest_image, monkeypatch, capsys, check=check, **{**defaults, **args})
+
+
+def test_an_image_is_built_once(image, machine):
+    first = image()
+    parts = {part: Path(path) for part, path in first["image"].items()}
+    assert first["changed"] is True and set(parts) == {"disk", "kernel", "initrd"}
+    assert parts["kernel"].read_text() == "kernel" and parts["initrd"].read_text() == "initrd", "the newest of each"
+    assert parts["disk"].stat().st_size == 8 << 20
+    assert sorted(path.name for path in parts["disk"].parent.iterdir()) == ["disk.raw", "initrd.img", "vmlinuz"]
+    second = image()
+    assert second["changed"] is False and second["image"] == first["image"] and len(machine.ran) == 2
+
+
+def test_the_image_has_no_identity(image, machine):
+    image()
+    assert machine.on_disk["etc/machine-id"] == "" and machine.on_disk["etc/ssh/sshd_config"] == "config"
+    assert not [name for name in machine.on_disk if "ssh_host" in name]
+
+
+def test_the_emulator_can_read_it(image):
+    for path in map(Path, image()["image"].values()):
+        assert path.stat().st_mode & 0o777 == 0o644 and path.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_check_mode_builds_nothing(image, machine, tmp_path):
+    planned = image(check=True)
+    assert planned["changed"] is True and planned["image"] == image()["image"]
+    assert image(check=True)["changed"] is False
+    machine.ran.clear()
+    image(check=True, disk_size="16M")
+    assert machine.ran == [] and len(list((tmp_path / "cache").glob("guest-*"))) == 1
+
+
+@pytest.mark.parametrize("args", [{"suite": "forky"}, {"mirror": "http://x/"}, {"packages": ["udev"]}, {"disk_size": "16M"}])
+def test_every_option_makes_another_image(image, args):
+    assert image()["image"]["disk"] != image(**args)["image"]["disk"]
+
+
+def test_files_make_another_image(image, tmp_path):
+    before = image()["image"]
+    (tmp_path / "files" / "fstab").write_text("/dev/vda")
+    assert image()["image"] != before
+
+
+@pytest.mark.parametrize(("part", "fix"), [("vmlinuz", "boot/vmlinuz-*"), ("initrd.img", "boot/initrd.img-*")])
+def test_a_tree_without_a_kernel(image, machine, tmp_path, part, fix):
+    machine.files = {name: text for name, text in machine.files.items() if part not in name}
+    result = image()
+    assert result["failed"] is True
+    assert result["msg"] == f"guest image: has no {fix}; add linux-image-amd64 and initramfs-tools to cxl_guest_image_packages"
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_mirror_that_is_away(image, machine):
+    machine.answers["mmdebstrap"] = Result(25, "", "E: Unable to locate package cxl\n")
+    result = image()
+    assert (
+        result["failed"] is True and "E: Unable to locate package cxl; check the mirror" in result["msg"] and result["rc"] == 25
+    )
+    machine.answers["mmdebstrap"] = machine.tree
+    assert image()["changed"] is True
+
+
+def test_a_disk_that_is_too_small(image, machine):
+    machine.answers["mke2fs"] = Result(1, "", "mke2fs: Could not allocate block in ext2 filesystem\n")
+    result = image()
+    assert result["failed"] is True and "Could not allocate block in ext2 filesystem; check the free space" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"disk_size": "much"}, 'disk_size: \'much\' is no size; write it as "512M" or "4G"'),
+        ({"files": "/no/such/folder"}, "files /no/such/folder: is no folder; "),
+    ],
+)
+def test_bad_options_are_named_before_anything_starts(image, machine, tmp_path, args, message):
+    result = image(**args)
+    assert result["failed"] is True and result["msg"].startswith(message)
+    assert machine.ran == [] and not (tmp_path / "cache").exists()
