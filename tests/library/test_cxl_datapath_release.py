@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cxl_datapath_release as Ansible runs it, with real environments."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+
+import pytest
+from ansible.modules import cxl_datapath_release
+from fakes import run_module
+
+
+@pytest.fixture
+def wheel(tmp_path):
+    """Makes a wheel of a version; returns its path."""
+
+    def make(version: str) -> str:
+        path = tmp_path / f"cxl_datapath-{version}-py3-none-linux_x86_64.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("cxl_datapath.py", f"def main():\n    print({version!r})\n")
+            archive.writestr(
+                f"cxl_datapath-{version}.dist-info/entry_points.txt", "[console_scripts]\ncxl-datapath = cxl_datapath:main\n"
+            )
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def release(monkeypatch, capsys, tmp_path):
+    root = str(tmp_path / "opt")
+    return lambda wheel, check=False: run_module(cxl_datapath_release, monkeypatch, capsys, check=check, wheel=wheel, root=root)
+
+
+def version(tmp_path) -> str:
+    """What the current release says of itself."""
+    return subprocess.run(
+        [str(tmp_path / "opt/current/bin/cxl-datapath")], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_install_twice_and_the_next(release, wheel, tmp_path):
+    first = release(wheel("0.1.0"))
+    assert first["changed"] is True and first["release"].startswith("0.1.0-") and version(tmp_path) == "0.1.0"
+    assert first["diff"] == {"before": "\n", "after": f"{first['release']}\n"}
+    again = release(wheel("0.1.0"))
+    assert again["changed"] is False and again["release"] == first["release"]
+    second = release(wheel("0.2.0"))
+    assert second["changed"] is True and version(tmp_path) == "0.2.0" and second["removed"] == []
+    third = release(wheel("0.3.0"))
+    assert third["removed"] == [first["release"]] and version(tmp_path) == "0.3.0"
+
+
+def test_check_mode_installs_nothing(release, wheel, tmp_path):
+    planned = release(wheel("0.1.0"), check=True)
+    assert planned["changed"] is True and planned["release"] == "" and not (tmp_path / "opt").exists()
+    assert planned["diff"]["after"].startswith("0.1.0-")
+    release(wheel("0.1.0"))
+    assert release(wheel("0.1.0"), check=True)["changed"] is False
+
+
+def test_a_wheel_that_is_not_there(release, tmp_path):
+    path = str(tmp_path / "cxl_datapath-1-py3-none-any.whl")
+    result = release(path)
+    assert result["failed"] is True and result["msg"] == f"wheel {path}: does not exist on this host; copy it there first"
+    assert release(path, check=True)["changed"] is True, "an earlier task would have copied it"
+
+
+def test_a_damaged_wheel_leaves_the_old_release(release, wheel, tmp_path):
+    release(wheel("0.1.0"))
+    broken = tmp_path / "cxl_datapath-0.2.0-py3-none-linux_x86_64.whl"
+    broken.write_bytes(b"<html>404</html>")
+    result = release(str(broken))
+    assert result["failed"] is True and result["msg"] == f"wheel {broken.name}: is damaged; remove the wheel cache and run again"
+    assert version(tmp_path) == "0.1.0"
