@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -485,7 +485,9 @@ def test_a_dead_users_hold_ends_with_a_restart_of_the_backend(lab, make_host):
     assert io_works(device, 0x81)
 
 
-def test_a_device_in_use_is_not_stopped(lab):
+@pytest.fixture
+def connected(lab) -> Iterator[subprocess.Popen[str]]:
+    """A client of the device that has written 4 KiB and stays connected."""
     _, device = lab.mapped()
     client = subprocess.Popen(["qemu-io", "-f", "raw", device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert client.stdin is not None
@@ -494,12 +496,36 @@ def test_a_device_in_use_is_not_stopped(lab):
     client.stdin.flush()
     while "4 KiB" not in client.stdout.readline():
         assert client.poll() is None
+    yield client
+    client.kill()
+    client.wait()
+
+
+def test_a_device_in_use_is_not_stopped(lab, connected):
     error = lab.node2.refuse(Code.BUSY, "cbd.blkdev.stop", transport="pool0", id=0)
     assert "connected" in error.message
     assert lab.node2.worker("blkdev", "pool0", 0)["state"] == "running"
-    out, _ = client.communicate("read -P 7 0 4k\nquit\n", timeout=30)
+    out, _ = connected.communicate("read -P 7 0 4k\nquit\n", timeout=30)
     assert "read 4096/4096" in out
     wait_until(lambda: _stopped(lab), "it stops once the client is gone")
+
+
+@pytest.mark.parametrize("kind", ["worker", "daemon"])
+def test_a_kill_under_a_connected_client_ends_the_old_server_first(lab, connected, kind):
+    server = int((lab.node2.runtime / "cbd0.pid").read_text())
+    if kind == "worker":
+        lab.node2.kill_worker("blkdev", "pool0", 0)
+    else:
+        lab.node2.kill()
+        lab.node2.start()
+    wait_until(lambda: not _running(server), "the old server is gone")
+    wait_until(lambda: (now := lab.node2.worker("blkdev", "pool0", 0))["state"] == "running" and now["pid"], "a new one runs")
+    assert io_works(f"nbd+unix:///?socket={lab.node2.runtime}/cbd0.sock", 0x91)
+
+
+def test_a_daemon_stops_in_time_under_a_connected_client(lab, connected):
+    lab.node2.stop()
+    assert not Path(lab.node2.runtime / "cbd0.sock").exists()
 
 
 def _stopped(lab: Lab) -> bool:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import struct
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
+from cxl_datapath import core
 from cxl_datapath.cbd import geometry, layout, lines, metadata
 from cxl_datapath.cbd.registry import ENTRY_COPY
 from cxl_datapath.cbd.transport import INFO_COPY
@@ -74,12 +77,38 @@ def test_python_and_c_agree(tmp_path):
         asked[f"sizeof(struct {name})"] = fields.size
         for member, offset in zip(members.split(), offsets(fields), strict=True):
             asked[f"offsetof(struct {name}, {member})"] = offset
-    body = "\n".join(f'    printf("%llu\\n", (unsigned long long)({question}));' for question in asked)
-    source = tmp_path / "ask.c"
-    source.write_text(f'#include <stdio.h>\n#include "cbd_format.h"\nint main(void)\n{{\n{body}\n    return 0;\n}}\n')
-    subprocess.run(["gcc", "-std=c11", f"-I{CORE}", "-o", tmp_path / "ask", source], check=True)
-    answers = subprocess.run([tmp_path / "ask"], check=True, capture_output=True, text=True).stdout.split()
-    assert dict(zip(asked, map(int, answers), strict=True)) == asked
+    assert ask(tmp_path, "cbd_format.h", asked) == asked
+
+
+def ask(folder: Path, header: str, questions: Iterable[str]) -> dict[str, int]:
+    """What the compiler says of each expression."""
+    questions = list(questions)
+    body = "\n".join(f'    printf("%llu\\n", (unsigned long long)({question}));' for question in questions)
+    source = folder / "ask.c"
+    source.write_text(f'#include <stdio.h>\n#include "{header}"\nint main(void)\n{{\n{body}\n    return 0;\n}}\n')
+    subprocess.run(["gcc", "-std=c11", f"-I{CORE}", "-o", folder / "ask", source], check=True)
+    answers = subprocess.run([folder / "ask"], check=True, capture_output=True, text=True).stdout.split()
+    return dict(zip(questions, map(int, answers), strict=True))
+
+
+# C structure of cxl_core.h -> its ctypes mirror
+CTYPES = {
+    "cxl_mem": core.CxlMem,
+    "cbd_channel_conf": core.ChannelConf,
+    "cbd_idle_conf": core.IdleConf,
+    "cbd_stats": core.Stats,
+    "cbd_backend_conf": core.BackendConf,
+    "cbd_ublk_conf": core.UblkConf,
+}
+
+
+def test_ctypes_and_c_agree(tmp_path):
+    asked = {"CXL_CORE_ABI": core.ABI}
+    for name, mirror in CTYPES.items():
+        asked[f"sizeof(struct {name})"] = ctypes.sizeof(mirror)
+        for field, *_ in mirror._fields_:
+            asked[f"offsetof(struct {name}, {field})"] = getattr(mirror, field).offset
+    assert ask(tmp_path, "cxl_core.h", asked) == asked
 
 
 def test_magics_agree():

@@ -24,6 +24,7 @@ STOP_S = 30.0
 KILL_S = 5.0
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 15.0
 _TAIL_LINES = 20
+_LAST_WORDS_S = 0.5  # for what is still in the stderr pipe when the worker is gone
 _LINE_MAX = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -156,13 +157,13 @@ class Supervised:
         try:
             self._write(process, config)
             reported = await self._listen(process)
-            status = await process.wait()
-            await listener
+            status = await _exit_status(process)
+            await asyncio.wait([listener], timeout=_LAST_WORDS_S)
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
+                await _exit_status(process)
             listener.cancel()
             self._process = None
         if status == 0 and self._stopping and reported is None:
@@ -229,6 +230,13 @@ class Supervised:
         async with self._changed:
             self.phase = phase
             self._changed.notify_all()
+
+
+async def _exit_status(process: asyncio.subprocess.Process) -> int:
+    """The status of a process that is about to end. `Process.wait` would also wait for all who inherited its stderr."""
+    while process.returncode is None:
+        await asyncio.sleep(0.02)
+    return process.returncode
 
 
 def _as_datapath_error(error: Exception, label: str) -> DatapathError:

@@ -14,7 +14,7 @@ from ..errors import Code, DatapathError
 from ..mapping import Bytes
 from .geometry import ENTRY_PAGE
 from .layout import BackendEntry, BlkdevEntry, Entry, HostEntry, Info, State
-from .lines import BACKEND_LINE_OFF, BELL_OFF, BLKDEV_LINE_OFF, HEARTBEAT_OFF, LINE, Bell, ControlLine, Heartbeat
+from .lines import BACKEND_LINE_OFF, BELL_OFF, BLKDEV_LINE_OFF, COUNTER, HEARTBEAT_OFF, LINE, Bell, ControlLine, Heartbeat
 from .metadata import CopyPair
 
 ENTRY_COPY = 1024
@@ -144,6 +144,10 @@ class Registry:
 
     def bell(self, host_id: int) -> Bell | None:
         return Bell.unpack(self._memory.read(self.hosts.page(host_id) + BELL_OFF, LINE))
+
+    def bells(self) -> list[bytes]:
+        """All bell lines as they are: who only wants to know whether something changed need not understand them."""
+        return [self._memory.read(self.hosts.page(index) + BELL_OFF, COUNTER.size) for index in range(self.hosts.count)]
 
     def ring(self, host_id: int, bell: Bell) -> None:
         self._memory.write(self.hosts.page(host_id) + BELL_OFF, bell.pack())

@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import shutil
+import stat
 import subprocess
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cbd.layout import COHERENCES
+from ..errors import Code, DatapathError, from_errno
 from ..workers.attach import Attached
+
+_PROBES, _PROBE_S = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,36 @@ def missing_module(module: str, sign: Path) -> str:
     if sign.exists():
         return ""
     return f"the kernel has no {module} ({reason})" if reason else f"{module} is loaded, but there is no {sign}"
+
+
+def check_unused(device: Path, name: str) -> None:
+    """Raises `busy` while a process has the block device open or something holds it (a mount, a volume manager)."""
+    try:
+        number = device.stat().st_rdev
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise DatapathError(Code.BUSY, name, f"{device} is mounted or held by another device", "unmount it first") from None
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            return  # gone already
+        raise from_errno(error.errno or 0, name, f"open {device}") from None
+    for _ in range(_PROBES):
+        if not (users := _openers(number)):
+            return
+        time.sleep(_PROBE_S)  # udev looks into a device for a moment
+    raise DatapathError(Code.BUSY, name, f"{device} is open in {', '.join(users)}", "close it there first")
+
+
+def _openers(number: int) -> list[str]:
+    """Processes other than this one that have a block device open, as "name (pid)", as far as we may look into them."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        pid = link.parent.parent.name
+        with contextlib.suppress(OSError):
+            seen = link.stat()
+            if stat.S_ISBLK(seen.st_mode) and seen.st_rdev == number and pid != str(os.getpid()):
+                found.add(f"{(link.parent.parent / 'comm').read_text().strip()} ({pid})")
+    return sorted(found)
 
 
 def missing_program(program: str, package: str) -> str:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import re
 from pathlib import Path
 
-from ..errors import Code, DatapathError, from_errno
-from .base import FrontEnd, Target, missing_module, missing_program, run_tool
+from ..errors import Code, DatapathError
+from .base import FrontEnd, Target, check_unused, missing_module, missing_program, run_tool
 from .names import check_free, publish, withdraw
 from .nbdkit import NbdkitFrontEnd, NbdServer
 
@@ -21,15 +20,12 @@ def free_devices(block: Path = _BLOCK) -> list[str]:
     return sorted(names, key=lambda name: int(name[3:]))
 
 
-def check_unused(device: Path, name: str) -> None:
-    """Raises `busy` while the device is mounted or held by another one."""
+def _client(name: str) -> str:
+    """The process that configured the device; empty when it is free."""
     try:
-        os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise DatapathError(Code.BUSY, name, f"{device} is mounted or held by another device", "unmount it first") from None
-        if error.errno not in (errno.ENOENT, errno.ENXIO):
-            raise from_errno(error.errno or 0, name, f"open {device}") from None
+        return (_BLOCK / name / "pid").read_text().strip()
+    except OSError:
+        return ""
 
 
 class NbdFrontEnd(FrontEnd):
@@ -42,13 +38,16 @@ class NbdFrontEnd(FrontEnd):
         self._target = target
         self._server = NbdServer(target)
         self._link = target.dev / target.name
+        self._record = target.runtime / f"{target.name}.nbd"
         self._device: Path | None = None
 
     def start(self) -> str:
+        self._drop_old_connection()
         check_free(self._link)
         self._server.start()
         try:
             self._device = self._connect()
+            self._record.write_text(f"{self._device.name} {_client(self._device.name)}")
             publish(self._link, self._device)
         except BaseException:
             self.abort()
@@ -70,7 +69,18 @@ class NbdFrontEnd(FrontEnd):
             withdraw(self._link, self._device)
             run_tool("nbd-client", "-d", str(self._device))
             self._device = None
+            self._record.unlink(missing_ok=True)
         self._server.kill()
+
+    def _drop_old_connection(self) -> None:
+        """The kernel keeps a connection whose server was killed. It is ours if nobody else has used the device since."""
+        try:
+            name, client = self._record.read_text().split()
+        except (OSError, ValueError):
+            return
+        if re.fullmatch(r"nbd[0-9]+", name) and _client(name) == client:
+            run_tool("nbd-client", "-d", str(self._target.dev / name))
+        self._record.unlink(missing_ok=True)
 
     def _connect(self) -> Path:
         """Tries each free device: another program may take one between our look and our try."""

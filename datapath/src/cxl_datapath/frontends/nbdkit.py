@@ -14,7 +14,7 @@ from ..errors import Code, DatapathError
 from .base import FrontEnd, Target, missing_program, plugin_arguments
 
 START_S = 10.0
-STOP_S = 5.0
+STOP_S = 2.0
 SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
 _CONNECTED = "03"  # SS_CONNECTED in /proc/net/unix
 
@@ -42,17 +42,10 @@ class NbdServer:
             hint = "use a shorter --runtime folder or name"
             raise DatapathError(Code.INVALID, str(self.socket), f"the path is longer than {SOCKET_PATH_MAX} bytes", hint)
         self._remove_files()
-        command = [
-            "nbdkit",
-            "--foreground",
-            "--exit-with-parent",
-            "--newstyle",
-            "--unix",
-            str(self.socket),
-            "--pidfile",
-            str(self._pid_file),
-        ]
-        command += ["--exportname", "", str(plugin_path()), *plugin_arguments(self._target)]
+        # With --exit-with-parent nbdkit waits for its clients to leave; a dead worker's server must go at once.
+        command = ["setpriv", "--pdeathsig", "KILL", "nbdkit", "--foreground", "--newstyle", "--exportname", ""]
+        command += ["--unix", str(self.socket), "--pidfile", str(self._pid_file)]
+        command += [str(plugin_path()), *plugin_arguments(self._target)]
         # umask: the socket is for its owner only.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/", pass_fds=(self._target.lock,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core import IdleConf, Ublk, UblkConf
-from .base import FrontEnd, Target, missing_module
+from .base import FrontEnd, Target, check_unused, missing_module
 from .names import check_free, publish, ublk_number, withdraw
 
 
@@ -55,7 +55,9 @@ class UblkFrontEnd(FrontEnd):
 
     def stop(self) -> None:
         if self._ublk is not None:
-            self._ublk.stop(f"blkdev {self._target.name}")
+            name = f"blkdev {self._target.name}"
+            check_unused(self._device, name)
+            self._ublk.stop(name)
             withdraw(self._link, self._device)
             self._ublk = None
 

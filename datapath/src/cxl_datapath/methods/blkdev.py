@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import QUEUES_MAX, State
 from ..errors import Code, DatapathError
 from ..frontends import CHOICES
+from ..frontends.names import ublk_number
 from ..names import check_blkdev_name
 from ..schema import Field, choice, integer, optional
 from ..service import Datapath
@@ -14,6 +17,8 @@ from ..session import Session
 from ..state import BlkdevState
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
+
+log = logging.getLogger(__name__)
 
 
 def _view(session: Session, blkdev_id: int) -> Row:
@@ -106,9 +111,26 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
         raise _not_ours(session, params["id"])
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
     await session.blkdevs[state.id].stop()
+    await _remove_kept(session, state)
     await _forget(session, state)
     datapath.save()
     return view
+
+
+async def _remove_kept(session: Session, state: BlkdevState) -> None:
+    """A ublk device outlives a worker that was killed or had no backend any more: it is removed before its channels go."""
+    if session.opened is None or ublk_number(session.settings.dev / state.name) is None:
+        return
+    remover = session.blkdev_worker(state, remove=True)
+    try:
+        await remover.start()
+    except DatapathError as error:
+        if error.code == Code.BUSY:
+            session.blkdevs[state.id].keep()
+            raise
+        log.warning("blkdev %d: the kernel keeps its ublk device: %s", state.id, error)
+    finally:
+        await remover.end(patience=5.0)
 
 
 def _not_ours(session: Session, blkdev_id: int) -> DatapathError:

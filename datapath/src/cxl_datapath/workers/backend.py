@@ -63,11 +63,11 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
                 "epoch": entry.epoch,
             },
         )
-        bells: tuple[object, ...] = ()
+        bells: list[bytes] = []
         polls = 0
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
         while link.wait(POLL_S) is None:
-            now = tuple(transport.registry.bell(index) for index in range(transport.registry.hosts.count))
+            now = transport.registry.bells()
             polls += 1
             if now != bells or polls % RESCAN_EVERY == 0:
                 bells = now

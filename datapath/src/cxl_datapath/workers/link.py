@@ -24,7 +24,8 @@ LINE_MAX = 1 << 20
 
 class Command(Enum):
     STOP = "stop"  # stop if nobody uses you, else say busy and go on
-    QUIT = "quit"  # SIGTERM, or the supervisor is gone: stop in any case
+    QUIT = "quit"  # SIGTERM: stop, and take no more than a moment for it
+    ABANDONED = "abandoned"  # the supervisor is gone: end now, and leave to its successor what can be left
 
 
 class Link:
@@ -34,12 +35,12 @@ class Link:
         self._events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
         os.dup2(2, 1)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._quit = False
+        self._ended: Command | None = None
         self._input = b""
         signal.signal(signal.SIGTERM, self._on_term)
 
     def _on_term(self, *_: object) -> None:
-        self._quit = True
+        self._ended = self._ended or Command.QUIT
         os.write(self._wake_write, b"q")
 
     def config(self) -> dict[str, Any]:
@@ -56,13 +57,13 @@ class Link:
         try:
             print(json.dumps({"event": event, **fields}), file=self._events, flush=True)
         except BrokenPipeError:
-            self._quit = True
+            self._ended = Command.ABANDONED
 
     def wait(self, seconds: float) -> Command | None:
         """Sleeps at most `seconds`; returns early with a command."""
         line = self._line(time.monotonic() + seconds)
-        if self._quit:
-            return Command.QUIT
+        if self._ended is not None:
+            return self._ended
         if not line:
             return None
         try:
@@ -74,7 +75,7 @@ class Link:
         return Command.STOP if known else None
 
     def _line(self, deadline: float | None) -> bytes:
-        while not self._quit:
+        while self._ended is None:
             line, newline, rest = self._input.partition(b"\n")
             if newline:
                 self._input = rest
@@ -84,7 +85,8 @@ class Link:
             if 0 in ready:
                 data = os.read(0, 65536)
                 self._input += data
-                self._quit = not data or len(self._input) > LINE_MAX
+                if not data or len(self._input) > LINE_MAX:
+                    self._ended = Command.ABANDONED
             elif not ready and deadline is not None and time.monotonic() >= deadline:
                 break
         return b""
