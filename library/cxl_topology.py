@@ -140,9 +140,10 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.names import check_name
+from ..module_utils.cxl_lab.preflight import running_domains
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.cxl_lab.topology.model import parse_topology
-from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, plan_machines, plan_steps
+from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, domain_name, plan_machines, plan_steps
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 try:
@@ -161,6 +162,8 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         raise LabError("cxl_topology", missing_required_lib(MISSING), "run scripts/bootstrap")
     lab = check_name(module.params["lab"], "lab")
     paths = LabPaths(lab, Path(module.params["lab_dir"]))
+    if not paths.root.is_absolute():
+        raise LabError("lab_dir", f"{paths.root} is no absolute path", "write it from the root folder on: QEMU runs elsewhere")
     return (_absent if module.params["state"] == "absent" else _present)(module, paths)
 
 
@@ -195,6 +198,7 @@ def _absent(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     steps = [Step("remove", host, "asked for") for host in seen]
     owner = libvirt_host.emulator_user() if libvirt_host else Owner(0, 0)
     store = Store(paths, HostRunner(), owner, invoking_user())
+    store.check_root()
     leftovers = [str(path) for path in (paths.root, *paths.shared.glob(f"{paths.memory_prefix}*")) if path.exists()]
     result: dict[str, Any] = {"changed": bool(steps or leftovers), "steps": [asdict(step) for step in steps], "hosts": []}
     result["diff"] = _diff([*seen, *leftovers], [])
@@ -204,11 +208,12 @@ def _absent(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
 
 
 def _observe(module: AnsibleModule, lab: str, optional: bool = False) -> tuple[Any, dict[str, Seen]]:
-    """The hypervisor and the lab's domains. Where libvirt does not run there are no domains; whether that is an error depends."""
+    """The hypervisor and the lab's domains. Without libvirt there are none, unless it was stopped while they ran on."""
     try:
         libvirt_host = LibvirtHost(module.params["uri"])
     except LabError:
-        if optional or module.check_mode:
+        orphans = any(name.startswith(domain_name(lab, "")) for name in running_domains())
+        if module.check_mode or (optional and not orphans):
             return None, {}
         raise
     return libvirt_host, libvirt_host.seen(lab)
