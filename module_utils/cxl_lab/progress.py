@@ -16,6 +16,8 @@ def progress(text: str) -> None:
     """Shows one line; never fails, for progress is no reason to stop."""
     try:
         PROGRESS_FILE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        PROGRESS_FILE.write_text(text.replace("\n", " ")[:200], encoding="utf-8")
+        # It goes to a terminal, and parts of it come from guests.
+        line = "".join(char if char.isprintable() else " " for char in text[:200])
+        PROGRESS_FILE.write_text(line, encoding="utf-8")
     except OSError:
         pass

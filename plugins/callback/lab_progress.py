@@ -62,7 +62,7 @@ class CallbackModule(CallbackBase):
         """What a module says of itself, when it said it during this task."""
         try:
             if PROGRESS_FILE.stat().st_mtime >= self._began_wall:
-                return PROGRESS_FILE.read_text(encoding="utf-8").strip()
+                return PROGRESS_FILE.read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             pass
         return self._task

@@ -20,6 +20,11 @@ def test_the_last_line_stays(file):
     assert file.read_text(encoding="utf-8") == "building the tree"
 
 
+def test_nothing_that_a_terminal_obeys(file):
+    progress("banner \x1b]0;title\x07\x1b[2J\r\x9b done")
+    assert file.read_text(encoding="utf-8") == "banner  ]0;title  [2J   done"
+
+
 def test_a_long_line_is_cut(file):
     progress("ä" * 1000)
     assert file.read_text(encoding="utf-8") == "ä" * 200
