@@ -41,8 +41,6 @@ class Lab:
                 ports.pop(step.host, None)
             if step.action == "remove":
                 self._store.drop_host(step.host)
-            elif step.action == "replace" and step.host in by_name:
-                self._store.drop_disk(step.host)
         self._store.prepare_lab(machines)
         for step in steps:
             if step.action in ("create", "replace", "start"):

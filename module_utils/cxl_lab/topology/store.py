@@ -176,7 +176,10 @@ class Store:
         # Without O_CREAT for a file that is there: in a folder of everybody's the kernel refuses that even to root, when the file
         # belongs to the emulator (fs.protected_regular). A link that somebody puts there meanwhile is not followed.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if file.exists() else os.O_CREAT | os.O_EXCL)
-        descriptor = os.open(file, flags, 0o600)
+        try:
+            descriptor = os.open(file, flags, 0o600)
+        except OSError as error:
+            raise LabError(subject, f"{file} cannot be opened: {error.strerror}", "remove it, then run again") from error
         try:
             os.ftruncate(descriptor, size)
             os.fchmod(descriptor, 0o600)

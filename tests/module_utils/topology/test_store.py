@@ -234,6 +234,18 @@ def test_memory_that_is_no_regular_file_is_refused(store, machines, tmp_path, ki
     assert not victim.exists() or (victim.read_text() == "secret" and mode(victim) == 0o640)
 
 
+def test_a_link_that_appears_between_look_and_open_is_not_followed(store, machines, tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.touch(0o640)
+    store.paths.memory("pool0").symlink_to(victim)
+    monkeypatch.setattr(Path, "is_symlink", lambda self: False)
+    with pytest.raises(
+        LabError, match=r"^shared memory pool0: .* cannot be opened: Too many levels of symbolic links; remove it"
+    ):
+        store.prepare_lab(machines)
+    assert victim.stat().st_size == 0 and mode(victim) == 0o640
+
+
 def test_memory_that_the_emulator_owns_is_opened_and_not_created(store, machines, monkeypatch):
     """In /dev/shm, a folder of everybody, not even root may create over the file of another user (fs.protected_regular)."""
     store.prepare_lab(machines)
