@@ -57,6 +57,14 @@ def test_a_kernel_that_misses_its_root_is_the_proof(emulator, kernel, runs):
     assert "-accel kvm" in command and f"-kernel {kernel}" in command and "-display none" in command
 
 
+@pytest.mark.parametrize("script", [f"echo '{PROOF}'", "echo 'KVM internal error. Suberror: 1' >&2"])
+def test_a_clear_word_ends_the_wait(emulator, kernel, script):
+    """With ten minutes of patience this test would not end."""
+    assert ("internal error" in script) == bool(
+        prove_kvm(emulator(f"{script}; exec sleep 6000"), kernel, silence=600, timeout=600)
+    )
+
+
 def test_an_emulator_that_ends_with_the_proof(emulator, kernel):
     assert prove_kvm(emulator(f"echo '{PROOF}'"), kernel) == ""
 
