@@ -19,6 +19,7 @@ DATAPATH = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
 
 from hosts import Host
+from lab import MEMORY, Lab
 
 
 def _build_core() -> Path:
@@ -103,3 +104,8 @@ def node() -> Iterator[Host]:
     finally:
         host.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def lab(shared_file: Callable[[int], Path], tmp_path: Path, make_host: Callable[..., Host]) -> Lab:
+    return Lab(shared_file(MEMORY), tmp_path, make_host)

@@ -126,10 +126,9 @@ class Session:
             "backend", f"transport {self.name} backend {want.id}", lambda: self._reference() | asdict(want), self._ring
         )
 
-    def blkdev_worker(self, want: BlkdevState, remove: bool = False) -> Supervised:
-        """`remove`: a worker that takes over what the kernel kept of the device, and removes it."""
+    def blkdev_worker(self, want: BlkdevState) -> Supervised:
         label = f"transport {self.name} blkdev {want.id}"
-        return Supervised("blkdev", label, lambda: self._blkdev_config(want) | {"remove": remove}, self._ring)
+        return Supervised("blkdev", label, lambda: self._blkdev_config(want), self._ring)
 
     def clear_backend(self, backend_id: int) -> None:
         """Takes the entry and the channel lines of a stopped backend of this host back."""

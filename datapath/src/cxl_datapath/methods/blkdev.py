@@ -15,6 +15,7 @@ from ..schema import Field, choice, integer, optional
 from ..service import Datapath
 from ..session import Session
 from ..state import BlkdevState
+from ..supervisor import Supervised
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
 
@@ -118,10 +119,12 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
 
 
 async def _remove_kept(session: Session, state: BlkdevState) -> None:
-    """A ublk device outlives a worker that was killed or had no backend any more: it is removed before its channels go."""
-    if session.opened is None or ublk_number(session.settings.dev / state.name) is None:
+    """A ublk device outlives a worker that was killed or had no backend any more. It goes before the entry does."""
+    number = ublk_number(session.settings.dev / state.name)
+    if number is None:
         return
-    remover = session.blkdev_worker(state, remove=True)
+    config = {"device": number, "name": state.name, "dev": str(session.settings.dev)}
+    remover = Supervised("remove", f"blkdev {state.id} ublk device {number}", lambda: config, lambda: None)
     try:
         await remover.start()
     except DatapathError as error:

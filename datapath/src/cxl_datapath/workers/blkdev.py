@@ -24,10 +24,8 @@ from ..names import check_blkdev_name
 from .attach import Attached, TransportRef, attach_worker
 from .link import Command, Link
 from .lock import hold
-from .remove import remove_kept
 
 ANSWER_S = 5.0
-RELEASE_S = 2.0
 GRACE_S = 5.0
 POLL_S = 0.2
 
@@ -41,7 +39,6 @@ class Config:
     frontend: str
     channels: tuple[int, ...]  # one per queue, chosen by the daemon, which knows of its other workers
     dev: Path
-    remove: bool  # only take a kept device over and remove it
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
@@ -53,7 +50,6 @@ class Config:
             str(raw["frontend"]),
             tuple(int(channel) for channel in raw["channels"]),
             Path(raw["dev"]),
-            bool(raw["remove"]),
         )
 
 
@@ -62,14 +58,6 @@ def run(link: Link) -> None:
     lock_file = config.transport.lock_file("blkdev", config.id)
     lock = hold(link, lock_file, f"blkdev {config.id}", pid_file(Path(config.transport.runtime), config.name))
     transport = attach_worker(config.transport)
-    if config.remove:
-        channels = Channels(link, config, transport)
-        channels.burn_epochs()
-        remove_kept(_target(config, transport, channels, lock))
-        link.emit("ready", info={})
-        while link.wait(POLL_S) in (None, Command.STOP):
-            pass
-        return
     kind_name, kind = choose(config.frontend)
     channels = Channels(link, config, transport)
     try:
@@ -173,14 +161,6 @@ class Channels:
             if time.monotonic() > deadline:
                 raise self._no_answer(silent)
 
-    def burn_epochs(self) -> None:
-        """No backend serves these epochs, now or later; returns when a living one let go of the channels."""
-        self._say(State.NONE)
-        self._link.emit("bell")
-        deadline = time.monotonic() + RELEASE_S
-        while any(self._held(channel) for channel in self.entry.channels) and time.monotonic() < deadline:
-            self._link.wait(0.02)
-
     def check(self) -> None:
         """Raises when the backend is another one now: the channels are dead, a new start gets new ones."""
         now = self._read_backend()
@@ -206,16 +186,12 @@ class Channels:
 
     def _find_backend(self) -> BackendEntry:
         found = self._registry.backends.read(self._config.backend)
-        if found is None or (found.state != State.RUNNING and not self._config.remove):
+        if found is None or found.state != State.RUNNING:
             raise DatapathError(Code.NOT_READY, f"backend {self._config.backend}", "is not running", "start it on its host first")
         return found
 
     def _read_backend(self) -> BackendEntry | None:
         return self._registry.backends.read(self._config.backend)
-
-    def _held(self, channel: int) -> bool:
-        line = self._registry.lines(channel).backend
-        return line is not None and line.state != State.NONE
 
     def _lines(self, state: State) -> list[tuple[int, ControlLine]]:
         e = self.entry

@@ -82,6 +82,7 @@ def loop_device(tmp_path):
     if made.returncode:
         pytest.skip(f"no loop device: {made.stderr.strip()}")
     yield made.stdout.strip()
+    subprocess.run(["blockdev", "--setrw", made.stdout.strip()], check=True)  # the flag would stay with the device
     subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
 

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What real hosts must refuse, each with an error that says why and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from hosts import Host, wait_until
+from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running
+
+from cxl_datapath.cbd.metadata import seal
+from cxl_datapath.errors import Code
+
+pytestmark = needs_nbd
+
+
+def test_format_is_refused_over_a_transport_and_over_live_hosts(lab, make_host):
+    other = make_host("node3")
+    error = other.refuse(Code.EXISTS, "cbd.transport.format", memory=lab.memory, name="pool1")
+    assert "force" in error.hint
+    error = other.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool1", force=True)
+    assert "node1" in error.message or "node2" in error.message
+    error = lab.node1.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool1", force=True)
+    assert "unregister" in error.hint
+    lab.node1.kill()
+    lab.node2.kill()
+    assert other.call("cbd.transport.probe", memory=lab.memory)["info"]["name"] == "pool0"
+    assert other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)["info"]["name"] == "pool1"
+    lab.node1.start()
+    row = wait_until(
+        lambda: next((t for t in lab.node1.call("cbd.transport.list") if t["reason"]), None), "node1 says what it found"
+    )
+    assert "formatted again" in row["reason"]["message"]
+
+
+def test_a_host_that_was_formatted_away_stops_its_workers(lab, make_host):
+    _, device = lab.mapped()
+    server = int((lab.node2.runtime / "cbd0.pid").read_text())
+    for node in (lab.node1, lab.node2):
+        os.kill(node.pid, signal.SIGSTOP)
+    try:
+        other = make_host("node3")
+        other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)
+    finally:
+        for node in (lab.node1, lab.node2):
+            os.kill(node.pid, signal.SIGCONT)
+    for node in (lab.node1, lab.node2):
+        wait_until(lambda seen=node: seen.call("cbd.transport.list")[0]["state"] == "pending", "it notices")
+    wait_until(lambda: not running(server), "the device is gone")
+    assert not io_works(device, 0x77)
+    assert other.call("cbd.transport.register", memory=lab.memory)["host_id"] == 0
+
+
+def test_format_options_and_memory_are_checked(lab, shared_file):
+    small = str(shared_file(MIB))
+    assert "needs" in lab.node1.refuse(Code.RANGE, "cbd.transport.format", memory=small, name="x").message.replace(
+        "need ", "needs "
+    )
+    lab.node1.refuse(Code.INVALID, "cbd.transport.format", memory=small, name="x", ring_depth=48)
+    lab.node1.refuse(Code.INVALID, "cbd.transport.format", memory=small, name="x/y")
+    lab.node1.refuse(Code.INVALID, "cbd.transport.format", memory=small, name="x", coherence="maybe")
+    lab.node1.refuse(Code.NOT_FOUND, "cbd.transport.format", memory="/dev/shm/no-such-memory", name="x")
+    lab.node1.refuse(Code.INVALID, "cbd.transport.register", memory=str(lab.folder))
+    lab.node1.refuse(Code.NOT_FOUND, "cbd.transport.register", memory=small)
+    probe = lab.node1.call("cbd.transport.probe", memory=small)
+    assert (probe["formatted"], probe["foreign"], probe["size"]) == (False, False, MIB)
+
+
+def test_attach_refuses_another_version(lab, shared_file):
+    copy = shared_file(MEMORY)
+    raw = bytearray(Path(lab.memory).read_bytes()[:8192])
+    copy.open("r+b").write(raw)
+    os.truncate(copy, MEMORY)
+    with copy.open("r+b") as file:
+        for offset in (0, 4096):
+            file.seek(offset)
+            file.write(seal(b"CXTI", 9, b"later", 4096, version=2))
+    error = lab.node1.refuse(Code.UNSUPPORTED, "cbd.transport.register", memory=str(copy))
+    assert "version 2" in error.message
+    error = lab.node1.refuse(Code.EXISTS, "cbd.transport.format", memory=str(copy), name="x")
+    assert "version 2" in error.message
+
+
+def test_register_is_idempotent_and_names_are_unique(lab, shared_file, make_host):
+    first = lab.node1.call("cbd.transport.register", memory=lab.memory)
+    assert lab.node1.call("cbd.transport.register", memory=lab.memory) == first
+    twin = str(shared_file(MEMORY))
+    lab.node1.call("cbd.transport.format", memory=twin, name="pool0")
+    lab.node1.refuse(Code.EXISTS, "cbd.transport.register", memory=twin)
+    lab.node1.refuse(Code.NOT_FOUND, "cbd.transport.unregister", transport="pool7")
+
+
+def test_a_second_host_of_the_same_name_is_refused(lab, make_host):
+    (lab.folder / "again").mkdir()
+    twin = Host(lab.folder / "again", "node1")
+    twin.runtime = Path(lab.node1.folder.parent / "twin")
+    twin.socket = twin.runtime / "control.sock"
+    twin.start()
+    try:
+        error = twin.refuse(Code.EXISTS, "cbd.transport.register", memory=lab.memory)
+        assert "--host-name" in error.hint
+        wait_until(lambda: alive(lab.node2, "node1") is True, "node1 goes on")
+    finally:
+        twin.stop()
+
+
+def test_backend_errors(lab):
+    disk = lab.disk()
+    start = {"transport": "pool0", "path": str(disk)}
+    lab.node1.refuse(Code.NOT_FOUND, "cbd.backend.start", transport="pool9", path=str(disk))
+    lab.node1.refuse(Code.NOT_FOUND, "cbd.backend.start", transport="pool0", path=str(lab.folder / "missing"))
+    lab.node1.refuse(Code.INVALID, "cbd.backend.start", transport="pool0", path=str(lab.folder))
+    lab.node1.refuse(Code.INVALID, "cbd.backend.start", transport="pool0", path="relative")
+    lab.node1.refuse(Code.INVALID, "cbd.backend.start", transport="pool0", path="/dev/null")
+    error = lab.node1.refuse(Code.RANGE, "cbd.backend.start", **start, id=16)
+    assert "0 to 15" in error.hint
+    lab.node1.refuse(Code.INVALID, "cbd.backend.start", **start, id=-1)
+    assert lab.node1.call("cbd.backend.list", transport="pool0") == []
+    first = lab.node1.call("cbd.backend.start", **start, id=3)
+    assert (first["id"], first["capacity"], first["local"], first["worker"]["state"]) == (3, DISK, True, "running")
+    assert lab.node1.call("cbd.backend.start", **start)["epoch"] == first["epoch"]
+    assert lab.node1.call("cbd.backend.start", **start, id=3)["worker"]["pid"] == first["worker"]["pid"]
+    lab.node1.refuse(Code.EXISTS, "cbd.backend.start", **start, id=4)
+    lab.node1.refuse(Code.EXISTS, "cbd.backend.start", **start, read_only=True)
+    lab.node1.refuse(Code.EXISTS, "cbd.backend.start", transport="pool0", path=str(lab.disk("two")), id=3)
+    # The same medium by another host, and an id that another host has.
+    error = lab.node2.refuse(Code.BUSY, "cbd.backend.start", **start)
+    assert error.object == str(disk)
+    lab.node2.refuse(Code.EXISTS, "cbd.backend.start", transport="pool0", path=str(lab.disk("two")), id=3)
+    assert "node1" in lab.node2.refuse(Code.DENIED, "cbd.backend.stop", transport="pool0", id=3).message
+    lab.node1.refuse(Code.BUSY, "cbd.transport.unregister", transport="pool0")
+    assert lab.node1.call("cbd.backend.stop", transport="pool0", id=3)["state"] == "stopped"
+    assert "not running" in lab.node1.refuse(Code.NOT_FOUND, "cbd.backend.stop", transport="pool0", id=3).message
+    lab.node1.refuse(Code.RANGE, "cbd.backend.stop", transport="pool0", id=16)
+
+
+def test_blkdev_errors(lab, make_host):
+    start = {"transport": "pool0", "backend": 0, "frontend": "nbdkit"}
+    lab.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.start", **start)
+    lab.node2.refuse(Code.RANGE, "cbd.blkdev.start", **start | {"backend": 99})
+    lab.mapped(name="data")
+    error = lab.node1.refuse(Code.BUSY, "cbd.backend.stop", transport="pool0", id=0)
+    assert "blkdev 0 of host node2" in error.message
+    lab.node2.refuse(Code.BUSY, "cbd.transport.unregister", transport="pool0")
+    first = lab.node2.call("cbd.blkdev.start", **start)
+    assert (first["id"], first["name"], first["worker"]["restarts"]) == (0, "data", 0)
+    lab.node2.refuse(Code.EXISTS, "cbd.blkdev.start", **start, queues=2)
+    lab.node2.refuse(Code.EXISTS, "cbd.blkdev.start", **start, name="other")
+    third = make_host("node3")
+    third.call("cbd.transport.register", memory=lab.memory)
+    error = third.refuse(Code.BUSY, "cbd.blkdev.start", **start)
+    assert "blkdev 0 of host node2" in error.message
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk("two")))
+    lab.node2.refuse(Code.EXISTS, "cbd.blkdev.start", **start | {"backend": 1}, name="data")
+    lab.node2.refuse(Code.FULL, "cbd.blkdev.start", **start | {"backend": 1}, queues=16, name="wide") if _channels(
+        lab
+    ) < 17 else None
+    assert "node2" in lab.node1.refuse(Code.DENIED, "cbd.blkdev.stop", transport="pool0", id=0).message
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    assert "not running" in lab.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.stop", transport="pool0", id=0).message
+    assert third.call("cbd.blkdev.start", **start)["host"] == "node3"
+
+
+def _channels(lab: Lab) -> int:
+    return int(lab.node1.call("cbd.transport.list")[0]["channels"])
+
+
+def test_a_backend_whose_host_died_is_refused_in_time(lab):
+    lab.mapped()
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    lab.node1.kill()
+    wait_until(lambda: alive(lab.node2, "node1") is False, "node2 sees node1 die")
+    error = lab.node2.refuse(Code.NOT_READY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+    assert "node1 is not alive" in error.message
+
+
+def test_a_dead_users_hold_ends_with_a_restart_of_the_backend(lab, make_host):
+    disk, _ = lab.mapped()
+    third = make_host("node3")
+    third.call("cbd.transport.register", memory=lab.memory)
+    lab.node2.kill()
+    wait_until(lambda: alive(lab.node1, "node2") is False, "node1 sees node2 die")
+    wait_until(lambda: alive(third, "node2") is False, "node3 sees node2 die")
+    third.refuse(Code.BUSY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+    lab.node1.call("cbd.backend.stop", transport="pool0", id=0)
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    device = third.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"]
+    assert io_works(device, 0x81)
+
+
+def test_front_ends_that_the_kernel_lacks_say_so_and_auto_finds_one(lab):
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    loadable = (
+        shutil.which("modprobe")
+        and subprocess.run(["modprobe", "-n", "ublk_drv"], capture_output=True, check=False).returncode == 0
+    )
+    has_ublk = loadable or Path("/dev/ublk-control").exists()
+    if not has_ublk:
+        error = lab.node2.refuse(Code.UNSUPPORTED, "cbd.blkdev.start", transport="pool0", backend=0, frontend="ublk")
+        assert "ublk_drv" in error.message
+        assert lab.node2.call("cbd.blkdev.list", transport="pool0") == []
+    started = lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="auto")
+    assert started["frontend"] in ("ublk", "nbd", "nbdkit")
+    assert lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="auto")["id"] == started["id"]
