@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: cxl_topology_info
 short_description: The machines of a lab as libvirt shows them
 description:
-  - Reads which domains belong to a lab, from their metadata, with their state, their ssh port and the settings that they were built with.
+  - Reads which domains belong to a lab, from their metadata, with their state, their ssh port and the settings that they were
+    built with.
 options:
   lab:
     description: Name of the lab.
