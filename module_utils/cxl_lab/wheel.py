@@ -13,7 +13,7 @@ from .progress import progress
 from .runner import HostRunner, Runner, must
 
 #: What goes into the wheel, relative to the source folder. Tests and build folders do not.
-SOURCES = ("pyproject.toml", "CMakeLists.txt", "src", "core")
+SOURCES = ("pyproject.toml", "README.md", "CMakeLists.txt", "src", "core")
 _IGNORED = {"__pycache__", "tests", "build"}
 _BUILD_TIMEOUT = 600.0
 

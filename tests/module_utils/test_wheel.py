@@ -17,7 +17,7 @@ from labs import ROOT
 @pytest.fixture
 def source(tmp_path):
     """A source folder like the daemon's."""
-    files = ("pyproject.toml", "CMakeLists.txt", "src/cxl_datapath/__init__.py", "src/cxl_datapath/cbd/wire.py", "core/ring.c")
+    files = ("pyproject.toml", "README.md", "CMakeLists.txt", "src/cxl_datapath/__init__.py", "src/cxl_datapath/cbd/wire.py", "core/ring.c")
     for name in files:
         file = tmp_path / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,7 @@ def test_the_build_sees_a_copy_of_the_sources(source, tmp_path):
     build_wheel(source, tmp_path / "cache", "/venv/bin/python", pip)
     assert pip.seen == [
         "CMakeLists.txt",
+        "README.md",
         "core/ring.c",
         "pyproject.toml",
         "src/cxl_datapath/__init__.py",
@@ -73,7 +74,7 @@ def test_the_build_sees_a_copy_of_the_sources(source, tmp_path):
         "core/tests/test_ring.c",
         "src/cxl_datapath/__pycache__/wire.pyc",
         "core/build/ring.o",
-        "README.md",
+        "systemd/other.service",
         "dist/a.whl",
     ],
 )
@@ -106,7 +107,7 @@ def test_the_place_of_the_sources_does_not_matter(source, tmp_path):
     assert digest(source) == digest(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "CMakeLists.txt", "src", "core"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "README.md", "CMakeLists.txt", "src", "core"])
 def test_another_folder_is_told_apart(source, name):
     path = source / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -7,6 +7,7 @@ every file of ours.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -44,7 +45,7 @@ class LibvirtHost:
 
     def emulator_user(self) -> Owner:
         """The user that libvirt gives to QEMU, from the security model "dac"."""
-        for model in self._security_models():
+        for model in self._security_models:
             label = model.findtext("baselabel", "")
             if model.findtext("model") == "dac" and label:
                 uid, gid = label.split(":")
@@ -53,10 +54,12 @@ class LibvirtHost:
 
     def confinement_models(self) -> list[str]:
         """Mandatory access control that would keep QEMU from the files of a lab."""
-        names = [model.findtext("model", "") for model in self._security_models()]
+        names = [model.findtext("model", "") for model in self._security_models]
         return [name for name in names if name in ("apparmor", "selinux")]
 
+    @functools.cached_property
     def _security_models(self) -> list[ET.Element]:
+        # Asked once: libvirt may have to ask every QEMU of the machine first.
         return ET.fromstring(self._connection.getCapabilities()).findall("host/secmodel")
 
     def seen(self, lab: str) -> dict[str, Seen]:

@@ -233,6 +233,7 @@ CAPABILITIES = """<capabilities><host>
 
 def with_capabilities(hypervisor, monkeypatch, text):
     monkeypatch.setattr(hypervisor, "_connection", type("C", (), {"getCapabilities": lambda _: text})())
+    hypervisor.__dict__.pop("_security_models", None)  # another hypervisor knows nothing of what this one was asked
     return hypervisor
 
 
