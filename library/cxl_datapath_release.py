@@ -8,6 +8,7 @@ module: cxl_datapath_release
 short_description: Install a release of the data path daemon
 description:
   - Unpacks the wheel into a folder of its own below O(root) and lets the link C(current) point at it. Nothing is downloaded.
+  - Puts C(cxl-datapath) into the path and, where systemd runs the host, describes the service C(cxl-datapathd).
   - The release before it is kept; older ones are removed.
 options:
   wheel:
@@ -55,15 +56,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.cxl_lab.datapath_host import DatapathHost
 from ..module_utils.cxl_lab.errors import LabError
-from ..module_utils.cxl_lab.release import Release, current, install, remove_old
+from ..module_utils.cxl_lab.release import Release, install, remove_old
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     root, wheel = Path(module.params["root"]), Path(module.params["wheel"])
-    have = current(root)
+    host = DatapathHost(root)
+    have = host.ready_release()
     if not wheel.is_file():
         if module.check_mode:
             return {"changed": True, "release": have, "removed": []}
@@ -73,10 +76,11 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     removed: list[str] = []
     if changed and not module.check_mode:
         install(release, HostRunner())
+        host.connect()
         removed = remove_old(root)
     return {
         "changed": changed,
-        "release": have if module.check_mode else current(root),
+        "release": have if module.check_mode else host.ready_release(),
         "removed": removed,
         "diff": {"before": f"{have}\n", "after": f"{release.name}\n"},
     }

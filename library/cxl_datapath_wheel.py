@@ -47,6 +47,11 @@ wheel:
   returned: success
   type: str
   sample: /home/user/.cache/cxl-lab/wheel-0123456789abcdef/cxl_datapath-0.1.0-py3-none-linux_x86_64.whl
+release:
+  description: Name of the release that the wheel makes on a host.
+  returned: success
+  type: str
+  sample: 0.1.0-0123456789ab
 """
 
 import sys
@@ -55,6 +60,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.cxl_lab.release import Release
 from ..module_utils.cxl_lab.wheel import build_wheel, digest, find_wheel
 from ..module_utils.lab_module import run_module
 
@@ -63,9 +69,13 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     source, cache = Path(module.params["source"]), Path(module.params["cache_dir"])
     folder = cache / f"wheel-{digest(source)}"
     if module.check_mode:
-        return {"changed": not folder.exists(), "wheel": str(find_wheel(folder)) if folder.exists() else ""}
+        return _result(not folder.exists(), find_wheel(folder) if folder.exists() else None)
     wheel, changed = build_wheel(source, cache, sys.executable)
-    return {"changed": changed, "wheel": str(wheel)}
+    return _result(changed, wheel)
+
+
+def _result(changed: bool, wheel: "Path | None") -> dict[str, Any]:
+    return {"changed": changed, "wheel": str(wheel or ""), "release": Release(Path(), wheel).name if wheel else ""}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import zipfile
 
 import pytest
+from ansible.module_utils.cxl_lab.datapath_host import DatapathHost
 from ansible.modules import cxl_datapath_release
 from fakes import run_module
 
@@ -30,6 +31,8 @@ def wheel(tmp_path):
 @pytest.fixture
 def release(monkeypatch, capsys, tmp_path):
     root = str(tmp_path / "opt")
+    places = (tmp_path / "command", tmp_path / "unit", tmp_path / "systemd")
+    monkeypatch.setattr(cxl_datapath_release, "DatapathHost", lambda root: DatapathHost(root, *places))
     return lambda wheel, check=False: run_module(cxl_datapath_release, monkeypatch, capsys, check=check, wheel=wheel, root=root)
 
 

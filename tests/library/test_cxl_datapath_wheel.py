@@ -27,7 +27,7 @@ def pip(monkeypatch):
 
 @pytest.fixture
 def build(pip, monkeypatch, capsys, tmp_path):
-    for name in ("pyproject.toml", "CMakeLists.txt", "src/a.py", "core/a.c"):
+    for name in ("pyproject.toml", "README.md", "CMakeLists.txt", "src/a.py", "core/a.c"):
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).touch()
     paths = {"source": str(tmp_path / "source"), "cache_dir": str(tmp_path / "cache")}

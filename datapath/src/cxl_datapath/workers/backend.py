@@ -19,8 +19,8 @@ from .link import Link
 from .lock import hold
 from .store import Store, open_store
 
-POLL_S = 0.02
-RESCAN_EVERY = 50  # polls; a bell that was missed is made good within a second
+POLL_S = 0.1
+RESCAN_EVERY = 10  # polls; a bell that was missed is made good within a second
 
 
 @dataclass(frozen=True)
