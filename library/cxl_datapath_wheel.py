@@ -74,7 +74,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     return _result(changed, wheel)
 
 
-def _result(changed: bool, wheel: "Path | None") -> dict[str, Any]:
+def _result(changed: bool, wheel: Path | None) -> dict[str, Any]:
     return {"changed": changed, "wheel": str(wheel or ""), "release": Release(Path(), wheel).name if wheel else ""}
 
 

@@ -47,7 +47,7 @@ options:
     type: str
     default: 32M
   transport:
-    description: UUID of the transport below the device; it is written into the MANIFEST.
+    description: Name of the transport below the device; its UUID, which the daemon knows, is written into the MANIFEST.
     type: str
     default: ""
   rerun:
@@ -147,6 +147,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import verify
+from ..module_utils.cxl_lab.cbd import check_rows
+from ..module_utils.cxl_lab.datapath_client import DatapathClient
+from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.runner import HostRunner, Runner
 from ..module_utils.cxl_lab.sizes import format_size, parse_size
 from ..module_utils.cxl_lab.verify_tree import Manifest, plan_tree, read_manifest
@@ -165,6 +168,21 @@ SPEC: dict[str, Any] = {
     },
     "supports_check_mode": True,
 }
+
+
+def transport_uuid(name: str) -> str:
+    """The UUID of a transport that this host is registered in, "" for no name.
+
+    :raises LabError: when the daemon does not run or knows no such transport.
+    """
+    if not name:
+        return ""
+    with DatapathClient() as client:
+        rows = check_rows(client.call("cbd.transport.list"), "cbd.transport.list")
+    for row in rows:
+        if row["name"] == name:
+            return str(row["uuid"])
+    raise LabError(f"transport {name}", "is not registered on this host", "register it with cbd_transport first")
 
 
 def write(module: AnsibleModule, runner: Runner) -> dict[str, Any]:
@@ -194,7 +212,7 @@ def write(module: AnsibleModule, runner: Runner) -> dict[str, Any]:
     if module.check_mode:
         return result(device, None, [], steps)
     filesystem = verify.filesystem_uuid(runner, device)
-    manifest, spent = verify.write(mountpoint, size, uuid.uuid4().hex, options["transport"], filesystem)
+    manifest, spent = verify.write(mountpoint, size, uuid.uuid4().hex, transport_uuid(options["transport"]), filesystem)
     verify.unmount(runner, mountpoint)
     return result(device, manifest, [*measured, spent], steps)
 

@@ -37,7 +37,9 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     galaxy = [str(BIN / "ansible-galaxy"), "collection"]
     subprocess.run([*galaxy, "build", "--output-path", str(folder), str(source)], check=True, capture_output=True)
     archive = next(folder.glob("cxl-lab-*.tar.gz"))
-    subprocess.run([*galaxy, "install", "--offline", "-p", str(folder / "installed"), str(archive)], check=True, capture_output=True)
+    subprocess.run(
+        [*galaxy, "install", "--offline", "-p", str(folder / "installed"), str(archive)], check=True, capture_output=True
+    )
     return folder / "installed"
 
 
@@ -46,14 +48,20 @@ def examples(role: str) -> list[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_readme_has_an_example_that_the_installed_collection_understands(role: str, collections: Path, tmp_path: Path) -> None:
+def test_the_readme_has_an_example_that_the_installed_collection_understands(
+    role: str, collections: Path, tmp_path: Path
+) -> None:
     found = examples(role)
     assert found, "there is no example"
     (tmp_path / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
     for number, example in enumerate(found):
         play = tmp_path / f"example{number}.yml"
         play.write_text(example, encoding="utf-8")
-        environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(collections),
+            "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
+        }
         command = [str(BIN / "ansible-playbook"), "-i", "localhost,node1,node2,", "--syntax-check", str(play)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

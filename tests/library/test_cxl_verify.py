@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.cxl_lab import verify
+from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.modules import cxl_verify
 from fakes import FakeRunner, run_module
 
@@ -94,3 +95,22 @@ def test_check_mode_changes_nothing(call, device):
     device.path.unlink()
     assert call("write", check=True)["changed"]
     assert call("compare", check=True)["changed"] is False
+
+
+def test_the_uuid_of_a_transport_comes_from_the_daemon(monkeypatch):
+    class Client:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def call(self, method):
+            assert method == "cbd.transport.list"
+            return [{"name": "pool0", "uuid": "u-0"}, {"name": "pool1", "uuid": "u-1"}]
+
+    monkeypatch.setattr(cxl_verify, "DatapathClient", Client)
+    assert cxl_verify.transport_uuid("pool1") == "u-1"
+    assert cxl_verify.transport_uuid("") == ""
+    with pytest.raises(LabError, match="transport pool9: is not registered on this host"):
+        cxl_verify.transport_uuid("pool9")

@@ -17,7 +17,14 @@ from labs import ROOT
 @pytest.fixture
 def source(tmp_path):
     """A source folder like the daemon's."""
-    files = ("pyproject.toml", "README.md", "CMakeLists.txt", "src/cxl_datapath/__init__.py", "src/cxl_datapath/cbd/wire.py", "core/ring.c")
+    files = (
+        "pyproject.toml",
+        "README.md",
+        "CMakeLists.txt",
+        "src/cxl_datapath/__init__.py",
+        "src/cxl_datapath/cbd/wire.py",
+        "core/ring.c",
+    )
     for name in files:
         file = tmp_path / "source" / name
         file.parent.mkdir(parents=True, exist_ok=True)

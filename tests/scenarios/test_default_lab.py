@@ -63,7 +63,9 @@ def molecule(step: str) -> tuple[int, str]:
 
 def on(host: str, *command: str) -> str:
     """Runs a command on a host of the lab; returns its output."""
-    return subprocess.run(["ssh", "-F", str(FOLDER / "ssh_config"), host, *command], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["ssh", "-F", str(FOLDER / "ssh_config"), host, *command], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def changed(output: str) -> int:
@@ -75,9 +77,15 @@ def changed(output: str) -> int:
 
 def remains() -> list[str]:
     """Everything on this machine that carries the lab's name."""
-    domains = subprocess.run(["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False).stdout
+    domains = subprocess.run(
+        ["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False
+    ).stdout
     processes = [file.read_bytes().replace(b"\0", b" ").decode(errors="replace") for file in _command_lines()]
-    files = [*Path("/dev/shm").glob(f"*{LAB}*"), *Path("/run").glob(f"*/*{LAB}*"), *Path("/var/log/libvirt/qemu").glob(f"*{LAB}*")]
+    files = [
+        *Path("/dev/shm").glob(f"*{LAB}*"),
+        *Path("/run").glob(f"*/*{LAB}*"),
+        *Path("/var/log/libvirt/qemu").glob(f"*{LAB}*"),
+    ]
     return [
         *(name for name in domains.split() if LAB in name),
         *(text[:120] for text in processes if f"cxl-lab.{LAB}" in text or str(FOLDER) in text),
@@ -106,9 +114,15 @@ def test_check_mode_before_anything_exists_tells_and_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ('{"cxl_topology_memories": [{"name": "pool0", "size": "300M", "serial": 1}]}', ["300M is no multiple of 256M", "use 256M"]),
+        (
+            '{"cxl_topology_memories": [{"name": "pool0", "size": "300M", "serial": 1}]}',
+            ["300M is no multiple of 256M", "use 256M"],
+        ),
         ('{"cxl_topology_hosts": [{"name": "node1"}, {"name": "node9"}]}', ["node9", "not in the inventory group cxl_hosts"]),
-        ('{"cxl_topology_hosts": [{"name": "node1", "memory": "900G"}, {"name": "node2"}]}', ["cxl_topology_hosts", "lower memory"]),
+        (
+            '{"cxl_topology_hosts": [{"name": "node1", "memory": "900G"}, {"name": "node2"}]}',
+            ["cxl_topology_hosts", "lower memory"],
+        ),
     ],
 )
 def test_preflight_refuses_before_anything_is_changed(setting: str, words: list[str]) -> None:
@@ -121,7 +135,11 @@ def test_preflight_refuses_before_anything_is_changed(setting: str, words: list[
 def test_an_archive_that_cannot_be_reached_is_named() -> None:
     # A suite of its own makes a recipe that no cache holds.
     code, output = playbook(
-        "playbooks/image.yml", "-e", "cxl_guest_image_mirror=http://127.0.0.1:9/debian", "-e", "cxl_guest_image_extra_packages=['jq']"
+        "playbooks/image.yml",
+        "-e",
+        "cxl_guest_image_mirror=http://127.0.0.1:9/debian",
+        "-e",
+        "cxl_guest_image_extra_packages=['jq']",
     )
     assert code != 0
     assert "guest tree of trixie from http://127.0.0.1:9/debian" in " ".join(output.split())

@@ -69,7 +69,9 @@ def test_what_must_be_refused_is_refused_with_the_object_and_the_next_step(host,
 def test_a_killed_worker_comes_back_under_the_mounted_file_system(host):
     before = host.check_output("pgrep -f 'cxl_datapath.worker blkdev'")
     host.check_output("kill -9 %s", before)
-    host.check_output("cp /mnt/cbd0/cxl-verify/MANIFEST /mnt/cbd0/after-kill && sync -f /mnt/cbd0/after-kill && rm /mnt/cbd0/after-kill")
+    host.check_output(
+        "cp /mnt/cbd0/cxl-verify/MANIFEST /mnt/cbd0/after-kill && sync -f /mnt/cbd0/after-kill && rm /mnt/cbd0/after-kill"
+    )
     assert host.check_output("pgrep -f 'cxl_datapath.worker blkdev'") != before
     host.check_output("echo 1 > /proc/sys/vm/drop_caches")
     host.check_output("cd /mnt/cbd0/cxl-verify && sha256sum --quiet -c MANIFEST")
