@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The molecule scenario "default" on real virtual machines, step by step, with what a user does wrong in between.
 
-The steps build on each other and run in the order of this file. The lab is called molecule_default; a user's own lab is not touched, but two
-labs at once want about 6 GiB of memory.
+The steps build on each other and run in the order of this file. The lab is called molecule_default; a user's own lab is not
+touched, but two labs at once want about 6 GiB of memory.
 """
 
 from __future__ import annotations
