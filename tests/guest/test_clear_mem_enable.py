@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "roles/cxl_guest_image/files/guest/usr/local/lib/cxl-lab/clear-mem-enable"
-cure = SourceFileLoader("clear_mem_enable", str(SCRIPT)).load_module()
+LOADER = SourceFileLoader("clear_mem_enable", str(SCRIPT))
+cure = module_from_spec(spec_from_loader("clear_mem_enable", LOADER))
+LOADER.exec_module(cure)
 
 
 def space(capabilities: list[tuple[int, int, int]], control: int = 0x4) -> bytes:

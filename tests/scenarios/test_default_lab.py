@@ -210,6 +210,16 @@ def test_another_setting_is_refused_and_the_host_goes_on_running() -> None:
     assert on("node1", "cat", "/proc/sys/kernel/random/boot_id") == booted
 
 
+def test_a_host_that_was_reset_is_repaired_and_its_files_are_there() -> None:
+    booted = on("node2", "cat", "/proc/sys/kernel/random/boot_id")
+    assert run(["virsh", "-c", "qemu:///system", "reset", f"cxl-lab.{LAB}.node2"])[0] == 0
+    code, output = playbook("site.yml")
+    assert code == 0
+    assert "are right" in output
+    assert on("node2", "cat", "/proc/sys/kernel/random/boot_id") != booted
+    assert on("node2", "sh", "-c", "'cd /mnt/cbd0/cxl-verify && sha256sum --quiet -c MANIFEST && echo right'") == "right\n"
+
+
 def test_destroy_leaves_nothing() -> None:
     assert molecule("destroy")[0] == 0
     assert remains() == []
