@@ -30,7 +30,7 @@ unit: ## unit tests of modules and daemon, C tests under sanitizers
 
 scenario: ## the molecule scenario: a lab of two virtual machines from nothing to nothing
 	@scripts/bootstrap test
-	@pytest -v tests/scenarios
+	@pytest -v -s tests/scenarios
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)

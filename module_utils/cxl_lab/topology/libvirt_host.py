@@ -88,7 +88,14 @@ class LibvirtHost:
             if old is not None:
                 # Without it libvirt takes the definition for another domain of the same name.
                 ET.SubElement(wanted, "uuid").text = old.UUIDString()
-            self._connection.defineXML(ET.tostring(wanted, encoding="unicode")).create()
+            domain = self._connection.defineXML(ET.tostring(wanted, encoding="unicode"))
+            try:
+                domain.create()
+            except libvirt.libvirtError:
+                if old is None:
+                    # What never ran has nothing to lose: the next run may build it with other settings.
+                    domain.undefine()
+                raise
         except libvirt.libvirtError as error:
             raise LabError(f"domain {name}", f"did not start: {error}", observed=self.emulator_log(name)) from error
 

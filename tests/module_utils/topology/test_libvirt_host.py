@@ -284,3 +284,13 @@ def test_the_words_of_the_emulator_are_not_those_of_libvirt(monkeypatch, tmp_pat
         "2026-11-20T11:24:45.000000Z qemu-system-x86_64: -netdev user,id=control: Could not set up host forwarding rule",
         "2026-11-20 11:24:46.014+0000: shutting down, reason=failed",
     ]
+
+
+def test_a_domain_that_never_ran_is_forgotten(hypervisor, monkeypatch):
+    def refuse(_):
+        raise libvirt.libvirtError("no such emulator")
+
+    monkeypatch.setattr(libvirt.virDomain, "create", refuse)
+    with pytest.raises(LabError, match="did not start"):
+        hypervisor.start(xml_of(machines("a")[0]))
+    assert hypervisor.seen("a") == {}
