@@ -44,3 +44,15 @@ def test_a_start_ends_when_the_worker_is_ended_from_elsewhere(worker):
         assert (caught.value.code, caught.value.object) == (Code.NOT_READY, "worker 0")
 
     asyncio.run(scenario())
+
+
+def test_a_stop_ends_when_the_worker_dies_of_it(worker, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOP_S", 3600.0)
+
+    async def scenario() -> None:
+        dying = worker("""echo '{"event": "ready", "info": {}}'; read command; kill -KILL $$""")
+        await dying.start()
+        await asyncio.wait_for(dying.stop(), PATIENCE_S)
+        assert dying.to_json()["state"] == "stopped"
+
+    asyncio.run(scenario())

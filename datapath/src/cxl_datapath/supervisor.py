@@ -132,6 +132,7 @@ class Supervised:
                 self.error = _as_datapath_error(error, self.label)
                 log.warning("%s: %s; next try in %.1f s", self.label, self.error, delay)
             if self._stopping:
+                await self._set(Phase.STOPPED)  # `stop` waits for a word of a worker that is gone
                 return
             await self._set(Phase.WAITING)
             with contextlib.suppress(TimeoutError):
