@@ -165,6 +165,27 @@ def test_blkdev_errors(lab, make_host):
     assert third.call("cbd.blkdev.start", **start)["host"] == "node3"
 
 
+def test_what_cannot_be_saved_as_stopped_goes_on(lab):
+    _, device = lab.mapped()
+    for node in (lab.node1, lab.node2):
+        (node.state / "state.new").mkdir()  # where the next state would be written
+    error = lab.node2.refuse(Code.FAILED, "cbd.blkdev.stop", transport="pool0", id=0)
+    assert (error.object, "try again" in error.hint) == (str(lab.node2.state / "state.json"), True)
+    wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev goes on")
+    assert io_works(device, 0x41)
+    (lab.node2.state / "state.new").rmdir()
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    lab.node1.refuse(Code.FAILED, "cbd.backend.stop", transport="pool0", id=0)
+    assert lab.node1.worker("backend", "pool0", 0)["state"] == "running"
+    (lab.node1.state / "state.new").rmdir()
+    lab.node1.call("cbd.backend.stop", transport="pool0", id=0)
+    (lab.node1.state / "state.new").mkdir()
+    lab.node1.refuse(Code.FAILED, "cbd.transport.unregister", transport="pool0")
+    assert lab.node1.call("cbd.transport.list")[0]["state"] == "running"
+    (lab.node1.state / "state.new").rmdir()
+    lab.node1.call("cbd.transport.unregister", transport="pool0")
+
+
 def _channels(lab: Lab) -> int:
     return int(lab.node1.call("cbd.transport.list")[0]["channels"])
 

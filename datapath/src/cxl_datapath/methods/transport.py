@@ -116,11 +116,16 @@ async def unregister_transport(datapath: Datapath, params: Params) -> Row:
         if entries:
             ids = ", ".join(str(entry.id) for entry in entries)
             raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {what}(s) {ids} in it", "stop them first")
+    view = transport_view(session) | {"state": "unregistered"}
+    del datapath.sessions[session.name]
+    try:
+        datapath.save()
+    except DatapathError:
+        datapath.sessions[session.name] = session
+        raise
     if session.opened is not None:
         session.opened.registration.leave()
-    view = transport_view(session) | {"state": "unregistered"}
     await datapath.forget(session)
-    datapath.save()
     return view
 
 
