@@ -13,7 +13,11 @@ from hosts import Host, wait_until
 from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running
 
 from cxl_datapath.cbd.metadata import seal
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -184,6 +188,21 @@ def test_what_cannot_be_saved_as_stopped_goes_on(lab):
     assert lab.node1.call("cbd.transport.list")[0]["state"] == "running"
     (lab.node1.state / "state.new").rmdir()
     lab.node1.call("cbd.transport.unregister", transport="pool0")
+
+
+def test_a_damaged_entry_is_cleared_by_the_stop_of_its_host(lab):
+    lab.mapped()
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        for page in (registry.blkdevs.page(0), registry.backends.page(0)):
+            mapping.write(page, b"\xaa" * 2 * ENTRY_COPY)
+    for node, kind in ((lab.node2, "blkdev"), (lab.node1, "backend")):
+        wait_until(lambda n=node, k=kind: n.worker(k, "pool0", 0)["error"], "the damage is noticed")
+        assert node.call(f"cbd.{kind}.list", transport="pool0")[0]["state"] == "corrupt"
+        assert node.call(f"cbd.{kind}.stop", transport="pool0", id=0)["state"] == "stopped"
+        assert node.call(f"cbd.{kind}.list", transport="pool0") == []
+    _, device = lab.mapped()
+    assert io_works(device, 0x43)
 
 
 def _channels(lab: Lab) -> int:

@@ -100,13 +100,28 @@ class Table(Generic[E]):
         return entry.epoch % 0xFFFFFFFF + 1 if entry else 1
 
     def clear(self, index: int) -> None:
-        """State none; the rest stays, for the epoch to rise from."""
-        entry = self.read(index)
+        """State none; the rest stays, for the epoch to rise from. A damaged entry becomes one that was never used."""
+        try:
+            entry = self.read(index)
+        except DatapathError as error:
+            if error.code != Code.CORRUPT:
+                raise
+            self._memory.write(self.page(index), bytes(2 * ENTRY_COPY))
+            return
         if entry is not None and entry.state != State.NONE:
             self.write(replace(entry, state=State.NONE))
 
     def _pair(self, index: int) -> CopyPair:
         return CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, f"{self.kind.WHAT} {index}")
+
+
+def owned(table: Table[BackendEntry] | Table[BlkdevEntry], index: int, host_id: int) -> bool:
+    """Whether an entry that a host wants is its own. A damaged one is: nobody else may take it."""
+    try:
+        entry = table.read(index)
+    except DatapathError as error:
+        return error.code == Code.CORRUPT
+    return entry is not None and entry.host_id == host_id
 
 
 def _is_cleared(entry: Entry | DatapathError) -> bool:
