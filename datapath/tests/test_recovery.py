@@ -139,6 +139,16 @@ def test_one_daemon_per_runtime_folder_and_a_stale_socket_is_replaced(lab):
     lab.node1.start()
 
 
+def test_a_folder_in_place_of_the_socket_is_named(make_host):
+    host = make_host("node1", start=False)
+    host.socket.mkdir(parents=True)
+    done = subprocess.run(host.command(), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"cxl-datapathd: {host.socket}: cannot replace it: Is a directory; move it away\n",
+    )
+
+
 @pytest.fixture
 def connected(lab) -> Iterator[subprocess.Popen[str]]:
     """A client of the device that has written 4 KiB and stays connected."""

@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from .errors import Code, DatapathError
+from .errors import Code, DatapathError, from_errno
 from .methods import METHODS
 from .schema import parse
 from .service import Datapath
@@ -65,8 +65,10 @@ class ControlServer:
 
     async def start(self) -> None:
         """Replaces the socket of a daemon that is gone: the caller holds the lock of the runtime folder."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise from_errno(error.errno or 0, str(self._path), "replace it", "move it away") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
@@ -79,8 +81,13 @@ class ControlServer:
         finally:
             os.umask(before)
         if self._group is not None:
-            os.chown(self._path, -1, self._group)
-            self._path.chmod(0o660)
+            try:
+                os.chown(self._path, -1, self._group)
+                self._path.chmod(0o660)
+            except OSError as error:
+                listener.close()
+                hint = "run as root or as a member of the group"
+                raise from_errno(error.errno or 0, str(self._path), "give it to the group", hint) from None
         self._server = await asyncio.start_unix_server(self._on_client, sock=listener, limit=LINE_MAX)
 
     async def stop(self) -> None:
