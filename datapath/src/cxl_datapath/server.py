@@ -121,7 +121,9 @@ class ControlServer:
             )
             return
         if len(self._clients) > CLIENTS_MAX:
-            await self._send(writer, None, DatapathError(Code.BUSY, "control socket", f"has {CLIENTS_MAX} clients already"))
+            await self._send(
+                writer, None, DatapathError(Code.BUSY, "control socket", f"has {CLIENTS_MAX} clients already", "try again")
+            )
             return
         while True:
             try:
