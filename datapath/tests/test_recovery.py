@@ -13,7 +13,12 @@ import pytest
 from hosts import wait_until
 from lab import MIB, Lab, alive, children, io_works, needs_nbd, running
 
+from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -37,6 +42,23 @@ def test_a_killed_backend_worker_comes_back_and_the_blkdev_follows(lab):
     wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["restarts"] >= 1, "the blkdev notices")
     wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev runs again")
     assert io_works(device, 0x52)
+
+
+def test_a_blkdev_whose_channel_lines_were_lost_takes_the_channel_again(lab):
+    _, device = lab.mapped()
+    assert io_works(device, 0x53)
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        start = registry.info.geometry.channel_off(0)
+        (before,) = registry.blkdevs.used().values()
+        for line in (BLKDEV_LINE_OFF, BACKEND_LINE_OFF):
+            mapping.write(start + line, bytes(LINE))
+        wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["restarts"] >= 1, "the blkdev notices")
+        wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev runs again")
+        (after,) = registry.blkdevs.used().values()
+    assert after.channels == before.channels
+    assert after.channel_epochs[0] > before.channel_epochs[0]
+    assert io_works(device, 0x54)
 
 
 def test_a_killed_nbd_server_comes_back(lab):

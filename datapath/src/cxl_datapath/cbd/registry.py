@@ -135,10 +135,6 @@ class ChannelLines:
     blkdev: ControlLine | None
     backend: ControlLine | None
 
-    def next_epoch(self) -> int:
-        found = [line.epoch for line in (self.blkdev, self.backend) if line is not None]
-        return max(found, default=0) % 0xFFFFFFFF + 1
-
 
 class Registry:
     """Tables, lines and channels of one attached transport."""
@@ -173,6 +169,16 @@ class Registry:
             ControlLine.unpack(self._memory.read(start + BLKDEV_LINE_OFF, LINE)),
             ControlLine.unpack(self._memory.read(start + BACKEND_LINE_OFF, LINE)),
         )
+
+    def next_channel_epoch(self, channel: int) -> int:
+        """Above every epoch that the channel had, even when its lines are damaged: its rings still hold slots of earlier ones."""
+        lines = self.lines(channel)
+        found = [line.epoch for line in (lines.blkdev, lines.backend) if line is not None]
+        for entry in self.blkdevs.all():
+            if isinstance(entry, BlkdevEntry):
+                pairs = zip(entry.channels, entry.channel_epochs, strict=True)
+                found += [epoch for used, epoch in pairs if used == channel]
+        return max(found, default=0) % 0xFFFFFFFF + 1
 
     def write_blkdev_line(self, channel: int, line: ControlLine) -> None:
         self._memory.write(self._channel_off(channel) + BLKDEV_LINE_OFF, line.pack())
