@@ -142,6 +142,16 @@ def test_backend_errors(lab):
     lab.node1.refuse(Code.RANGE, "cbd.backend.stop", transport="pool0", id=16)
 
 
+def test_a_file_is_not_both_memory_and_backend(lab):
+    error = lab.node1.refuse(Code.BUSY, "cbd.backend.start", transport="pool0", path=lab.memory)
+    assert "memory of transport pool0" in error.message
+    disk = lab.disk(size=MEMORY)
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    error = lab.node1.refuse(Code.BUSY, "cbd.transport.format", memory=str(disk), name="pool1", force=True)
+    assert "backend 0 of transport pool0" in error.message
+    assert disk.read_bytes().count(0) == MEMORY
+
+
 def test_blkdev_errors(lab, make_host):
     start = {"transport": "pool0", "backend": 0, "frontend": "nbdkit"}
     lab.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.start", **start)

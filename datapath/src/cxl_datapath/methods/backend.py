@@ -57,6 +57,8 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
     real = os.path.realpath(path)
     for other in datapath.sessions.values():
+        if real == os.path.realpath(other.opened.memory.path if other.opened else other.desired.memory):
+            raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
             if os.path.realpath(backend.path) == real:
                 if other is session:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
@@ -63,6 +64,12 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     if session is not None:
         hint = f"run: cxl-datapath cbd transport unregister {session.name}"
         raise DatapathError(Code.BUSY, f"transport {session.name}", "is registered on this host", hint)
+
+    for each in datapath.sessions.values():
+        for backend in each.desired.backends:
+            if os.path.realpath(backend.path) == memory.path:
+                what = f"is backend {backend.id} of transport {each.name}"
+                raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
 
     def work() -> None:
         with Mapping(memory) as mapping:
