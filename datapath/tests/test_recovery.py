@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,25 @@ def test_a_folder_in_place_of_the_socket_is_named(make_host):
         1,
         f"cxl-datapathd: {host.socket}: cannot replace it: Is a directory; move it away\n",
     )
+
+
+def test_a_daemon_that_stops_in_the_middle_of_a_start_logs_no_traceback(lab):
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    mute = lab.node1.worker("backend", "pool0", 0)["pid"]
+    os.kill(mute, signal.SIGSTOP)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(lab.node2.socket))
+            params = b'{"transport": "pool0", "backend": 0, "frontend": "nbdkit"}'
+            client.sendall(b'{"id": 1, "method": "cbd.blkdev.start", "params": ' + params + b"}\n")
+            wait_until(
+                lambda: [row for row in lab.node1.call("cbd.blkdev.list", transport="pool0") if row["state"] == "running"],
+                "the worker waits for the backend",
+            )
+            lab.node2.stop()
+    finally:
+        os.kill(mute, signal.SIGCONT)
+    assert "Traceback" not in lab.node2.log.read_text()
 
 
 @pytest.fixture

@@ -149,7 +149,9 @@ class ControlServer:
             if not method.mutates:
                 return number, await method.run(self._datapath, checked)
             # Shielded: a client that hangs up does not leave a half-done change behind.
-            return number, await asyncio.shield(asyncio.ensure_future(self._locked(name, checked)))
+            change = asyncio.ensure_future(self._locked(name, checked))
+            change.add_done_callback(_heard)
+            return number, await asyncio.shield(change)
         except DatapathError as error:
             return number, error
         except Exception as error:
@@ -167,6 +169,12 @@ class ControlServer:
         body = {"error": answer.to_json()} if isinstance(answer, DatapathError) else {"result": answer}
         writer.write(json.dumps({"id": number, **body}).encode() + b"\n")
         await writer.drain()
+
+
+def _heard(change: asyncio.Future[Any]) -> None:
+    """A change that fails when nobody waits for it any more, at the end of the daemon, is no defect to be logged."""
+    if not change.cancelled():
+        change.exception()
 
 
 def _request(line: bytes) -> tuple[Any, str, Any]:
