@@ -13,7 +13,11 @@ from hosts import Host, wait_until
 from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running
 
 from cxl_datapath.cbd.metadata import seal
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -138,6 +142,16 @@ def test_backend_errors(lab):
     lab.node1.refuse(Code.RANGE, "cbd.backend.stop", transport="pool0", id=16)
 
 
+def test_a_file_is_not_both_memory_and_backend(lab):
+    error = lab.node1.refuse(Code.BUSY, "cbd.backend.start", transport="pool0", path=lab.memory)
+    assert "memory of transport pool0" in error.message
+    disk = lab.disk(size=MEMORY)
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    error = lab.node1.refuse(Code.BUSY, "cbd.transport.format", memory=str(disk), name="pool1", force=True)
+    assert "backend 0 of transport pool0" in error.message
+    assert disk.read_bytes().count(0) == MEMORY
+
+
 def test_blkdev_errors(lab, make_host):
     start = {"transport": "pool0", "backend": 0, "frontend": "nbdkit"}
     lab.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.start", **start)
@@ -163,6 +177,42 @@ def test_blkdev_errors(lab, make_host):
     lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
     assert "not running" in lab.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.stop", transport="pool0", id=0).message
     assert third.call("cbd.blkdev.start", **start)["host"] == "node3"
+
+
+def test_what_cannot_be_saved_as_stopped_goes_on(lab):
+    _, device = lab.mapped()
+    for node in (lab.node1, lab.node2):
+        (node.state / "state.new").mkdir()  # where the next state would be written
+    error = lab.node2.refuse(Code.FAILED, "cbd.blkdev.stop", transport="pool0", id=0)
+    assert (error.object, "try again" in error.hint) == (str(lab.node2.state / "state.json"), True)
+    wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev goes on")
+    assert io_works(device, 0x41)
+    (lab.node2.state / "state.new").rmdir()
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    lab.node1.refuse(Code.FAILED, "cbd.backend.stop", transport="pool0", id=0)
+    assert lab.node1.worker("backend", "pool0", 0)["state"] == "running"
+    (lab.node1.state / "state.new").rmdir()
+    lab.node1.call("cbd.backend.stop", transport="pool0", id=0)
+    (lab.node1.state / "state.new").mkdir()
+    lab.node1.refuse(Code.FAILED, "cbd.transport.unregister", transport="pool0")
+    assert lab.node1.call("cbd.transport.list")[0]["state"] == "running"
+    (lab.node1.state / "state.new").rmdir()
+    lab.node1.call("cbd.transport.unregister", transport="pool0")
+
+
+def test_a_damaged_entry_is_cleared_by_the_stop_of_its_host(lab):
+    lab.mapped()
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        for page in (registry.blkdevs.page(0), registry.backends.page(0)):
+            mapping.write(page, b"\xaa" * 2 * ENTRY_COPY)
+    for node, kind in ((lab.node2, "blkdev"), (lab.node1, "backend")):
+        wait_until(lambda n=node, k=kind: n.worker(k, "pool0", 0)["error"], "the damage is noticed")
+        assert node.call(f"cbd.{kind}.list", transport="pool0")[0]["state"] == "corrupt"
+        assert node.call(f"cbd.{kind}.stop", transport="pool0", id=0)["state"] == "stopped"
+        assert node.call(f"cbd.{kind}.list", transport="pool0") == []
+    _, device = lab.mapped()
+    assert io_works(device, 0x43)
 
 
 def _channels(lab: Lab) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,12 @@ import pytest
 from hosts import wait_until
 from lab import MIB, Lab, alive, children, io_works, needs_nbd, running
 
+from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -37,6 +43,23 @@ def test_a_killed_backend_worker_comes_back_and_the_blkdev_follows(lab):
     wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["restarts"] >= 1, "the blkdev notices")
     wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev runs again")
     assert io_works(device, 0x52)
+
+
+def test_a_blkdev_whose_channel_lines_were_lost_takes_the_channel_again(lab):
+    _, device = lab.mapped()
+    assert io_works(device, 0x53)
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        start = registry.info.geometry.channel_off(0)
+        (before,) = registry.blkdevs.used().values()
+        for line in (BLKDEV_LINE_OFF, BACKEND_LINE_OFF):
+            mapping.write(start + line, bytes(LINE))
+        wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["restarts"] >= 1, "the blkdev notices")
+        wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev runs again")
+        (after,) = registry.blkdevs.used().values()
+    assert after.channels == before.channels
+    assert after.channel_epochs[0] > before.channel_epochs[0]
+    assert io_works(device, 0x54)
 
 
 def test_a_killed_nbd_server_comes_back(lab):
@@ -137,6 +160,35 @@ def test_one_daemon_per_runtime_folder_and_a_stale_socket_is_replaced(lab):
     lab.node1.kill()
     assert lab.node1.socket.exists()
     lab.node1.start()
+
+
+def test_a_folder_in_place_of_the_socket_is_named(make_host):
+    host = make_host("node1", start=False)
+    host.socket.mkdir(parents=True)
+    done = subprocess.run(host.command(), capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"cxl-datapathd: {host.socket}: cannot replace it: Is a directory; move it away\n",
+    )
+
+
+def test_a_daemon_that_stops_in_the_middle_of_a_start_logs_no_traceback(lab):
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    mute = lab.node1.worker("backend", "pool0", 0)["pid"]
+    os.kill(mute, signal.SIGSTOP)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(lab.node2.socket))
+            params = b'{"transport": "pool0", "backend": 0, "frontend": "nbdkit"}'
+            client.sendall(b'{"id": 1, "method": "cbd.blkdev.start", "params": ' + params + b"}\n")
+            wait_until(
+                lambda: [row for row in lab.node1.call("cbd.blkdev.list", transport="pool0") if row["state"] == "running"],
+                "the worker waits for the backend",
+            )
+            lab.node2.stop()
+    finally:
+        os.kill(mute, signal.SIGCONT)
+    assert "Traceback" not in lab.node2.log.read_text()
 
 
 @pytest.fixture

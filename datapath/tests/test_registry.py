@@ -267,11 +267,13 @@ def test_choice_of_channels(count, taken, preferred, queues):
     assert chosen[: len(usable)] == usable[:queues]
 
 
-def test_the_epoch_rises_above_both_lines(registry):
+def test_the_epoch_rises_above_both_lines_and_every_entry(registry):
     registry.write_blkdev_line(2, ControlLine(State.NONE, 4, 0, 0, 0, 1))
     registry.write_backend_line(2, ControlLine(State.NONE, 9, 0, 0, 0, 0))
-    assert registry.lines(2).next_epoch() == 10
-    assert registry.lines(3).next_epoch() == 1
+    assert registry.next_channel_epoch(2) == 10
+    assert registry.next_channel_epoch(3) == 1
+    registry.blkdevs.write(BlkdevEntry(State.NONE, 1, 1, 0, 0, 1, 0, (3, 2), (7, 12)))
+    assert [registry.next_channel_epoch(channel) for channel in (2, 3, 1)] == [13, 8, 1]
     with pytest.raises(DatapathError):
         registry.lines(4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 from . import __version__
 from .client import Client
 from .daemon import RUNTIME
-from .errors import Code, DatapathError
+from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
 from .tables import show
 
@@ -114,7 +115,13 @@ def main(argv: list[str] | None = None, write: Callable[[str], None] = print) ->
             file=sys.stderr,
         )
         return 1
-    write(json.dumps(answer, indent=2) if options.get("json") else show(options["method"], answer))
+    try:
+        write(json.dumps(answer, indent=2) if options.get("json") else show(options["method"], answer))
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is left that could fail when Python ends
+        print(f"cxl-datapath: {from_errno(error.errno or 0, options['method'], 'write the answer')}", file=sys.stderr)
+        return 1
     return 0
 
 

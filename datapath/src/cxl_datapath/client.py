@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -26,7 +27,9 @@ class Client:
         except OSError as error:
             self._socket.close()
             hint = "is cxl-datapathd running? systemctl status cxl-datapathd"
-            raise from_errno(error.errno or 0, str(self._path), "reach the daemon", hint) from None
+            if error.errno is None:  # Python's own: the path does not fit into an address
+                raise DatapathError(Code.INVALID, str(self._path), str(error), "use a shorter --runtime folder") from None
+            raise from_errno(error.errno, str(self._path), "reach the daemon", hint) from None
         self._answers = self._socket.makefile("rb")
         self._number = 0
 
@@ -34,7 +37,9 @@ class Client:
         self._number += 1
         request = {"id": self._number, "method": method, "params": params}
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            # A daemon that refuses this client hangs up at once: what it said is still to be read.
+            with contextlib.suppress(BrokenPipeError):
+                self._socket.sendall(json.dumps(request).encode() + b"\n")
             line = self._answers.readline()
             answer = json.loads(line) if line else {}
         except TimeoutError:

@@ -18,7 +18,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from .errors import Code, DatapathError
+from .errors import Code, DatapathError, from_errno
 from .methods import METHODS
 from .schema import parse
 from .service import Datapath
@@ -65,8 +65,10 @@ class ControlServer:
 
     async def start(self) -> None:
         """Replaces the socket of a daemon that is gone: the caller holds the lock of the runtime folder."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise from_errno(error.errno or 0, str(self._path), "replace it", "move it away") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
         try:
@@ -79,8 +81,13 @@ class ControlServer:
         finally:
             os.umask(before)
         if self._group is not None:
-            os.chown(self._path, -1, self._group)
-            self._path.chmod(0o660)
+            try:
+                os.chown(self._path, -1, self._group)
+                self._path.chmod(0o660)
+            except OSError as error:
+                listener.close()
+                hint = "run as root or as a member of the group"
+                raise from_errno(error.errno or 0, str(self._path), "give it to the group", hint) from None
         self._server = await asyncio.start_unix_server(self._on_client, sock=listener, limit=LINE_MAX)
 
     async def stop(self) -> None:
@@ -114,7 +121,9 @@ class ControlServer:
             )
             return
         if len(self._clients) > CLIENTS_MAX:
-            await self._send(writer, None, DatapathError(Code.BUSY, "control socket", f"has {CLIENTS_MAX} clients already"))
+            await self._send(
+                writer, None, DatapathError(Code.BUSY, "control socket", f"has {CLIENTS_MAX} clients already", "try again")
+            )
             return
         while True:
             try:
@@ -140,7 +149,9 @@ class ControlServer:
             if not method.mutates:
                 return number, await method.run(self._datapath, checked)
             # Shielded: a client that hangs up does not leave a half-done change behind.
-            return number, await asyncio.shield(asyncio.ensure_future(self._locked(name, checked)))
+            change = asyncio.ensure_future(self._locked(name, checked))
+            change.add_done_callback(_heard)
+            return number, await asyncio.shield(change)
         except DatapathError as error:
             return number, error
         except Exception as error:
@@ -158,6 +169,12 @@ class ControlServer:
         body = {"error": answer.to_json()} if isinstance(answer, DatapathError) else {"result": answer}
         writer.write(json.dumps({"id": number, **body}).encode() + b"\n")
         await writer.drain()
+
+
+def _heard(change: asyncio.Future[Any]) -> None:
+    """A change that fails when nobody waits for it any more, at the end of the daemon, is no defect to be logged."""
+    if not change.cancelled():
+        change.exception()
 
 
 def _request(line: bytes) -> tuple[Any, str, Any]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TypeVar
 
 from .cbd.liveness import PERIOD_S
 from .errors import Code, DatapathError
 from .session import Session, Settings
-from .state import StateFile
+from .state import BackendState, BlkdevState, StateFile
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 10.0
 STOP_PATIENCE_S = 20.0  # at the end of the daemon; above the grace of the blkdev worker
+
+Entry = TypeVar("Entry", BackendState, BlkdevState)
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,16 @@ class Datapath:
 
     def save(self) -> None:
         self._file.save([session.desired for session in self.sessions.values()])
+
+    def save_without(self, entries: list[Entry], entry: Entry) -> None:
+        """Saves with `entry` taken out of `entries`. When that fails it stays wanted, and the caller lets it go on."""
+        place = entries.index(entry)
+        del entries[place]
+        try:
+            self.save()
+        except DatapathError:
+            entries.insert(place, entry)
+            raise
 
     async def forget(self, session: Session) -> None:
         """Drops a session: no more retries, memory unmapped. The caller saves."""

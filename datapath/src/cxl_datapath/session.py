@@ -14,7 +14,7 @@ from .cbd.hosting import Registration, boot_id, register
 from .cbd.layout import Info, State
 from .cbd.lines import ControlLine
 from .cbd.liveness import DEAD_AFTER_S, PERIOD_S, Liveness
-from .cbd.registry import Registry
+from .cbd.registry import Registry, owned
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .mapping import Mapping
@@ -139,8 +139,7 @@ class Session:
             line = registry.lines(channel).backend
             if line and (line.backend_id, line.host_id) == (backend_id, me) and line.state != State.NONE:
                 registry.write_backend_line(channel, _ended(line))
-        entry = registry.backends.read(backend_id)
-        if entry is not None and entry.host_id == me:
+        if owned(registry.backends, backend_id, me):
             registry.backends.clear(backend_id)
         self._ring()
 
@@ -150,14 +149,15 @@ class Session:
         if self.opened is None:
             return
         registry, me = self.opened.registry, self.opened.registration.id
-        entry = registry.blkdevs.read(blkdev_id)
-        if entry is None or entry.host_id != me:
+        if not owned(registry.blkdevs, blkdev_id, me):
             return
-        mine = [channel for channel in entry.channels if channel < self.opened.info.geometry.channel_count]
-        for channel in mine:
+        mine = []
+        for channel in range(self.opened.info.geometry.channel_count):
             line = registry.lines(channel).blkdev
-            if line and (line.blkdev_id, line.host_id) == (blkdev_id, me) and line.state != State.NONE:
-                registry.write_blkdev_line(channel, _ended(line))
+            if line and (line.blkdev_id, line.host_id) == (blkdev_id, me):
+                mine.append(channel)
+                if line.state != State.NONE:
+                    registry.write_blkdev_line(channel, _ended(line))
         registry.blkdevs.clear(blkdev_id)
         self._ring()
         for _ in range(int(RELEASE_S / 0.02)):

@@ -102,7 +102,9 @@ class StateFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            raise from_errno(error.errno or 0, str(self.path), "write the state") from None
+            raise from_errno(
+                error.errno or 0, str(self.path), "write the state", "make room or make the folder writable, then try again"
+            ) from None
 
 
 def _sync_folder(folder: Path) -> None:

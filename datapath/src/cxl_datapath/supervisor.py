@@ -75,10 +75,14 @@ class Supervised:
         self.error = None
         self._hurry.set()
         self.keep()
+        task = self._task
         async with self._changed:
-            await self._changed.wait_for(lambda: self.phase == Phase.RUNNING or self.error is not None)
-        if self.phase != Phase.RUNNING and self.error is not None:
-            raise self.error
+            # `end` may come from elsewhere meanwhile, when the transport is lost: then nothing will ever be ready.
+            await self._changed.wait_for(lambda: self.phase == Phase.RUNNING or self.error is not None or self._task is not task)
+        if self.phase != Phase.RUNNING:
+            raise self.error or DatapathError(
+                Code.NOT_READY, self.label, "was stopped before it was ready", "see why: cxl-datapath status"
+            )
 
     async def stop(self) -> None:
         """Asks the worker to stop; raises `busy` when it says that it is in use, and then leaves it running."""
@@ -128,6 +132,7 @@ class Supervised:
                 self.error = _as_datapath_error(error, self.label)
                 log.warning("%s: %s; next try in %.1f s", self.label, self.error, delay)
             if self._stopping:
+                await self._set(Phase.STOPPED)  # `stop` waits for a word of a worker that is gone
                 return
             await self._set(Phase.WAITING)
             with contextlib.suppress(TimeoutError):

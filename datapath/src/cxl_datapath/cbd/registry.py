@@ -100,13 +100,28 @@ class Table(Generic[E]):
         return entry.epoch % 0xFFFFFFFF + 1 if entry else 1
 
     def clear(self, index: int) -> None:
-        """State none; the rest stays, for the epoch to rise from."""
-        entry = self.read(index)
+        """State none; the rest stays, for the epoch to rise from. A damaged entry becomes one that was never used."""
+        try:
+            entry = self.read(index)
+        except DatapathError as error:
+            if error.code != Code.CORRUPT:
+                raise
+            self._memory.write(self.page(index), bytes(2 * ENTRY_COPY))
+            return
         if entry is not None and entry.state != State.NONE:
             self.write(replace(entry, state=State.NONE))
 
     def _pair(self, index: int) -> CopyPair:
         return CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, f"{self.kind.WHAT} {index}")
+
+
+def owned(table: Table[BackendEntry] | Table[BlkdevEntry], index: int, host_id: int) -> bool:
+    """Whether an entry that a host wants is its own. A damaged one is: nobody else may take it."""
+    try:
+        entry = table.read(index)
+    except DatapathError as error:
+        return error.code == Code.CORRUPT
+    return entry is not None and entry.host_id == host_id
 
 
 def _is_cleared(entry: Entry | DatapathError) -> bool:
@@ -119,10 +134,6 @@ class ChannelLines:
 
     blkdev: ControlLine | None
     backend: ControlLine | None
-
-    def next_epoch(self) -> int:
-        found = [line.epoch for line in (self.blkdev, self.backend) if line is not None]
-        return max(found, default=0) % 0xFFFFFFFF + 1
 
 
 class Registry:
@@ -158,6 +169,16 @@ class Registry:
             ControlLine.unpack(self._memory.read(start + BLKDEV_LINE_OFF, LINE)),
             ControlLine.unpack(self._memory.read(start + BACKEND_LINE_OFF, LINE)),
         )
+
+    def next_channel_epoch(self, channel: int) -> int:
+        """Above every epoch that the channel had, even when its lines are damaged: its rings still hold slots of earlier ones."""
+        lines = self.lines(channel)
+        found = [line.epoch for line in (lines.blkdev, lines.backend) if line is not None]
+        for entry in self.blkdevs.all():
+            if isinstance(entry, BlkdevEntry):
+                pairs = zip(entry.channels, entry.channel_epochs, strict=True)
+                found += [epoch for used, epoch in pairs if used == channel]
+        return max(found, default=0) % 0xFFFFFFFF + 1
 
     def write_blkdev_line(self, channel: int, line: ControlLine) -> None:
         self._memory.write(self._channel_off(channel) + BLKDEV_LINE_OFF, line.pack())

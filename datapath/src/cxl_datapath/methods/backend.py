@@ -47,6 +47,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         await worker.start()
         datapath.save()
     except BaseException:
+        session.desired.backends.remove(state)
         await _drop(session, state)
         raise
     return _view(session, state.id)
@@ -56,6 +57,8 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
     real = os.path.realpath(path)
     for other in datapath.sessions.values():
+        if real == os.path.realpath(other.opened.memory.path if other.opened else other.desired.memory):
+            raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
             if os.path.realpath(backend.path) == real:
                 if other is session:
@@ -66,7 +69,6 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
 
 async def _drop(session: Session, state: BackendState) -> None:
     worker = session.backends.pop(state.id)
-    session.desired.backends.remove(state)
     await worker.end(patience=5.0)
     session.clear_backend(state.id)
 
@@ -79,8 +81,9 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     if session.opened is not None and (users := _live_users(session, state.id)):
         raise DatapathError(Code.BUSY, f"backend {state.id}", f"is used by {', '.join(users)}", "stop the blkdev(s) first")
     view = _view(session, state.id) | {"state": "stopped", "worker": None}
+    # The state first: what cannot be written must not come back after a restart as if it had never been stopped.
+    datapath.save_without(session.desired.backends, state)
     await _drop(session, state)
-    datapath.save()
     return view
 
 

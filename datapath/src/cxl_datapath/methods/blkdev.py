@@ -48,6 +48,7 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         datapath.save()
     except BaseException:
         await worker.end(patience=5.0)
+        session.desired.blkdevs.remove(state)
         await _forget(session, state)
         raise
     return _view(session, blkdev_id)
@@ -100,7 +101,6 @@ def _check_name_free(datapath: Datapath, name: str) -> None:
 
 async def _forget(session: Session, state: BlkdevState) -> None:
     session.blkdevs.pop(state.id)
-    session.desired.blkdevs.remove(state)
     await session.clear_blkdev(state.id)
 
 
@@ -113,8 +113,12 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)
+    try:
+        datapath.save_without(session.desired.blkdevs, state)
+    except DatapathError:
+        session.blkdevs[state.id].keep()
+        raise
     await _forget(session, state)
-    datapath.save()
     return view
 
 

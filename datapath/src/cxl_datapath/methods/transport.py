@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
@@ -64,6 +65,12 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
         hint = f"run: cxl-datapath cbd transport unregister {session.name}"
         raise DatapathError(Code.BUSY, f"transport {session.name}", "is registered on this host", hint)
 
+    for each in datapath.sessions.values():
+        for backend in each.desired.backends:
+            if os.path.realpath(backend.path) == memory.path:
+                what = f"is backend {backend.id} of transport {each.name}"
+                raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
+
     def work() -> None:
         with Mapping(memory) as mapping:
 
@@ -116,11 +123,16 @@ async def unregister_transport(datapath: Datapath, params: Params) -> Row:
         if entries:
             ids = ", ".join(str(entry.id) for entry in entries)
             raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {what}(s) {ids} in it", "stop them first")
+    view = transport_view(session) | {"state": "unregistered"}
+    del datapath.sessions[session.name]
+    try:
+        datapath.save()
+    except DatapathError:
+        datapath.sessions[session.name] = session
+        raise
     if session.opened is not None:
         session.opened.registration.leave()
-    view = transport_view(session) | {"state": "unregistered"}
     await datapath.forget(session)
-    datapath.save()
     return view
 
 

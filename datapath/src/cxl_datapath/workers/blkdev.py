@@ -136,7 +136,7 @@ class Channels:
             raise DatapathError(
                 Code.EXISTS, f"blkdev {config.id}", f"belongs to host {owner}", "stop it there, or start a new one"
             )
-        epochs = tuple(self._registry.lines(channel).next_epoch() for channel in config.channels)
+        epochs = tuple(self._registry.next_channel_epoch(channel) for channel in config.channels)
         self.entry = BlkdevEntry(
             state=State.RUNNING,
             id=config.id,
@@ -173,6 +173,11 @@ class Channels:
             raise DatapathError(
                 Code.CORRUPT, self._what, "its entry was changed by somebody else", "look at: cxl-datapath cbd blkdev list"
             )
+
+        for channel, line in self._lines(State.RUNNING):
+            if self._registry.lines(channel).blkdev != line:
+                what = f"its line on channel {channel} was changed by somebody else"
+                raise DatapathError(Code.CORRUPT, self._what, what, "look at: cxl-datapath cbd blkdev list")
 
     def close(self) -> None:
         """The entry stays: it keeps the id and the backend for this host until the daemon clears it."""
