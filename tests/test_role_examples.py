@@ -38,7 +38,9 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*galaxy, "build", "--output-path", str(folder), str(source)], check=True, capture_output=True)
     archive = next(folder.glob("cxl-lab-*.tar.gz"))
     subprocess.run(
-        [*galaxy, "install", "--offline", "-p", str(folder / "installed"), str(archive)], check=True, capture_output=True
+        [*galaxy, "install", "--offline", "--force", "-p", str(folder / "installed"), str(archive)],
+        check=True,
+        capture_output=True,
     )
     return folder / "installed"
 

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,34 +15,15 @@ import pytest
 DATAPATH = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
 
+from core_build import build_library
 from hosts import Host
 from lab import MEMORY, Lab
-
-
-def _build_core() -> Path:
-    """Configures and builds the core into a per-user cache folder, named by the hash of its sources."""
-    sources = sorted([*(DATAPATH / "core").rglob("*.[ch]"), DATAPATH / "CMakeLists.txt"])
-    digest = hashlib.sha256(b"".join(source.name.encode() + source.read_bytes() for source in sources)).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxl-datapath-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    library = cache / digest / "libcxl_core.so"
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / digest / "done").exists():
-            shutil.rmtree(cache / digest, ignore_errors=True)
-            subprocess.run(
-                ["cmake", "-S", DATAPATH, "-B", cache / digest, "-DCMAKE_BUILD_TYPE=Release"], check=True, capture_output=True
-            )
-            built = subprocess.run(["cmake", "--build", cache / digest], check=False, capture_output=True, text=True)
-            assert built.returncode == 0, built.stdout[-4000:] + built.stderr[-2000:]
-            (cache / digest / "done").touch()
-    return library
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # Before any test module imports the package: worker processes inherit it, too.
     if "CXL_CORE_LIBRARY" not in os.environ and not config.option.collectonly:
-        os.environ["CXL_CORE_LIBRARY"] = str(_build_core())
+        os.environ["CXL_CORE_LIBRARY"] = str(build_library())
     paths = [str(DATAPATH / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 

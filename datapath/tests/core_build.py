@@ -1,29 +1,53 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds of the C core with its test programs, one folder per kind of sanitizer, kept between runs."""
+"""Builds of the C core for tests, kept in the user's cache by the content of the sources: any checkout finds them."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
 DATAPATH = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxl-lab" / "core-tests"
 
 
 @cache
 def build(sanitize: str = "") -> Path:
-    """Brings the build with these sanitizers ("address,undefined", "thread", "" for none) up to date; returns its folder."""
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxl-datapath-tests"
-    folder = root / f"programs-{sanitize.replace(',', '-') or 'plain'}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    """The core with its test programs under these sanitizers ("address,undefined", "thread", "" for none); returns the folder."""
+    return _build(sanitize.replace(",", "-") or "plain", ["-DCXL_TESTS=ON", f"-DCXL_SANITIZE={sanitize}"])
+
+
+@cache
+def build_library() -> Path:
+    """The core as it is shipped; returns the library."""
+    return _build("release", ["-DCMAKE_BUILD_TYPE=Release"]) / "libcxl_core.so"
+
+
+def _build(kind: str, options: list[str]) -> Path:
+    """Builds a copy of the sources, for cmake ties a build to one place of them."""
+    sources = sorted([*(path for path in (DATAPATH / "core").rglob("*") if path.is_file()), DATAPATH / "CMakeLists.txt"])
+    digest = hashlib.sha256(b"".join(str(path.relative_to(DATAPATH)).encode() + path.read_bytes() for path in sources))
+    folder = CACHE / f"{kind}-{digest.hexdigest()[:16]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (
-            ["cmake", "-S", DATAPATH, "-B", folder, "-DCXL_TESTS=ON", f"-DCXL_SANITIZE={sanitize}"],
-            ["cmake", "--build", folder],
-        ):
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return folder
+        if not (folder / "done").exists():
+            for old in CACHE.glob(f"{kind}-*"):
+                shutil.rmtree(old)
+            for path in sources:
+                copy = folder / "source" / path.relative_to(DATAPATH)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+            _run("cmake", "-S", folder / "source", "-B", folder / "build", *options)
+            _run("cmake", "--build", folder / "build")
+            (folder / "done").touch()
+    return folder / "build"
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]

@@ -27,11 +27,11 @@ needs_daemon = pytest.mark.skipif(
 def lab() -> Iterator[dict[str, Any]]:
     """Hosts node1 and node2, a shared memory and a disk."""
     sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
-    from core_build import build
+    from core_build import build_library
     from hosts import Host
 
     before = {key: os.environ.get(key) for key in ("CXL_CORE_LIBRARY", "PYTHONPATH")}
-    os.environ["CXL_CORE_LIBRARY"] = before["CXL_CORE_LIBRARY"] or str(build() / "libcxl_core.so")
+    os.environ["CXL_CORE_LIBRARY"] = before["CXL_CORE_LIBRARY"] or str(build_library())
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DATAPATH / "src"), before["PYTHONPATH"]]))
     folder = Path(tempfile.mkdtemp(prefix="cxlt-"))
     hosts = []

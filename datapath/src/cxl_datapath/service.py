@@ -97,6 +97,9 @@ class Datapath:
                 return
             except DatapathError as error:
                 log.warning("transport %s: %s; next try in %.0f s", session.name, error, delay)
+            except Exception:
+                # A fault of ours must not leave the transport waiting for ever.
+                log.exception("transport %s: fault while it was restored; next try in %.0f s", session.name, delay)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_MAX_S)
 
@@ -111,4 +114,7 @@ class Datapath:
                     log.error("transport %s: %s; its workers are stopped", session.name, error)
                     await session.close(error)
                     self._restore_later(session)
+                except Exception:
+                    # Without a heartbeat every peer would take this host for dead.
+                    log.exception("transport %s: fault in its heartbeat", session.name)
             await asyncio.sleep(PERIOD_S)

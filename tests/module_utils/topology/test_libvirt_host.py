@@ -195,7 +195,7 @@ def test_a_domain_that_libvirt_refuses(hypervisor):
 
 
 def test_a_port_is_tried_after_another(hypervisor, connection, monkeypatch):
-    """The failed start leaves a definition behind."""
+    """A start that failed is not in the way of the next one."""
     machine, create = machines()[0], libvirt.virDomain.create
 
     def taken(domain):
@@ -213,6 +213,9 @@ def test_a_start_that_fails_carries_the_words_of_the_emulator(hypervisor, monkey
     class Refusing:
         def create(self):
             raise libvirt.libvirtError("internal error: Could not set up host forwarding rule")
+
+        def undefine(self):
+            pass
 
     monkeypatch.setattr(LibvirtHost, "emulator_log", staticmethod(lambda name, lines=12: f"last words of {name}"))
     machine = machines()[0]
