@@ -10,11 +10,15 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-lab: ## install what is missing and build the lab of $(INVENTORY)
+.PHONY: inventory
+inventory:
+	@test -e $(INVENTORY) || { echo "make: INVENTORY=$(INVENTORY) does not exist; see ls inventories" >&2; exit 2; }
+
+lab: inventory ## install what is missing and build the lab of $(INVENTORY)
 	@scripts/bootstrap lab
 	@$(PLAYBOOK) site.yml
 
-down: ## remove the lab; caches stay
+down: inventory ## remove the lab; caches stay
 	@scripts/bootstrap lab
 	@$(PLAYBOOK) playbooks/down.yml
 

@@ -6,6 +6,7 @@ A module cannot speak to the user before it ends. It writes a line here; ``plugi
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 #: On the machine where the playbook runs; gone after a reboot, like the work that it speaks of.
@@ -18,6 +19,9 @@ def progress(text: str) -> None:
         PROGRESS_FILE.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # It goes to a terminal, and parts of it come from guests.
         line = "".join(char if char.isprintable() else " " for char in text[:200])
-        PROGRESS_FILE.write_text(line, encoding="utf-8")
+        # Whole lines only: several threads may have something to say.
+        fresh = PROGRESS_FILE.with_name(f"progress.{threading.get_native_id()}")
+        fresh.write_text(line, encoding="utf-8")
+        fresh.replace(PROGRESS_FILE)
     except OSError:
         pass

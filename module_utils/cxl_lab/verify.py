@@ -108,7 +108,9 @@ def is_mounted(device: str, mountpoint: str) -> bool:
 
 def mount(runner: Runner, device: str, mountpoint: str) -> None:
     Path(mountpoint).mkdir(parents=True, exist_ok=True)
-    must(runner, ["mount", "-t", "xfs", device, mountpoint], device, "look at dmesg of the host")
+    # _netdev: at shutdown systemd unmounts it before it stops the daemon that serves the device; the other way round,
+    # both would hang.
+    must(runner, ["mount", "-t", "xfs", "-o", "_netdev", device, mountpoint], device, "look at dmesg of the host")
 
 
 def unmount(runner: Runner, mountpoint: str) -> None:

@@ -100,7 +100,7 @@ class Lab:
             waited = time.monotonic() - begin
             if not reason:
                 return round(waited, 1)
-            progress(f"waiting for {host} to boot, {waited:.0f} s ({reason})")
+            progress(f"waiting for {host} to boot, {waited:.0f} s")
             given_up = [line for line in self._serial(host) if any(mark in line for mark in _GIVEN_UP)]
             if given_up or waited > timeout:
                 raise self._boot_error(host, given_up[-1] if given_up else f"no login within {timeout:.0f} s ({reason})")

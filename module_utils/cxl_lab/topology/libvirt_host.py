@@ -22,7 +22,9 @@ from .plan import Seen, domain_name
 from .store import Owner
 
 _LOGS = Path("/var/log/libvirt/qemu")
-_LIBVIRTS_OWN = re.compile(r"[ -]|LC_ALL=|char device|.*\\$|.*: starting up libvirt version|.* is tainted: ")
+_LIBVIRTS_OWN = re.compile(
+    r"[ -]|LC_ALL=|char device|.*\\$|.*: starting up libvirt version|.* is tainted: |.*'-mon' is deprecated"
+)
 _STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",
     libvirt.VIR_DOMAIN_BLOCKED: "running",
