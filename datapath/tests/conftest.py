@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 DATAPATH = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
@@ -18,6 +19,10 @@ sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
 from core_build import build_library
 from hosts import Host
 from lab import MEMORY, Lab
+
+# The same examples for every change that is judged; new ones in every run of a developer.
+settings.register_profile("datapath", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("datapath")
 
 
 def pytest_configure(config: pytest.Config) -> None:

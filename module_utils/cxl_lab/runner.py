@@ -69,8 +69,8 @@ def must(runner: Runner, argv: Sequence[str], subject: str, next_step: str = "",
 
 def must_json(runner: Runner, argv: Sequence[str], subject: str, **options: Any) -> Any:
     """The same for a command that prints JSON. No output at all counts as an empty list (``cxl list`` does that)."""
-    text = must(runner, argv, subject, **options).strip()
-    if not text:
+    text = must(runner, argv, subject, **options)
+    if not text.strip():
         return []
     try:
         return json.loads(text)

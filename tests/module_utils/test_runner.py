@@ -104,3 +104,8 @@ def test_any_answer_is_json_or_a_lab_error(text):
 def test_last_line_is_the_last_that_says_something(lines):
     said = [line.strip() for line in lines if line.strip()]
     assert last_line("\n".join(lines)) == (said[-1] if said else "")
+
+
+def test_a_control_character_after_json_is_no_json():
+    with pytest.raises(LabError, match="is no JSON"):
+        must_json(FakeRunner({"tool": "0\x1f"}), ["tool"], "list")
