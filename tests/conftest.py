@@ -16,8 +16,8 @@ _ROOT = Path(__file__).resolve().parent.parent
 ansible.modules.__path__.append(str(_ROOT / "library"))
 ansible.module_utils.__path__.append(str(_ROOT / "module_utils"))
 
-# How long an example takes says nothing on a machine that runs labs beside the tests. A change is judged by the same examples each time;
-# on a developer's machine every run looks for new ones.
+# How long an example takes says nothing on a machine that runs labs beside the tests. A change is judged by the same examples
+# each time; on a developer's machine every run looks for new ones.
 settings.register_profile("lab", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("lab")
 
