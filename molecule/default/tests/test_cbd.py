@@ -43,7 +43,7 @@ def test_verified_random_writes_and_discards_in_a_file(host):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        ("cbd.transport.format", ["pool0", "force"]),
+        ("cbd.transport.format", ["transport pool0", "unregister"]),
         ("cbd.blkdev.start", ["backend 9"]),
         ("cbd.backend.start", ["/dev/nothing"]),
     ],
