@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterable, Mapping
 
+from .ports import port_problem
 from .sizes import format_size
 from .topology.model import Topology
 from .topology.plan import domain_name
@@ -125,13 +125,7 @@ def running_domains(proc: Path = Path("/proc")) -> frozenset[str]:
 
 
 def port_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    return not port_problem(port)
 
 
 def summary(topology: Topology, machine: Machine) -> Mapping[str, str]:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from ..errors import LabError
+from ..ports import free_port, port_problem
 from ..progress import progress
 from .domain_xml import domain_xml
 from .libvirt_host import LibvirtHost, tail
@@ -127,25 +126,15 @@ class Lab:
         return self._store.drop_lab()
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def check_port(port: int, machine: Machine) -> None:
     """Says it before QEMU does, and better."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as taken:
-            raise LabError(
-                f"host {machine.host.name}",
-                f"ssh_port {port} cannot be used: {taken.strerror}",
-                "choose another ssh_port in cxl_topology.hosts, or leave it out",
-            ) from taken
+    problem = port_problem(port)
+    if problem:
+        raise LabError(
+            f"host {machine.host.name}",
+            f"ssh_port {port} cannot be used: {problem}",
+            "choose another ssh_port in cxl_topology.hosts, or leave it out",
+        )
 
 
 def as_result(machines: list[Machine], seen: dict[str, Seen]) -> list[dict[str, Any]]:

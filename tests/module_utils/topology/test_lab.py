@@ -11,9 +11,10 @@ from dataclasses import replace
 
 import pytest
 from ansible.module_utils.cxl_lab.errors import LabError
+from ansible.module_utils.cxl_lab.ports import free_port
 from ansible.module_utils.cxl_lab.runner import HostRunner
 from ansible.module_utils.cxl_lab.topology.domain_xml import LAB_NAMESPACE
-from ansible.module_utils.cxl_lab.topology.lab import Lab, as_result, check_port, free_port
+from ansible.module_utils.cxl_lab.topology.lab import Lab, as_result, check_port
 from ansible.module_utils.cxl_lab.topology.libvirt_host import LibvirtHost
 from ansible.module_utils.cxl_lab.topology.plan import LabPaths, Seen, Step, plan_steps
 from ansible.module_utils.cxl_lab.topology.store import Owner, Store

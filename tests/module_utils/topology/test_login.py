@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from ansible.module_utils.cxl_lab.topology.lab import free_port
+from ansible.module_utils.cxl_lab.ports import free_port
 from ansible.module_utils.cxl_lab.topology.login import WrongHostKey, try_login
 from ssh_server import listener, sshd
 
