@@ -23,7 +23,7 @@
 #define CBD_MAGIC_BLKDEV CBD_MAGIC('C', 'X', 'B', 'L')
 #define CBD_MAGIC_CHANNEL CBD_MAGIC('C', 'X', 'C', 'H')
 
-#define CBD_VERSION 1U
+#define CBD_VERSION 2U
 #define CBD_ENDIAN 0x0102030405060708ULL
 #define CBD_INFO_COPY_BYTES 4096U
 #define CBD_ENTRY_COPY_BYTES 1024U
@@ -74,7 +74,7 @@ struct cbd_info {
     uint32_t channel_count;
     uint32_t ring_depth;
     uint32_t slot_bytes;
-    uint32_t reserved;
+    uint32_t lease_ms;
     uint64_t total_size;
     uint64_t hosts_off;
     uint64_t backends_off;
@@ -94,7 +94,7 @@ CBD_AT(cbd_info, blkdev_count, 108);
 CBD_AT(cbd_info, channel_count, 112);
 CBD_AT(cbd_info, ring_depth, 116);
 CBD_AT(cbd_info, slot_bytes, 120);
-CBD_AT(cbd_info, reserved, 124);
+CBD_AT(cbd_info, lease_ms, 124);
 CBD_AT(cbd_info, total_size, 128);
 CBD_AT(cbd_info, hosts_off, 136);
 CBD_AT(cbd_info, backends_off, 144);
@@ -124,20 +124,59 @@ CBD_AT(cbd_bell_line, generation, 0);
 CBD_AT(cbd_bell_line, zero, 8);
 CBD_AT(cbd_bell_line, crc, 12);
 
+/* Every incarnation of the host up to `epoch` is dead for ever, whatever it still believes. Whoever writes it writes these bytes. */
+struct cbd_fence_line {
+    uint64_t epoch;
+    uint32_t zero;
+    uint32_t crc; /* of the first 12 bytes */
+    uint8_t reserved[48];
+};
+CBD_SIZE(cbd_fence_line, CBD_LINE);
+CBD_AT(cbd_fence_line, epoch, 0);
+CBD_AT(cbd_fence_line, zero, 8);
+CBD_AT(cbd_fence_line, crc, 12);
+
+/* A ticket of Lamport's bakery; 0: the host wants nothing. */
+struct cbd_claim_line {
+    uint64_t number;
+    uint32_t choosing;
+    uint32_t crc; /* of the first 12 bytes */
+    uint8_t reserved[48];
+};
+CBD_SIZE(cbd_claim_line, CBD_LINE);
+CBD_AT(cbd_claim_line, number, 0);
+CBD_AT(cbd_claim_line, choosing, 8);
+CBD_AT(cbd_claim_line, crc, 12);
+
+struct cbd_intent_line {
+    uint64_t nonce;
+    uint32_t zero;
+    uint32_t crc; /* of the first 12 bytes */
+    uint8_t reserved[48];
+};
+CBD_SIZE(cbd_intent_line, CBD_LINE);
+CBD_AT(cbd_intent_line, nonce, 0);
+CBD_AT(cbd_intent_line, zero, 8);
+CBD_AT(cbd_intent_line, crc, 12);
+
 struct cbd_entry_page {
     uint8_t copy[2][CBD_ENTRY_COPY_BYTES];
     struct cbd_heartbeat_line heartbeat;
     struct cbd_bell_line bell;
-    uint8_t unused[896];
-    uint8_t claim[CBD_LINE];
-    uint8_t rest[960];
+    struct cbd_fence_line fence;
+    uint8_t unused[832];
+    struct cbd_claim_line claim;
+    struct cbd_intent_line intent;
+    uint8_t rest[896];
 };
 CBD_SIZE(cbd_entry_page, CBD_PAGE);
 CBD_AT(cbd_entry_page, copy[0], 0);
 CBD_AT(cbd_entry_page, copy[1], 1024);
 CBD_AT(cbd_entry_page, heartbeat, 2048);
 CBD_AT(cbd_entry_page, bell, 2112);
+CBD_AT(cbd_entry_page, fence, 2176);
 CBD_AT(cbd_entry_page, claim, 3072);
+CBD_AT(cbd_entry_page, intent, 3136);
 
 struct cbd_host {
     uint32_t state;
@@ -164,8 +203,12 @@ struct cbd_backend_entry {
     uint32_t logical_block_size;
     uint64_t capacity;
     char path[256];
+    uint32_t physical_block_size;
+    uint32_t discard_granularity;
+    uint32_t host_epoch;
+    uint32_t reserved;
 };
-CBD_SIZE(cbd_backend_entry, 288);
+CBD_SIZE(cbd_backend_entry, 304);
 CBD_AT(cbd_backend_entry, state, 0);
 CBD_AT(cbd_backend_entry, id, 4);
 CBD_AT(cbd_backend_entry, host_id, 8);
@@ -174,6 +217,10 @@ CBD_AT(cbd_backend_entry, flags, 16);
 CBD_AT(cbd_backend_entry, logical_block_size, 20);
 CBD_AT(cbd_backend_entry, capacity, 24);
 CBD_AT(cbd_backend_entry, path, 32);
+CBD_AT(cbd_backend_entry, physical_block_size, 288);
+CBD_AT(cbd_backend_entry, discard_granularity, 292);
+CBD_AT(cbd_backend_entry, host_epoch, 296);
+CBD_AT(cbd_backend_entry, reserved, 300);
 
 struct cbd_blkdev_entry {
     uint32_t state;
@@ -186,8 +233,10 @@ struct cbd_blkdev_entry {
     uint32_t queues;
     uint32_t channels[CBD_MAX_QUEUES];
     uint32_t channel_epochs[CBD_MAX_QUEUES];
+    uint32_t host_epoch;
+    uint32_t reserved;
 };
-CBD_SIZE(cbd_blkdev_entry, 160);
+CBD_SIZE(cbd_blkdev_entry, 168);
 CBD_AT(cbd_blkdev_entry, state, 0);
 CBD_AT(cbd_blkdev_entry, id, 4);
 CBD_AT(cbd_blkdev_entry, host_id, 8);
@@ -198,6 +247,8 @@ CBD_AT(cbd_blkdev_entry, flags, 24);
 CBD_AT(cbd_blkdev_entry, queues, 28);
 CBD_AT(cbd_blkdev_entry, channels, 32);
 CBD_AT(cbd_blkdev_entry, channel_epochs, 96);
+CBD_AT(cbd_blkdev_entry, host_epoch, 160);
+CBD_AT(cbd_blkdev_entry, reserved, 164);
 
 /* ---- channel ------------------------------------------------------------------------------------------------------- */
 
@@ -209,7 +260,8 @@ struct cbd_control_line {
     uint32_t backend_id;
     uint32_t queue;
     uint32_t host_id;
-    uint8_t zero[32];
+    uint32_t host_epoch;
+    uint8_t zero[28];
     uint32_t crc; /* of the first 60 bytes */
 };
 CBD_SIZE(cbd_control_line, CBD_LINE);
@@ -220,7 +272,8 @@ CBD_AT(cbd_control_line, blkdev_id, 12);
 CBD_AT(cbd_control_line, backend_id, 16);
 CBD_AT(cbd_control_line, queue, 20);
 CBD_AT(cbd_control_line, host_id, 24);
-CBD_AT(cbd_control_line, zero, 28);
+CBD_AT(cbd_control_line, host_epoch, 28);
+CBD_AT(cbd_control_line, zero, 32);
 CBD_AT(cbd_control_line, crc, 60);
 
 enum cbd_slot_flag { CBD_SLOT_FUA = 1, CBD_SLOT_DATA_CRC = 2 };

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define CXL_API __attribute__((visibility("default")))
-#define CXL_CORE_ABI 1
+#define CXL_CORE_ABI 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,7 +50,12 @@ struct cbd_channel_conf {
     uint32_t slot_bytes;
     uint32_t epoch;
     uint32_t features; /* enum cbd_feature bits of the transport */
+    uint32_t flags;    /* enum cbd_channel_flag bits */
+    uint32_t reserved;
 };
+
+/* Backend: what would change the medium is refused with -EROFS, whatever the blkdev believes. */
+enum cbd_channel_flag { CBD_CHANNEL_READ_ONLY = 1 };
 
 enum cbd_op { CBD_WRITE = 1, CBD_READ = 2, CBD_DISCARD = 3, CBD_WRITE_ZEROES = 4, CBD_FLUSH = 5 };
 enum cbd_op_flag { CBD_FUA = 1 };
@@ -71,19 +76,29 @@ struct cbd_stats { /* all monotonic counters */
 
 struct cbd_backend;
 
+/* How requests reach the device: one after the other, or many at once by io_uring. AUTO takes io_uring where the kernel has it. */
+enum cbd_engine { CBD_ENGINE_AUTO = 0, CBD_ENGINE_SYNC = 1, CBD_ENGINE_URING = 2 };
+
 struct cbd_backend_conf {
     int32_t fd;            /* stays the caller's; O_DIRECT or not */
     uint32_t is_block;     /* 1: a block device (BLKDISCARD, BLKZEROOUT), 0: a file (fallocate) */
     uint32_t read_only;
     uint32_t logical_block_size; /* bytes; requests that are not aligned to it are refused with -EINVAL */
     uint64_t capacity;     /* bytes; requests beyond it are refused with -EINVAL */
+    uint64_t fence_off;    /* of the fence line of this host's entry in the mapping; 0: there is none to look at */
+    uint32_t host_epoch;   /* of this incarnation: once the fence line names it or a later one, nothing is performed any more */
+    uint32_t engine;       /* enum cbd_engine */
     struct cbd_idle_conf idle;
 };
 
 CXL_API int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out);
 /* Starts a handler thread on a channel. -EEXIST when the channel has one. */
 CXL_API int cbd_backend_add(struct cbd_backend *be, const struct cbd_channel_conf *channel);
-/* Stops the handler of the channel at channel_off after the request in hand; -ENOENT when there is none. */
+/* The engine in use: CBD_ENGINE_SYNC or CBD_ENGINE_URING. */
+CXL_API uint32_t cbd_backend_engine(const struct cbd_backend *be);
+/* 1 once a handler found this host fenced. It neither performs nor answers what it took since. */
+CXL_API int cbd_backend_fenced(const struct cbd_backend *be);
+/* Stops the handler of the channel at channel_off after the requests in hand; -ENOENT when there is none. */
 CXL_API int cbd_backend_remove(struct cbd_backend *be, uint64_t channel_off);
 CXL_API void cbd_backend_stats(struct cbd_backend *be, struct cbd_stats *out);
 /* Stops every handler and frees. */
@@ -108,6 +123,11 @@ CXL_API int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, u
 CXL_API int cbd_queue_poll(struct cbd_queue *q, struct cbd_completion *out, uint32_t max);
 /* The same, waiting at most timeout_us for the first one (spin, then sleep); 0 when the time is over. */
 CXL_API int cbd_queue_wait(struct cbd_queue *q, struct cbd_completion *out, uint32_t max, uint64_t timeout_us);
+/* Moves the queue to another channel of the same depth and slot size (-EINVAL otherwise, and nothing has changed). What was in flight
+ * is sent again there in the order of its submission; its buffers must still be what they were. Ends an offline state. */
+CXL_API int cbd_queue_rebind(struct cbd_queue *q, const struct cbd_channel_conf *channel);
+/* Ends everything in flight with this negated errno (the next polls report it); later submissions fail with it until a rebind. */
+CXL_API void cbd_queue_set_offline(struct cbd_queue *q, int32_t error);
 CXL_API uint32_t cbd_queue_in_flight(const struct cbd_queue *q);
 CXL_API void cbd_queue_stats(const struct cbd_queue *q, struct cbd_stats *out);
 CXL_API void cbd_queue_free(struct cbd_queue *q);
@@ -124,6 +144,8 @@ struct cbd_ublk_conf {
     uint32_t read_only;
     uint32_t discard;      /* 1: advertise discard */
     uint32_t write_zeroes; /* 1: advertise write-zeroes */
+    uint32_t physical_block_size; /* bytes, a power of two, not below the logical one */
+    uint32_t discard_granularity; /* bytes; used with discard */
     struct cbd_idle_conf idle;
 };
 
@@ -131,6 +153,10 @@ struct cbd_ublk_conf {
 CXL_API int cbd_ublk_start(const struct cxl_mem *mem, const struct cbd_channel_conf *channels, const struct cbd_ublk_conf *conf,
                            struct cbd_ublk **out);
 CXL_API int cbd_ublk_dev_id(const struct cbd_ublk *u);
+/* cbd_queue_rebind() of every queue, on the thread of the queue; channels as many as at the start. Returns when it is done. */
+CXL_API int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels);
+/* cbd_queue_set_offline() of every queue. Returns when it is done. */
+CXL_API int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error);
 CXL_API void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out);
 /* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then). */
 CXL_API int cbd_ublk_stop(struct cbd_ublk *u);

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import Code, DatapathError, from_errno
 
-ABI = 1
+ABI = 2
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
 
 
@@ -31,6 +31,8 @@ class ChannelConf(Structure):
         ("slot_bytes", c_uint32),
         ("epoch", c_uint32),
         ("features", c_uint32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -52,6 +54,9 @@ class BackendConf(Structure):
         ("read_only", c_uint32),
         ("logical_block_size", c_uint32),
         ("capacity", c_uint64),
+        ("fence_off", c_uint64),
+        ("host_epoch", c_uint32),
+        ("engine", c_uint32),
         ("idle", IdleConf),
     ]
 
@@ -65,6 +70,8 @@ class UblkConf(Structure):
         ("read_only", c_uint32),
         ("discard", c_uint32),
         ("write_zeroes", c_uint32),
+        ("physical_block_size", c_uint32),
+        ("discard_granularity", c_uint32),
         ("idle", IdleConf),
     ]
 

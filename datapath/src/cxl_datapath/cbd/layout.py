@@ -25,11 +25,13 @@ FEATURE_DATA_CRC = 1
 KNOWN_FEATURES = FEATURE_DATA_CRC
 COHERENCES = ("hardware", "software")  # by their number in the info
 BLOCK_SIZES = (512, 4096)
+PHYSICAL_BLOCK_MAX = 65536
+LEASE_MS_MIN, LEASE_MS_MAX, LEASE_MS_DEFAULT = 1000, 600_000, 5000
 
 INFO = struct.Struct("<Q16s64sQIIIIIIIIQQQQQQ")
 HOST = struct.Struct("<IIII64s16s")
-BACKEND = struct.Struct("<IIIIIIQ256s")
-BLKDEV = struct.Struct("<IIIIIIII16I16I")
+BACKEND = struct.Struct("<IIIIIIQ256sIIII")
+BLKDEV = struct.Struct("<IIIIIIII16I16III")
 
 
 class State(IntEnum):
@@ -40,7 +42,7 @@ class State(IntEnum):
 
 BACKEND_READ_ONLY, BACKEND_DISCARD, BACKEND_WRITE_ZEROES = 1, 2, 4
 _BACKEND_FLAGS = BACKEND_READ_ONLY | BACKEND_DISCARD | BACKEND_WRITE_ZEROES
-BLKDEV_SHARED = 1
+BLKDEV_SHARED, BLKDEV_READ_ONLY = 1, 2
 
 
 def corrupt(what: str, why: str) -> DatapathError:
@@ -84,16 +86,21 @@ class Info:
     features: int
     coherence: int
     geometry: Geometry
+    lease_ms: int  # a host whose heartbeat stands still for so long is dead
+
+    @property
+    def lease_s(self) -> float:
+        return self.lease_ms / 1000
 
     def pack(self) -> bytes:
         g = self.geometry
         head = (ENDIAN, self.uuid.bytes, self.name.encode(), self.features, self.coherence)
-        counts = (g.host_count, g.backend_count, g.blkdev_count, g.channel_count, g.ring_depth, g.slot_bytes, 0)
+        counts = (g.host_count, g.backend_count, g.blkdev_count, g.channel_count, g.ring_depth, g.slot_bytes, self.lease_ms)
         return INFO.pack(*head, *counts, g.total_size, g.hosts_off, g.backends_off, g.blkdevs_off, g.channels_off, g.channel_size)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        endian, uuid, name, features, coherence, hosts, backends, blkdevs, channels, depth, slot, _, *offsets = _fields(
+        endian, uuid, name, features, coherence, hosts, backends, blkdevs, channels, depth, slot, lease_ms, *offsets = _fields(
             INFO, raw, cls.WHAT
         )
         if endian != ENDIAN:
@@ -106,9 +113,10 @@ class Info:
                 Code.UNSUPPORTED, cls.WHAT, f"features {unknown:#x} are unknown here", "install a newer cxl-datapath"
             )
         _need(coherence < len(COHERENCES), cls.WHAT, f"coherence {coherence} is unknown")
+        _need(LEASE_MS_MIN <= lease_ms <= LEASE_MS_MAX, cls.WHAT, f"a lease of {lease_ms} ms is not possible")
         geometry = Geometry(hosts, backends, blkdevs, channels, depth, slot, *offsets)
         geometry.check()
-        return cls(uuidlib.UUID(bytes=uuid), _named(_text(name, cls.WHAT), cls.WHAT), features, coherence, geometry)
+        return cls(uuidlib.UUID(bytes=uuid), _named(_text(name, cls.WHAT), cls.WHAT), features, coherence, geometry, lease_ms)
 
 
 def _named(value: str, what: str) -> str:
@@ -161,23 +169,33 @@ class BackendEntry(Entry):
     logical_block_size: int
     capacity: int  # bytes
     path: str
+    physical_block_size: int  # bytes
+    discard_granularity: int  # bytes, 0 where discard does not work
+    host_epoch: int
 
     def pack(self) -> bytes:
         numbers = (self.state, self.id, self.host_id, self.epoch, self.flags, self.logical_block_size, self.capacity)
-        return BACKEND.pack(*numbers, self.path.encode())
+        limits = (self.physical_block_size, self.discard_granularity)
+        return BACKEND.pack(*numbers, self.path.encode(), *limits, self.host_epoch, 0)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        state, number, host_id, epoch, flags, block, capacity, path = _fields(BACKEND, raw, cls.WHAT)
+        state, number, host_id, epoch, flags, block, capacity, path, physical, granularity, host_epoch, _ = _fields(
+            BACKEND, raw, cls.WHAT
+        )
         _need(not flags & ~_BACKEND_FLAGS, cls.WHAT, f"flags {flags:#x} are unknown")
         _need(block in BLOCK_SIZES, cls.WHAT, f"a logical block of {block} bytes is not possible")
+        sound = physical & (physical - 1) == 0 and block <= physical <= PHYSICAL_BLOCK_MAX
+        _need(sound, cls.WHAT, f"a physical block of {physical} bytes is not possible")
+        _need(granularity % block == 0, cls.WHAT, f"a discard granularity of {granularity} bytes is not possible")
         _need(0 < capacity < 1 << 63 and capacity % block == 0, cls.WHAT, f"a capacity of {capacity} bytes is not possible")
         text = _text(path, cls.WHAT)
         try:
             check_path(cls.WHAT, text)
         except DatapathError as error:
             raise corrupt(cls.WHAT, error.message) from None
-        return cls(_state(state, cls.WHAT), number, epoch, host_id, flags, block, capacity, text)
+        fixed = (_state(state, cls.WHAT), number, epoch, host_id, flags, block, capacity, text)
+        return cls(*fixed, physical, granularity, host_epoch)
 
 
 @dataclass(frozen=True)
@@ -190,6 +208,7 @@ class BlkdevEntry(Entry):
     flags: int
     channels: tuple[int, ...]  # one per queue
     channel_epochs: tuple[int, ...]
+    host_epoch: int
 
     @property
     def queues(self) -> int:
@@ -198,13 +217,17 @@ class BlkdevEntry(Entry):
     def pack(self) -> bytes:
         numbers = (self.state, self.id, self.host_id, self.backend_id, self.backend_epoch, self.epoch, self.flags, self.queues)
         free = QUEUES_MAX - self.queues
-        return BLKDEV.pack(*numbers, *self.channels, *[NO_CHANNEL] * free, *self.channel_epochs, *[0] * free)
+        return BLKDEV.pack(*numbers, *self.channels, *[NO_CHANNEL] * free, *self.channel_epochs, *[0] * free, self.host_epoch, 0)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        state, number, host_id, backend_id, backend_epoch, epoch, flags, queues, *rest = _fields(BLKDEV, raw, cls.WHAT)
-        _need(not flags & ~BLKDEV_SHARED, cls.WHAT, f"flags {flags:#x} are unknown")
+        state, number, host_id, backend_id, backend_epoch, epoch, flags, queues, *rest, host_epoch, _ = _fields(
+            BLKDEV, raw, cls.WHAT
+        )
+        _need(not flags & ~(BLKDEV_SHARED | BLKDEV_READ_ONLY), cls.WHAT, f"flags {flags:#x} are unknown")
         _need(1 <= queues <= QUEUES_MAX, cls.WHAT, f"{queues} queues are not possible")
         channels, epochs = tuple(rest[:queues]), tuple(rest[QUEUES_MAX : QUEUES_MAX + queues])
         _need(len(set(channels)) == queues, cls.WHAT, "two queues share one channel")
-        return cls(_state(state, cls.WHAT), number, epoch, host_id, backend_id, backend_epoch, flags, channels, epochs)
+        return cls(
+            _state(state, cls.WHAT), number, epoch, host_id, backend_id, backend_epoch, flags, channels, epochs, host_epoch
+        )

@@ -11,7 +11,7 @@ from ..errors import Code, DatapathError
 from ..mapping import Bytes
 
 HEADER = struct.Struct("<4sIQIIQ")
-VERSION = 1
+VERSION = 2
 _READ_TRIES = 3  # both copies can be seen in the making when the writer is quick
 
 
