@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whole hosts beside a peer that writes whatever it likes into the shared memory.
 
-The core's own tests have every field of a slot; these show that workers and daemons outlive it, that nothing of it reaches a medium,
-and that honest hosts do not notice.
+The core's own tests have every field of a slot; these show that workers and daemons outlive it, that nothing of it reaches a
+medium, and that honest hosts do not notice.
 """
 
 from __future__ import annotations
