@@ -14,7 +14,7 @@ options:
     type: path
     default: /opt/cxl-datapath
   private:
-    description: Whether the releases are for hosts that are processes of this machine, so that its command and service do not count.
+    description: Whether the releases are for hosts that are processes of this machine; its command and service do not count then.
     type: bool
     default: false
 attributes:
