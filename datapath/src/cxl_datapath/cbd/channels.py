@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who uses which channel: allocation on the blkdev's side, the plan of handlers on the backend's side. Plans are pure."""
+"""Who uses which channel: allocation on the blkdev's side, the plan of handlers on the backend's side. Plans are pure.
+
+`Fenced` answers whether an incarnation of a host is dead for ever: (host id, host epoch) -> bool, see `fencing.is_fenced`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import Code, DatapathError
-from .layout import BackendEntry, BlkdevEntry, State
+from .layout import BLKDEV_READ_ONLY, BLKDEV_SHARED, BackendEntry, BlkdevEntry, State
 from .lines import ControlLine
 from .registry import ChannelLines
+
+Fenced = Callable[[int, int], bool]
 
 
 def choose(count: int, taken: set[int], preferred: Iterable[int], queues: int) -> list[int]:
@@ -22,12 +27,34 @@ def choose(count: int, taken: set[int], preferred: Iterable[int], queues: int) -
     return free[:queues]
 
 
-def held_by_backend(line: ControlLine | None, backends: dict[int, BackendEntry], alive: Callable[[int], bool | None]) -> bool:
-    """True while a backend that may be alive still has a handler on the channel, whatever the blkdevs say."""
-    if line is None or line.state == State.NONE:
-        return False
-    backend = backends.get(line.backend_id)
-    return backend is not None and backend.host_id == line.host_id and alive(backend.host_id) is not False
+def quarantined(line: ControlLine | None, fenced: Fenced) -> bool:
+    """True while a handler may still be on the channel of this backend line, whatever the entries say: nobody allocates it."""
+    return line is not None and line.state != State.NONE and not fenced(line.host_id, line.host_epoch)
+
+
+def may_join(backend_users: Iterable[BlkdevEntry], flags: int) -> bool:
+    """The rule of writers: a blkdev that only reads may always join, a writer where all writers, itself included, are shared."""
+    writers = [user for user in backend_users if not user.flags & BLKDEV_READ_ONLY]
+    if flags & BLKDEV_READ_ONLY or not writers:
+        return True
+    return bool(flags & BLKDEV_SHARED) and all(user.flags & BLKDEV_SHARED for user in writers)
+
+
+def users_of(
+    backend: BackendEntry, blkdevs: Iterable[BlkdevEntry], current: Collection[int], fenced: Fenced
+) -> list[BlkdevEntry]:
+    """The blkdevs that a backend serves: those in `current` while they want to be, then the others by id that may join them."""
+    wanting = [
+        entry
+        for entry in blkdevs
+        if (entry.state, entry.backend_id, entry.backend_epoch) == (State.RUNNING, backend.id, backend.epoch)
+        and not fenced(entry.host_id, entry.host_epoch)
+    ]
+    users: list[BlkdevEntry] = []
+    for entry in sorted(wanting, key=lambda entry: (entry.id not in current, entry.id)):
+        if may_join(users, entry.flags):
+            users.append(entry)
+    return users
 
 
 @dataclass(frozen=True)
@@ -38,29 +65,22 @@ class Handler:
     epoch: int
     blkdev_id: int
     queue: int
-
-
-def user_of(backend: BackendEntry, blkdevs: Iterable[BlkdevEntry], current: int | None) -> BlkdevEntry | None:
-    """The one blkdev that this backend serves: the current one while it wants to be, else the lowest id."""
-    wanting = {
-        entry.id: entry
-        for entry in blkdevs
-        if entry.state == State.RUNNING and entry.backend_id == backend.id and entry.backend_epoch == backend.epoch
-    }
-    if current in wanting:
-        return wanting[current]
-    return wanting[min(wanting)] if wanting else None
+    read_only: bool
 
 
 def wanted_handlers(
-    backend: BackendEntry, blkdev: BlkdevEntry | None, lines: Callable[[int], ChannelLines], count: int
+    backend: BackendEntry, users: Iterable[BlkdevEntry], lines: Callable[[int], ChannelLines], count: int
 ) -> set[Handler]:
-    """The handlers that a blkdev asks for: channels whose blkdev line agrees with the entry in every number."""
+    """The handlers that these blkdevs ask for: channels whose blkdev line agrees with the entry in every number.
+
+    Where two entries name one channel, at most one agrees with its line.
+    """
     wanted = set()
-    for queue, (channel, epoch) in enumerate(zip(blkdev.channels, blkdev.channel_epochs, strict=True) if blkdev else ()):
-        if blkdev is None or channel >= count:
-            continue
-        line = lines(channel).blkdev
-        if line == ControlLine(State.RUNNING, epoch, blkdev.id, backend.id, queue, blkdev.host_id):
-            wanted.add(Handler(channel, epoch, blkdev.id, queue))
+    for blkdev in users:
+        for queue, (channel, epoch) in enumerate(zip(blkdev.channels, blkdev.channel_epochs, strict=True)):
+            if channel >= count:
+                continue
+            asked = ControlLine(State.RUNNING, epoch, blkdev.id, backend.id, queue, blkdev.host_id, blkdev.host_epoch)
+            if lines(channel).blkdev == asked:
+                wanted.add(Handler(channel, epoch, blkdev.id, queue, bool(blkdev.flags & BLKDEV_READ_ONLY)))
     return wanted
