@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""playbooks/recover.yml: what it refuses before anything is touched. A real takeover is in tests/roles/test_cbd.py."""
+"""playbooks/recover.yml: what it refuses before anything is touched. A real takeover is in tests/roles/test_cbd_role.py."""
 
 from __future__ import annotations
 
