@@ -36,7 +36,8 @@ struct cxl_mem {
 
 /* Invalidates our cached lines of [off, off + len), then copies them out. -ERANGE when outside the mapping. */
 CXL_API int cxl_mem_read(const struct cxl_mem *mem, uint64_t off, void *dst, uint64_t len);
-/* Copies in, writes the lines back, fences: on return another host that invalidates first sees the bytes. */
+/* Copies in, writes the lines back, and ends with a full fence, on coherent memory too: on return another host that invalidates first
+ * sees the bytes, and no later read of ours was done before (who stores a claim and then looks at the others' relies on it). */
 CXL_API int cxl_mem_write(const struct cxl_mem *mem, uint64_t off, const void *src, uint64_t len);
 CXL_API uint32_t cxl_crc32c(uint32_t seed, const void *data, size_t len);
 

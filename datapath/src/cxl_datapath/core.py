@@ -18,6 +18,9 @@ from .errors import Code, DatapathError, from_errno
 
 ABI = 2
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
+CHANNEL_READ_ONLY = 1  # ChannelConf.flags
+ENGINE_AUTO, ENGINE_SYNC, ENGINE_URING = 0, 1, 2
+ENGINE_NAMES = {ENGINE_SYNC: "sync", ENGINE_URING: "io_uring"}
 
 
 class CxlMem(Structure):
@@ -83,6 +86,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cxl_crc32c": (c_uint32, [c_uint32, c_void_p, c_size_t]),
     "cbd_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), POINTER(c_void_p)]),
     "cbd_backend_add": (c_int, [c_void_p, POINTER(ChannelConf)]),
+    "cbd_backend_engine": (c_uint32, [c_void_p]),
+    "cbd_backend_fenced": (c_int, [c_void_p]),
     "cbd_backend_remove": (c_int, [c_void_p, c_uint64]),
     "cbd_backend_stats": (None, [c_void_p, POINTER(Stats)]),
     "cbd_backend_free": (None, [c_void_p]),
@@ -145,6 +150,14 @@ class Backend:
 
     def remove(self, channel_off: int) -> None:
         check(library().cbd_backend_remove(self._handle, channel_off), f"channel at {channel_off:#x}", "stop its handler")
+
+    def engine(self) -> str:
+        """How requests reach the device: "sync" or "io_uring"."""
+        return ENGINE_NAMES[int(library().cbd_backend_engine(self._handle))]
+
+    def fenced(self) -> bool:
+        """Whether a handler found this host fenced: nothing is performed or answered any more."""
+        return bool(library().cbd_backend_fenced(self._handle))
 
     def stats(self) -> Stats:
         out = Stats()
