@@ -17,15 +17,16 @@ from fakes import run_module
 
 @pytest.fixture
 def wheel(tmp_path):
-    """Makes a wheel of a version; returns its path."""
+    """Makes a wheel of a version, the same at any time; returns its path."""
 
     def make(version: str) -> str:
         path = tmp_path / f"cxl_datapath-{version}-py3-none-linux_x86_64.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("cxl_datapath.py", f"def main():\n    print({version!r})\n")
-            archive.writestr(
-                f"cxl_datapath-{version}.dist-info/entry_points.txt", "[console_scripts]\ncxl-datapath = cxl_datapath:main\n"
-            )
+            for name, text in {
+                "cxl_datapath.py": f"def main():\n    print({version!r})\n",
+                f"cxl_datapath-{version}.dist-info/entry_points.txt": "[console_scripts]\ncxl-datapath = cxl_datapath:main\n",
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name), text)
         return str(path)
 
     return make
