@@ -12,4 +12,7 @@ pytestmark = needs_nbd
 
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_a_writer_only_waits(lab: Lab, victim: str) -> None:
-    print(run(lab, victim, kills=5, seed=7))
+    """Where the server of the writer is not among the dead, its connection stays."""
+    outcome = run(lab, victim, kills=5, seed=7)
+    print(outcome)
+    assert (outcome.connections == 1) == victim.startswith("backend")
