@@ -86,7 +86,7 @@ def pauses(kills: list[float], gaps: list[Gap]) -> list[float]:
 
 
 def strike(lab: Lab, writer: Background, victim: str, kills: int, seed: int) -> list[float]:
-    """Kills so often; returns when. One of four kills, about, does not wait until the writer goes on: it hits what is starting."""
+    """Kills so often; returns when. About one kill of four does not wait until the writer goes on: it hits what is starting."""
     place, find = VICTIMS[victim]
     host = lab.node1 if place == "node1" else lab.node2
     chance = random.Random(seed)
