@@ -18,6 +18,8 @@ from .errors import Code, DatapathError, from_errno
 
 ABI = 2
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
+CHANNEL_READ_ONLY = 1
+ENGINES = {1: "sync", 2: "io_uring"}
 
 
 class CxlMem(Structure):

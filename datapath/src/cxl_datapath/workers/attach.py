@@ -26,6 +26,7 @@ class TransportRef:
     kind: str
     uuid: str
     host_id: int
+    host_epoch: int
     runtime: str  # folder of the locks and sockets
 
     @classmethod
@@ -45,9 +46,9 @@ class Attached:
     info: Info
     registry: Registry
 
-    def channel_conf(self, channel: int, epoch: int) -> ChannelConf:
+    def channel_conf(self, channel: int, epoch: int, flags: int = 0) -> ChannelConf:
         g = self.info.geometry
-        return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features)
+        return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features, flags)
 
 
 def attach_worker(ref: TransportRef) -> Attached:
