@@ -22,21 +22,28 @@ STRUCTS = {
     "cbd_copy_header": (metadata.HEADER, "magic crc seq payload_len version reserved"),
     "cbd_info": (
         layout.INFO,
-        "endian uuid name features coherence host_count backend_count blkdev_count channel_count ring_depth slot_bytes reserved "
+        "endian uuid name features coherence host_count backend_count blkdev_count channel_count ring_depth slot_bytes lease_ms "
         "total_size hosts_off backends_off blkdevs_off channels_off channel_size",
     ),
     "cbd_host": (layout.HOST, "state id epoch flags name boot_id"),
-    "cbd_backend_entry": (layout.BACKEND, "state id host_id epoch flags logical_block_size capacity path"),
-    "cbd_blkdev_entry": (layout.BLKDEV, "state id host_id backend_id backend_epoch epoch flags queues channels channel_epochs"),
-    "cbd_control_line": (lines.CONTROL, "magic state epoch blkdev_id backend_id queue host_id zero crc"),
+    "cbd_backend_entry": (
+        layout.BACKEND,
+        "state id host_id epoch flags logical_block_size capacity path physical_block_size discard_granularity host_epoch "
+        "reserved",
+    ),
+    "cbd_blkdev_entry": (
+        layout.BLKDEV,
+        "state id host_id backend_id backend_epoch epoch flags queues channels channel_epochs host_epoch reserved",
+    ),
+    "cbd_control_line": (lines.CONTROL, "magic state epoch blkdev_id backend_id queue host_id host_epoch zero crc"),
 }
 CONSTANTS = {
     "sizeof(struct cbd_entry_page)": geometry.ENTRY_PAGE,
     "offsetof(struct cbd_entry_page, heartbeat)": lines.HEARTBEAT_OFF,
     "offsetof(struct cbd_entry_page, bell)": lines.BELL_OFF,
+    "offsetof(struct cbd_entry_page, fence)": lines.FENCE_OFF,
     "offsetof(struct cbd_entry_page, claim)": lines.CLAIM_OFF,
-    "offsetof(struct cbd_heartbeat_line, epoch)": 8,
-    "offsetof(struct cbd_heartbeat_line, crc)": 12,
+    "offsetof(struct cbd_entry_page, intent)": lines.INTENT_OFF,
     "sizeof(struct cbd_slot)": geometry.SLOT,
     "CBD_LINE": lines.LINE,
     "CBD_VERSION": metadata.VERSION,
@@ -70,6 +77,11 @@ def offsets(fields: struct.Struct) -> list[int]:
 
 QUEUE_ARRAY = 16
 
+# The lines of an entry page share one Python layout; their numbers have names of their own in C.
+COUNTER_LINES = {"heartbeat": "counter epoch", "bell": "generation zero", "fence": "epoch zero", "claim": "number choosing"} | {
+    "intent": "nonce zero"
+}
+
 
 def test_python_and_c_agree(tmp_path):
     asked: dict[str, int] = dict(CONSTANTS)
@@ -77,6 +89,10 @@ def test_python_and_c_agree(tmp_path):
         asked[f"sizeof(struct {name})"] = fields.size
         for member, offset in zip(members.split(), offsets(fields), strict=True):
             asked[f"offsetof(struct {name}, {member})"] = offset
+    for name, members in COUNTER_LINES.items():
+        asked[f"sizeof(struct cbd_{name}_line)"] = lines.LINE
+        for member, offset in zip([*members.split(), "crc"], offsets(lines.COUNTER), strict=True):
+            asked[f"offsetof(struct cbd_{name}_line, {member})"] = offset
     assert ask(tmp_path, "cbd_format.h", asked) == asked
 
 

@@ -68,11 +68,11 @@ def test_two_damaged_copies_are_an_error_that_says_so():
 
 def test_another_version_is_refused():
     ram = Ram(2 * LENGTH)
-    ram.write(0, seal(b"CXHO", 1, b"later", LENGTH, version=2))
+    ram.write(0, seal(b"CXHO", 1, b"later", LENGTH, version=3))
     with pytest.raises(DatapathError) as caught:
         pair(ram).read()
     assert caught.value.code == Code.UNSUPPORTED
-    assert "version 2" in caught.value.message
+    assert "version 3" in caught.value.message
 
 
 @given(

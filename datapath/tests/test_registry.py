@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,17 +12,20 @@ from ram import Ram
 
 from cxl_datapath.cbd import channels
 from cxl_datapath.cbd.channels import Handler
+from cxl_datapath.cbd.fencing import is_fenced
 from cxl_datapath.cbd.geometry import FormatOptions
 from cxl_datapath.cbd.hosting import live_hosts, plan_place, register
-from cxl_datapath.cbd.layout import BackendEntry, BlkdevEntry, HostEntry, State
-from cxl_datapath.cbd.lines import ControlLine, Heartbeat
-from cxl_datapath.cbd.liveness import DEAD_AFTER_S, PERIOD_S, Liveness, watch
+from cxl_datapath.cbd.layout import BLKDEV_READ_ONLY, BLKDEV_SHARED, BackendEntry, BlkdevEntry, HostEntry, State
+from cxl_datapath.cbd.lines import Claim, ControlLine, Fence, Heartbeat, Intent
+from cxl_datapath.cbd.liveness import Liveness, period_s, watch
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
 
 BOOT = bytes(range(16))
 SIZE = 1 << 20
+LEASE_S = 2.5
+PERIOD_S = period_s(LEASE_S)
 OPTIONS = FormatOptions(hosts=3, backends=3, blkdevs=3, channels=4, ring_depth=2, slot_bytes=4096)
 
 
@@ -56,11 +61,16 @@ def registry(ram) -> Registry:
 
 
 def backend(number=0, host=0, epoch=1, state=State.RUNNING) -> BackendEntry:
-    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx")
+    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx", 512, 0, 1)
 
 
-def blkdev(number=0, host=1, *, backend_id=0, backend_epoch=1, chosen=(0,), epochs=(1,)) -> BlkdevEntry:
-    return BlkdevEntry(State.RUNNING, number, 1, host, backend_id, backend_epoch, 0, tuple(chosen), tuple(epochs))
+def blkdev(number=0, host=1, *, backend_id=0, backend_epoch=1, flags=0, chosen=(0,), epochs=(1,), host_epoch=1) -> BlkdevEntry:
+    fixed = (State.RUNNING, number, 1, host, backend_id, backend_epoch, flags)
+    return BlkdevEntry(*fixed, tuple(chosen), tuple(epochs), host_epoch)
+
+
+def nobody_fenced(_host, _epoch):
+    return False
 
 
 # ---- tables
@@ -128,7 +138,7 @@ def test_hostile_registry_bytes_are_survived(flips, noise):
     registry.hosts.write(HostEntry(State.RUNNING, 0, 1, "node1", BOOT))
     registry.backends.write(backend())
     registry.blkdevs.write(blkdev())
-    registry.write_blkdev_line(0, ControlLine(State.RUNNING, 1, 0, 0, 0, 1))
+    registry.write_blkdev_line(0, ControlLine(State.RUNNING, 1, 0, 0, 0, 1, 1))
     ram.write(registry.blkdevs.page(2), noise)
     for offset, mask in flips:
         ram.data[offset] ^= mask
@@ -138,9 +148,11 @@ def test_hostile_registry_bytes_are_survived(flips, noise):
     for host in range(3):
         registry.heartbeat(host)
         registry.bell(host)
+        registry.claim(host)
+        registry.intent(host)
     for entry in registry.backends.used().values():
-        user = channels.user_of(entry, registry.blkdevs.used().values(), None)
-        channels.wanted_handlers(entry, user, registry.lines, registry.info.geometry.channel_count)
+        users = channels.users_of(entry, registry.blkdevs.used().values(), (), partial(is_fenced, registry))
+        channels.wanted_handlers(entry, users, registry.lines, registry.info.geometry.channel_count)
 
 
 # ---- liveness
@@ -148,50 +160,70 @@ def test_hostile_registry_bytes_are_survived(flips, noise):
 
 def test_a_beating_host_is_alive_and_a_still_one_dies_on_our_clock():
     clock = Clock()
-    seen = Liveness(clock)
+    seen = Liveness(LEASE_S, clock)
     assert seen.alive(0) is None
-    seen.observe(0, Heartbeat(1, 1))
+    seen.observe(0, Heartbeat(1, 1), 1)
     assert seen.alive(0) is None
     clock.sleep(PERIOD_S)
-    seen.observe(0, Heartbeat(2, 1))
+    seen.observe(0, Heartbeat(2, 1), 1)
     assert seen.alive(0) is True
-    clock.sleep(DEAD_AFTER_S - 0.1)
-    seen.observe(0, Heartbeat(2, 1))
+    clock.sleep(LEASE_S - 0.1)
+    seen.observe(0, Heartbeat(2, 1), 1)
     assert seen.alive(0) is True
     clock.sleep(0.2)
     assert seen.alive(0) is False
-    seen.observe(0, Heartbeat(3, 1))
+    seen.observe(0, Heartbeat(3, 1), 1)
     assert seen.alive(0) is True
+
+
+def test_the_death_of_one_incarnation_says_nothing_of_the_next():
+    clock = Clock()
+    seen = Liveness(LEASE_S, clock)
+    seen.observe(0, Heartbeat(7, 1), 1)
+    clock.sleep(LEASE_S)
+    assert [seen.alive(0, epoch) for epoch in (1, 2)] == [False, None]
+    seen.observe(0, Heartbeat(7, 1), 2)  # it wrote its new entry, and did not beat yet
+    assert [seen.alive(0, epoch) for epoch in (None, 1, 2)] == [None, None, None]
+    clock.sleep(PERIOD_S)
+    seen.observe(0, Heartbeat(8, 2), 2)
+    assert [seen.alive(0, epoch) for epoch in (None, 1, 2)] == [True, None, True]
+    clock.sleep(LEASE_S)
+    assert seen.alive(0, 2) is False
+
+
+@pytest.mark.parametrize(("lease_s", "period"), [(1.0, 0.2), (2.5, 0.5), (5.0, 0.5), (600.0, 0.5)])
+def test_a_host_beats_several_times_per_lease(lease_s, period):
+    assert period_s(lease_s) == period
 
 
 def test_torn_lines_neither_kill_nor_revive():
     clock = Clock()
-    seen = Liveness(clock)
-    seen.observe(0, None)
+    seen = Liveness(LEASE_S, clock)
+    seen.observe(0, None, 1)
     clock.sleep(PERIOD_S)
-    seen.observe(0, Heartbeat(1, 1))
+    seen.observe(0, Heartbeat(1, 1), 1)
     assert seen.alive(0) is None
     for _ in range(10):
         clock.sleep(PERIOD_S)
-        seen.observe(0, None)
+        seen.observe(0, None, 1)
     assert seen.alive(0) is False
 
 
 def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
     beats = iter(range(1000))
     clock = Clock()
-    assert watch(lambda _: Heartbeat(next(beats), 1), [0], clock, clock.sleep) == {0}
+    assert watch(lambda _: Heartbeat(next(beats), 1), [0], LEASE_S, clock, clock.sleep) == {0}
     assert clock.now - 1000 < 2 * PERIOD_S
     clock = Clock()
-    assert watch(lambda _: Heartbeat(5, 1), [0, 1], clock, clock.sleep) == set()
-    assert clock.now - 1000 >= DEAD_AFTER_S > 2 * PERIOD_S
-    assert watch(lambda _: None, [], clock, clock.sleep) == set()
+    assert watch(lambda _: Heartbeat(5, 1), [0, 1], LEASE_S, clock, clock.sleep) == set()
+    assert clock.now - 1000 >= LEASE_S > 2 * PERIOD_S
+    assert watch(lambda _: None, [], LEASE_S, clock, clock.sleep) == set()
 
 
 # ---- hosts
 
 
-def nobody_alive(_read, _hosts):
+def nobody_alive(_read, _hosts, _lease_s):
     return set()
 
 
@@ -211,7 +243,7 @@ def test_hosts_take_different_entries_and_come_back_to_their_own(registry):
 def test_a_name_that_is_alive_is_refused_and_nothing_changes(registry):
     registration = register(registry, "node1", BOOT, nobody_alive)
     with pytest.raises(DatapathError) as caught:
-        register(registry, "node1", BOOT, lambda read, hosts: set(hosts))
+        register(registry, "node1", BOOT, lambda read, hosts, lease_s: set(hosts))
     assert caught.value.code == Code.EXISTS
     registration.beat()
 
@@ -234,7 +266,7 @@ def test_a_new_host_prefers_an_entry_that_nobody_had():
 def test_live_hosts_are_named(registry):
     alive, _ = register(registry, "node1", BOOT, nobody_alive), register(registry, "node2", BOOT, nobody_alive)
     clock = Clock(on_sleep=alive.beat)
-    seen = watch(registry.heartbeat, [0, 1], clock, clock.sleep)
+    seen = watch(registry.heartbeat, [0, 1], LEASE_S, clock, clock.sleep)
     assert seen == {0}
     assert live_hosts(Registry(Ram(SIZE), registry.info)) == []
 
@@ -268,11 +300,11 @@ def test_choice_of_channels(count, taken, preferred, queues):
 
 
 def test_the_epoch_rises_above_both_lines_and_every_entry(registry):
-    registry.write_blkdev_line(2, ControlLine(State.NONE, 4, 0, 0, 0, 1))
-    registry.write_backend_line(2, ControlLine(State.NONE, 9, 0, 0, 0, 0))
+    registry.write_blkdev_line(2, ControlLine(State.NONE, 4, 0, 0, 0, 1, 1))
+    registry.write_backend_line(2, ControlLine(State.NONE, 9, 0, 0, 0, 0, 1))
     assert registry.next_channel_epoch(2) == 10
     assert registry.next_channel_epoch(3) == 1
-    registry.blkdevs.write(BlkdevEntry(State.NONE, 1, 1, 0, 0, 1, 0, (3, 2), (7, 12)))
+    registry.blkdevs.write(BlkdevEntry(State.NONE, 1, 1, 0, 0, 1, 0, (3, 2), (7, 12), 1))
     assert [registry.next_channel_epoch(channel) for channel in (2, 3, 1)] == [13, 8, 1]
     with pytest.raises(DatapathError):
         registry.lines(4)
@@ -280,45 +312,96 @@ def test_the_epoch_rises_above_both_lines_and_every_entry(registry):
 
 def test_a_backend_serves_only_what_agrees_in_every_number(registry):
     served = backend(0, host=0, epoch=3)
-    wants = blkdev(1, host=2, backend_epoch=3, chosen=(3, 1), epochs=(5, 6))
-    good = ControlLine(State.RUNNING, 5, 1, 0, 0, 2)
+    wants = blkdev(1, host=2, backend_epoch=3, chosen=(3, 1), epochs=(5, 6), host_epoch=8)
+    good = ControlLine(State.RUNNING, 5, 1, 0, 0, 2, 8)
     registry.write_blkdev_line(3, good)
     for wrong in (
-        ControlLine(State.RUNNING, 5, 1, 0, 1, 2),  # another epoch
-        ControlLine(State.RUNNING, 6, 0, 0, 1, 2),  # another blkdev
-        ControlLine(State.RUNNING, 6, 1, 1, 1, 2),  # another backend
-        ControlLine(State.RUNNING, 6, 1, 0, 0, 2),  # another queue
-        ControlLine(State.NONE, 6, 1, 0, 1, 2),  # not running
-        ControlLine(State.RUNNING, 6, 1, 0, 1, 0),  # another host
+        ControlLine(State.RUNNING, 5, 1, 0, 1, 2, 8),  # another epoch
+        ControlLine(State.RUNNING, 6, 0, 0, 1, 2, 8),  # another blkdev
+        ControlLine(State.RUNNING, 6, 1, 1, 1, 2, 8),  # another backend
+        ControlLine(State.RUNNING, 6, 1, 0, 0, 2, 8),  # another queue
+        ControlLine(State.NONE, 6, 1, 0, 1, 2, 8),  # not running
+        ControlLine(State.RUNNING, 6, 1, 0, 1, 0, 8),  # another host
+        ControlLine(State.RUNNING, 6, 1, 0, 1, 2, 7),  # another incarnation of the host
     ):
         registry.write_blkdev_line(1, wrong)
-        assert channels.wanted_handlers(served, wants, registry.lines, 4) == {Handler(3, 5, 1, 0)}
-    registry.write_blkdev_line(1, ControlLine(State.RUNNING, 6, 1, 0, 1, 2))
-    assert channels.wanted_handlers(served, wants, registry.lines, 4) == {Handler(3, 5, 1, 0), Handler(1, 6, 1, 1)}
-    assert channels.wanted_handlers(served, None, registry.lines, 4) == set()
+        assert channels.wanted_handlers(served, [wants], registry.lines, 4) == {Handler(3, 5, 1, 0, False)}
+    registry.write_blkdev_line(1, ControlLine(State.RUNNING, 6, 1, 0, 1, 2, 8))
+    both = {Handler(3, 5, 1, 0, False), Handler(1, 6, 1, 1, False)}
+    assert channels.wanted_handlers(served, [wants], registry.lines, 4) == both
+    assert channels.wanted_handlers(served, [], registry.lines, 4) == set()
+
+
+def test_a_channel_that_two_entries_name_is_served_for_one(registry):
+    first, second = blkdev(0, chosen=(2,), epochs=(5,)), blkdev(1, chosen=(2,), epochs=(5,), flags=BLKDEV_READ_ONLY)
+    registry.write_blkdev_line(2, ControlLine(State.RUNNING, 5, 1, 0, 0, 1, 1))
+    assert channels.wanted_handlers(backend(), [first, second], registry.lines, 4) == {Handler(2, 5, 1, 0, True)}
 
 
 def test_channels_beyond_the_transport_are_ignored(registry):
     wants = blkdev(0, chosen=(4, 4000000000), epochs=(1, 1))
-    assert channels.wanted_handlers(backend(), wants, registry.lines, 4) == set()
+    assert channels.wanted_handlers(backend(), [wants], registry.lines, 4) == set()
 
 
-def test_one_blkdev_per_backend_and_the_first_stays():
-    served = backend(0, epoch=2)
-    first, second = blkdev(0, backend_epoch=2), blkdev(1, backend_epoch=2)
-    stale, other = blkdev(2, backend_epoch=1), blkdev(2, backend_id=1, backend_epoch=2)
-    assert channels.user_of(served, [second, first], None) == first
-    assert channels.user_of(served, [first, second], 1) == second
-    assert channels.user_of(served, [stale], None) is None
-    assert channels.user_of(served, [other], 2) is None
+def users(entries, current=(), fenced=nobody_fenced):
+    return [entry.id for entry in channels.users_of(backend(0, epoch=2), entries, current, fenced)]
 
 
-def test_a_channel_stays_taken_while_its_old_handler_may_live():
-    line = ControlLine(State.RUNNING, 1, 0, 0, 0, 0)
-    live = {0: backend(0, host=0)}
-    assert channels.held_by_backend(line, live, lambda _: None)
-    assert channels.held_by_backend(line, live, lambda _: True)
-    assert not channels.held_by_backend(line, live, lambda _: False)
-    assert not channels.held_by_backend(line, {}, lambda _: True)
-    assert not channels.held_by_backend(ControlLine(State.NONE, 1, 0, 0, 0, 0), live, lambda _: True)
-    assert not channels.held_by_backend(None, live, lambda _: True)
+def test_one_writer_and_any_number_of_readers():
+    writers = [blkdev(number, backend_epoch=2) for number in (0, 1)]
+    readers = [blkdev(number, backend_epoch=2, flags=BLKDEV_READ_ONLY) for number in (2, 3)]
+    assert users([*reversed(writers), *readers]) == [0, 2, 3]
+    assert users([*writers, *readers], current={1, 3}) == [1, 3, 2]
+    stale, other = blkdev(4, backend_epoch=1), blkdev(4, backend_id=1, backend_epoch=2)
+    assert users([stale, other], current={4}) == []
+
+
+def test_several_writers_where_each_said_shared():
+    shared = [blkdev(number, backend_epoch=2, flags=BLKDEV_SHARED) for number in (1, 2)]
+    alone = blkdev(0, backend_epoch=2)
+    assert users(shared) == [1, 2]
+    assert users([alone, *shared]) == [0]
+    assert users([alone, *shared], current={2}) == [2, 1]
+
+
+def test_a_blkdev_of_a_fenced_host_is_not_served():
+    dead, live = blkdev(0, host=1, backend_epoch=2, host_epoch=3), blkdev(1, host=2, backend_epoch=2, host_epoch=3)
+    assert users([dead, live], current={0}, fenced=lambda host, epoch: (host, epoch) == (1, 3)) == [1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=8, unique_by=lambda pair: pair[1]),
+    st.sets(st.integers(0, 9)),
+)
+def test_no_mix_of_blkdevs_breaks_the_rule_of_writers(wanted, current):
+    chosen = channels.users_of(backend(), [blkdev(number, flags=flags) for flags, number in wanted], current, nobody_fenced)
+    writers = [entry for entry in chosen if not entry.flags & BLKDEV_READ_ONLY]
+    assert len(writers) <= 1 or all(entry.flags & BLKDEV_SHARED for entry in writers)
+    assert {number for flags, number in wanted if flags & BLKDEV_READ_ONLY} <= {entry.id for entry in chosen}
+    assert bool(writers) == any(not flags & BLKDEV_READ_ONLY for flags, _ in wanted)
+
+
+def test_a_channel_stays_taken_until_its_handler_ended_or_its_host_is_cleared():
+    served = backend(id=0, host_id=2, host_epoch=5)
+    line = ControlLine(State.RUNNING, 1, blkdev_id=7, backend_id=0, queue=0, host_id=2, host_epoch=5)
+    assert channels.is_held(line, 8, served, {2}), "another blkdev's"
+    assert not channels.is_held(line, 7, served, {2}), "its own, in the same life of the backend's host"
+    assert channels.is_held(line, 7, backend(id=0, host_id=2, host_epoch=6), {2}), "an earlier life that was not swept yet"
+    assert channels.is_held(line, 7, backend(id=0, host_id=3, host_epoch=5), {2, 3}), "taken over from a host that may wake up"
+    assert not channels.is_held(line, 7, backend(id=0, host_id=3, host_epoch=5), {3}), "taken over from a host that was cleared"
+    assert not channels.is_held(replace(line, state=State.NONE), 8, served, {2})
+    assert not channels.is_held(None, 8, served, {2})
+
+
+# ---- lines of an entry page
+
+
+def test_the_lines_of_a_page_are_apart(registry):
+    written = {"beat": Heartbeat(1, 2), "write_fence": Fence(3), "write_claim": Claim(4, True), "write_intent": Intent(5)}
+    for method, line in written.items():
+        getattr(registry, method)(1, line)
+    assert [registry.heartbeat(1), registry.fence(1), registry.claim(1), registry.intent(1)] == list(written.values())
+    assert registry.bell(1) is registry.fence(0) is registry.claim(2) is None
+    for read in (registry.fence, registry.claim, registry.intent):
+        with pytest.raises(DatapathError):
+            read(3)

@@ -31,7 +31,21 @@ def formatted(size: int = SIZE) -> Ram:
 
 def test_a_format_can_be_attached():
     info = attach(formatted(), "memory")
-    assert (info.name, info.geometry.total_size, info.features) == ("pool0", SIZE, 1)
+    assert (info.name, info.geometry.total_size, info.features, info.lease_ms) == ("pool0", SIZE, 1, 5000)
+
+
+@pytest.mark.parametrize("lease_ms", [1000, 600_000])
+def test_a_lease_is_kept(lease_ms):
+    ram = Ram(SIZE)
+    write_format(ram, plan_format(SIZE, "pool0", SMALL, "software", True, lease_ms=lease_ms))
+    assert attach(ram, "memory").lease_s * 1000 == lease_ms
+
+
+@pytest.mark.parametrize("lease_ms", [0, 999, 600_001])
+def test_a_lease_that_is_not_possible_is_named(lease_ms):
+    with pytest.raises(DatapathError) as caught:
+        plan_format(SIZE, "pool0", SMALL, "software", True, lease_ms=lease_ms)
+    assert (caught.value.code, caught.value.object) == (Code.INVALID, "lease_ms")
 
 
 def test_probe_tells_empty_foreign_and_formatted_apart():
@@ -99,6 +113,17 @@ def test_a_transport_needs_force_and_dead_hosts():
     check_may_format(ram, "memory", True, nobody)
 
 
+def test_a_transport_of_an_earlier_version_is_refused_and_needs_force():
+    ram = Ram(SIZE)
+    ram.write(0, seal(Info.MAGIC, 1, b"?" * 176, INFO_COPY, version=1))
+    with pytest.raises(DatapathError) as caught:
+        attach(ram, "memory")
+    assert (caught.value.code, "version 1" in caught.value.message) == (Code.UNSUPPORTED, True)
+    with pytest.raises(DatapathError) as caught:
+        check_may_format(ram, "memory", False, nobody)
+    assert caught.value.code == Code.EXISTS
+
+
 def test_a_damaged_transport_needs_force():
     ram = formatted()
     ram.data[100] ^= 1
@@ -110,10 +135,10 @@ def test_a_damaged_transport_needs_force():
 
 def test_a_later_version_is_a_transport_that_cannot_be_attached():
     ram = Ram(SIZE)
-    ram.write(0, seal(Info.MAGIC, 1, b"?" * 500, INFO_COPY, version=2))
+    ram.write(0, seal(Info.MAGIC, 1, b"?" * 500, INFO_COPY, version=3))
     seen = probe(ram)
     assert (seen.formatted, seen.info) == (True, None)
-    assert "version 2" in seen.problem
+    assert "version 3" in seen.problem
     with pytest.raises(DatapathError) as caught:
         attach(ram, "memory")
     assert caught.value.code == Code.UNSUPPORTED

@@ -7,6 +7,7 @@ Whoever calls `reserve` or one of the `clear_dead` functions holds the transport
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .cbd import channels
@@ -78,11 +79,12 @@ def _hint(opened: Opened, held: set[int]) -> str:
 
 def check_rival(registry: Registry, entry: BlkdevEntry) -> None:
     """Raises `busy` when the backend has a writer that the blkdev must not be beside."""
-    rival = channels.rival(entry, registry.blkdevs.used().values())
-    if rival is not None:
-        holder = f"blkdev {rival.id} of host {registry.host_name(rival.host_id)}"
-        hint = "stop that one, or use read_only here, or shared on all of them (clear it when its host is dead)"
-        raise DatapathError(Code.BUSY, f"backend {entry.backend_id}", f"is written by {holder}", hint)
+    users = [user for user in registry.blkdevs.used().values() if user.backend_id == entry.backend_id and user.id != entry.id]
+    if not channels.may_join(users, entry.flags):
+        writers = [user for user in users if not user.flags & BLKDEV_READ_ONLY]
+        names = ", ".join(f"blkdev {user.id} of host {registry.host_name(user.host_id)}" for user in writers)
+        hint = "stop that one (clear it if its host is dead), or use read_only here, or shared on all of them"
+        raise DatapathError(Code.BUSY, f"backend {entry.backend_id}", f"is written by {names}", hint)
 
 
 def keeps_blkdev(opened: Opened, blkdev_id: int) -> bool:
@@ -125,11 +127,15 @@ def _end_blkdev_lines(opened: Opened, blkdev_id: int) -> list[int]:
 # ---- backends of this host -------------------------------------------------------------------------------------------
 
 
-def give_back_backend(opened: Opened, backend_id: int) -> None:
-    """Takes the entry and the channel lines of a stopped backend of this host back."""
+def give_back_backend(opened: Opened, backend_id: int, before: BackendEntry | None = None) -> None:
+    """Takes the channel lines of a stopped backend of this host back, and its entry: that becomes `before` again, or free."""
+    table = opened.registry.backends
     end_backend_lines(opened.registry, opened.info.geometry.channel_count, backend_id, opened.host_id)
-    if owned(opened.registry.backends, backend_id, opened.host_id):
-        opened.registry.backends.clear(backend_id)
+    if owned(table, backend_id, opened.host_id):
+        if before is None:
+            table.clear(backend_id)
+        else:
+            table.write(replace(before, epoch=table.next_epoch(backend_id)))
     opened.registration.ring()
 
 
@@ -205,6 +211,4 @@ def live_users(opened: Opened, backend_id: int) -> list[str]:
 
 
 def ended(line: ControlLine) -> ControlLine:
-    return ControlLine(
-        State.NONE, line.epoch, line.blkdev_id, line.backend_id, line.queue, line.host_id, line.host_epoch
-    )
+    return ControlLine(State.NONE, line.epoch, line.blkdev_id, line.backend_id, line.queue, line.host_id, line.host_epoch)

@@ -64,10 +64,10 @@ class Opened:
 
     @property
     def lease_s(self) -> float:
-        return self.info.lease_ms / 1000
+        return self.info.lease_s
 
-    def alive(self, host_id: int) -> bool | None:
-        return True if host_id == self.host_id else self.liveness.alive(host_id)
+    def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
+        return True if host_id == self.host_id else self.liveness.alive(host_id, epoch)
 
 
 class Session:
@@ -104,9 +104,7 @@ class Session:
             self.reason = error
             raise
         self.opened, self.reason = opened, None
-        holdings.tidy(
-            opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs}
-        )
+        holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
         self.fail_lost_devices()
         self.tick()
         log.info("transport %s: registered as host %d", self.name, opened.host_id)
@@ -120,18 +118,18 @@ class Session:
         """One heartbeat, and one look at those of the others. Raises when this host lost its entry or was fenced."""
         opened = self.need()
         opened.registration.beat()
-        for host_id in opened.registry.hosts.used():
-            opened.liveness.observe(host_id, opened.registry.heartbeat(host_id))
+        for entry in opened.registry.hosts.used().values():
+            opened.liveness.observe(entry.id, opened.registry.heartbeat(entry.id), entry.epoch)
 
-    async def known_alive(self, host_id: int) -> bool:
-        """Waits until the host has been watched long enough."""
+    async def known_alive(self, host_id: int, epoch: int | None = None) -> bool:
+        """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""
         opened = self.need()
         period = self.period_s
         for _ in range(int(opened.lease_s / period) * 4):
-            if (verdict := opened.alive(host_id)) is not None:
+            if (verdict := opened.alive(host_id, epoch)) is not None:
                 return verdict
             await asyncio.sleep(period / 2)
-        return False
+        return epoch is not None
 
     @contextlib.asynccontextmanager
     async def claim(self) -> AsyncIterator[Opened]:
@@ -193,7 +191,7 @@ class Session:
         return {"transport": reference | host | {"uuid": self.desired.uuid, "runtime": str(self.settings.runtime)}}
 
     def fail_lost_devices(self) -> None:
-        """Who waits for a device that another host cleared while this one was dead gets errors: the kernel would wait for ever."""
+        """Who waits for a device that another host cleared while this one was dead gets errors, not an endless wait."""
         opened = self.need()
         for want in self.desired.blkdevs:
             number = ublk_number(self.settings.dev / want.name)
@@ -227,16 +225,16 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
         mapping.use_coherence(info.coherence)
         registry = Registry(mapping, info)
         registration = register(registry, settings.host_name, boot_id())
-        return _opened(memory, mapping, info, registry, registration, settings)
+        liveness = Liveness(info.lease_s)
+        lock = _lock(registry, registration, liveness, settings.etcd)
+        return Opened(memory, mapping, info, registry, registration, liveness, lock)
     except BaseException:
         mapping.close()
         raise
 
 
-def _opened(
-    memory: Memory, mapping: Mapping, info: Info, registry: Registry, registration: Registration, settings: Settings
-) -> Opened:
-    liveness = Liveness(info.lease_ms / 1000)
+def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> Lock:
+    """The transport's own claim; with an etcd, its lock first."""
 
     def fence_host(host_id: int) -> None:
         entry = registry.hosts.read(host_id)
@@ -244,6 +242,6 @@ def _opened(
             fence(registry, host_id, entry.epoch)
 
     claim: Lock = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, fence_host)
-    if settings.etcd:
-        claim = Both(EtcdLock(settings.etcd, f"/cxl-lab/{info.uuid}", 2 * info.lease_ms / 1000), claim)
-    return Opened(memory, mapping, info, registry, registration, liveness, claim)
+    if not etcd:
+        return claim
+    return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)

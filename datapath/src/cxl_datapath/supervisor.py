@@ -40,7 +40,7 @@ class Phase(StrEnum):
 class Supervised:
     """One wanted worker. `configure` gives its configuration at each start, and may raise why it cannot start now.
 
-    `answer` is for a worker that asks for something while it runs (event "ask"); what it returns or raises goes back as a message.
+    `answer` is for a worker that asks for something while it runs (event "ask"); what it returns or raises goes back to it.
     """
 
     def __init__(
@@ -240,9 +240,7 @@ class Supervised:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         return DatapathError(Code.FAILED, self.label, how + (f": {tail[-1]}" if tail else ""))
 
-    async def _reply(
-        self, process: asyncio.subprocess.Process, answer: Callable[[], Awaitable[dict[str, Any]]]
-    ) -> None:
+    async def _reply(self, process: asyncio.subprocess.Process, answer: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         try:
             message = await answer()
         except Exception as error:

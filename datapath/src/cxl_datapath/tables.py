@@ -9,7 +9,21 @@ _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
     "host": ("id", "name", "state", "alive", "fenced", "epoch", "local"),
     "backend": ("id", "host", "path", "capacity", "state", "alive", "read_only", "blkdevs", "worker"),
-    "blkdev": ("id", "name", "host", "backend", "device", "frontend", "queues", "capacity", "read_only", "shared", "state", "alive", "worker"),
+    "blkdev": (
+        "id",
+        "name",
+        "host",
+        "backend",
+        "device",
+        "frontend",
+        "queues",
+        "capacity",
+        "read_only",
+        "shared",
+        "state",
+        "alive",
+        "worker",
+    ),
 }
 
 

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who uses which channel: allocation on the blkdev's side, the plan of handlers on the backend's side. Plans are pure."""
+"""Who uses which channel: allocation on the blkdev's side, the plan of handlers on the backend's side. Plans are pure.
+
+`Fenced` answers whether an incarnation of a host is dead for ever: (host id, host epoch) -> bool, see `fencing.is_fenced`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import Code, DatapathError
 from .layout import BLKDEV_READ_ONLY, BLKDEV_SHARED, BackendEntry, BlkdevEntry, State
 from .lines import ControlLine
 from .registry import ChannelLines
+
+Fenced = Callable[[int, int], bool]
 
 
 def choose(count: int, taken: set[int], preferred: Iterable[int], queues: int, hint: str) -> list[int]:
@@ -33,6 +38,31 @@ def is_held(line: ControlLine | None, blkdev_id: int, backend: BackendEntry, reg
     return ours != (blkdev_id, backend.id, backend.host_id, backend.host_epoch)
 
 
+def may_join(backend_users: Iterable[BlkdevEntry], flags: int) -> bool:
+    """The rule of writers: a blkdev that only reads may always join, a writer where all writers, itself included, are shared."""
+    writers = [user for user in backend_users if not user.flags & BLKDEV_READ_ONLY]
+    if flags & BLKDEV_READ_ONLY or not writers:
+        return True
+    return bool(flags & BLKDEV_SHARED) and all(user.flags & BLKDEV_SHARED for user in writers)
+
+
+def users_of(
+    backend: BackendEntry, blkdevs: Iterable[BlkdevEntry], current: Collection[int], fenced: Fenced
+) -> list[BlkdevEntry]:
+    """The blkdevs that a backend serves: those in `current` while they want to be, then the others by id that may join them."""
+    wanting = [
+        entry
+        for entry in blkdevs
+        if (entry.state, entry.backend_id, entry.backend_epoch) == (State.RUNNING, backend.id, backend.epoch)
+        and not fenced(entry.host_id, entry.host_epoch)
+    ]
+    users: list[BlkdevEntry] = []
+    for entry in sorted(wanting, key=lambda entry: (entry.id not in current, entry.id)):
+        if may_join(users, entry.flags):
+            users.append(entry)
+    return users
+
+
 @dataclass(frozen=True)
 class Handler:
     """A handler that a backend should run, or runs."""
@@ -44,42 +74,19 @@ class Handler:
     read_only: bool
 
 
-def is_writer(blkdev: BlkdevEntry) -> bool:
-    return not blkdev.flags & BLKDEV_READ_ONLY
-
-
-def rival(wanted: BlkdevEntry, blkdevs: Iterable[BlkdevEntry]) -> BlkdevEntry | None:
-    """The blkdev because of which `wanted` must not be: a second writer, where not both of them share. Lowest id first."""
-    for other in sorted(blkdevs, key=lambda entry: entry.id):
-        both_share = wanted.flags & other.flags & BLKDEV_SHARED
-        if other.id != wanted.id and other.backend_id == wanted.backend_id and is_writer(wanted) and is_writer(other):
-            if not both_share:
-                return other
-    return None
-
-
-def served(blkdevs: Iterable[BlkdevEntry], current: set[int]) -> list[BlkdevEntry]:
-    """The blkdevs of one backend that it serves: those that it serves already before others, then by id, none beside its rival.
-
-    A daemon starts no rival of a blkdev; this is for entries of hosts that do not care.
-    """
-    chosen: list[BlkdevEntry] = []
-    for entry in sorted(blkdevs, key=lambda entry: (entry.id not in current, entry.id)):
-        if rival(entry, chosen) is None:
-            chosen.append(entry)
-    return chosen
-
-
 def wanted_handlers(
-    backend: BackendEntry, blkdevs: Iterable[BlkdevEntry], lines: Callable[[int], ChannelLines], count: int
+    backend: BackendEntry, users: Iterable[BlkdevEntry], lines: Callable[[int], ChannelLines], count: int
 ) -> set[Handler]:
-    """The handlers that blkdevs ask for: channels whose blkdev line agrees with the entry in every number."""
+    """The handlers that these blkdevs ask for: channels whose blkdev line agrees with the entry in every number.
+
+    Where two entries name one channel, at most one agrees with its line.
+    """
     wanted = set()
-    for blkdev in blkdevs:
+    for blkdev in users:
         for queue, (channel, epoch) in enumerate(zip(blkdev.channels, blkdev.channel_epochs, strict=True)):
             if channel >= count:
                 continue
-            line = lines(channel).blkdev
-            if line == ControlLine(State.RUNNING, epoch, blkdev.id, backend.id, queue, blkdev.host_id, blkdev.host_epoch):
-                wanted.add(Handler(channel, epoch, blkdev.id, queue, not is_writer(blkdev)))
+            asked = ControlLine(State.RUNNING, epoch, blkdev.id, backend.id, queue, blkdev.host_id, blkdev.host_epoch)
+            if lines(channel).blkdev == asked:
+                wanted.add(Handler(channel, epoch, blkdev.id, queue, bool(blkdev.flags & BLKDEV_READ_ONLY)))
     return wanted

@@ -101,14 +101,14 @@ def register(
     registry: Registry,
     name: str,
     boot: bytes,
-    watch_hosts: Callable[[Callable[[int], Heartbeat | None], list[int]], set[int]] = watch,
+    watch_hosts: Callable[[Callable[[int], Heartbeat | None], list[int], float], set[int]] = watch,
 ) -> Registration:
-    """Takes the host's entry with a new epoch. Blocks up to `DEAD_AFTER_S` when an earlier incarnation must be seen dead.
+    """Takes the host's entry with a new epoch. Blocks up to one lease when an earlier incarnation must be seen dead.
 
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """
     place = plan_place(registry.hosts.all(), name)
-    if place.rival and watch_hosts(registry.heartbeat, [place.id]):
+    if place.rival and watch_hosts(registry.heartbeat, [place.id], registry.info.lease_s):
         transport = registry.info.name
         raise DatapathError(
             Code.EXISTS, f"host {name}", f"is alive in transport {transport} already", "give each daemon its own --host-name"
@@ -122,6 +122,6 @@ def register(
 
 
 def live_hosts(registry: Registry, except_name: str = "") -> list[str]:
-    """Names of the hosts whose heartbeat moves; blocks up to `DEAD_AFTER_S`."""
+    """Names of the hosts whose heartbeat moves; blocks up to one lease."""
     running = {index: entry.name for index, entry in registry.hosts.used().items() if entry.name != except_name}
-    return sorted(running[index] for index in watch(registry.heartbeat, running))
+    return sorted(running[index] for index in watch(registry.heartbeat, running, registry.info.lease_s))

@@ -88,6 +88,10 @@ class Info:
     geometry: Geometry
     lease_ms: int  # a host whose heartbeat stands still for so long is dead
 
+    @property
+    def lease_s(self) -> float:
+        return self.lease_ms / 1000
+
     def pack(self) -> bytes:
         g = self.geometry
         head = (ENDIAN, self.uuid.bytes, self.name.encode(), self.features, self.coherence)
@@ -224,4 +228,6 @@ class BlkdevEntry(Entry):
         _need(1 <= queues <= QUEUES_MAX, cls.WHAT, f"{queues} queues are not possible")
         channels, epochs = tuple(rest[:queues]), tuple(rest[QUEUES_MAX : QUEUES_MAX + queues])
         _need(len(set(channels)) == queues, cls.WHAT, "two queues share one channel")
-        return cls(_state(state, cls.WHAT), number, epoch, host_id, backend_id, backend_epoch, flags, channels, epochs, host_epoch)
+        return cls(
+            _state(state, cls.WHAT), number, epoch, host_id, backend_id, backend_epoch, flags, channels, epochs, host_epoch
+        )

@@ -9,42 +9,51 @@ from dataclasses import dataclass
 
 from .lines import Heartbeat
 
-PERIOD_S = 0.5  # between two beats of a host
-DEAD_AFTER_S = 2.5  # five periods without a change; a loaded machine may miss one or two
+
+def period_s(lease_s: float) -> float:
+    """Seconds between two beats of a host; a loaded machine may miss several within its lease."""
+    return min(0.5, lease_s / 5)
 
 
 @dataclass
 class _Seen:
     heartbeat: Heartbeat | None
+    epoch: int  # of the host's entry
     since: float  # own clock, when it was first seen like this
     moved: bool
 
 
 class Liveness:
-    """What an observer knows of its peers."""
+    """What an observer knows of its peers. `lease_s`: a heartbeat that stands still for so long is that of a dead host."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s = lease_s
         self._clock = clock
         self._seen: dict[int, _Seen] = {}
 
-    def observe(self, host_id: int, heartbeat: Heartbeat | None) -> None:
-        """One look at a heartbeat line; None is a line that is torn or was never written, and says nothing."""
+    def observe(self, host_id: int, heartbeat: Heartbeat | None, epoch: int) -> None:
+        """One look at a heartbeat line and at the epoch in the entry. A line that is None is torn or was never written, and
+        says nothing."""
         seen = self._seen.get(host_id)
-        if seen is None:
-            self._seen[host_id] = _Seen(heartbeat, self._clock(), False)
+        if seen is None or epoch != seen.epoch:
+            self._seen[host_id] = _Seen(heartbeat, epoch, self._clock(), False)
         elif heartbeat is not None and heartbeat != seen.heartbeat:
             # A first valid line after none is not yet a sign of life: it may have been torn by our own look.
-            self._seen[host_id] = _Seen(heartbeat, self._clock(), seen.heartbeat is not None)
+            self._seen[host_id] = _Seen(heartbeat, epoch, self._clock(), seen.heartbeat is not None)
 
     def forget(self, host_id: int) -> None:
         self._seen.pop(host_id, None)
 
-    def alive(self, host_id: int) -> bool | None:
-        """True: its counter moved within `DEAD_AFTER_S`; False: it did not for that long; None: not watched long enough."""
+    def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
+        """True: its counter moved within the lease; False: it did not for that long; None: not watched long enough.
+
+        With `epoch` the answer is about this incarnation, and None where another one was seen. Who is going to fence must give
+        it, or a host that came back a moment ago would be taken for the one that died.
+        """
         seen = self._seen.get(host_id)
-        if seen is None:
+        if seen is None or epoch not in (None, seen.epoch):
             return None
-        if self._clock() - seen.since >= DEAD_AFTER_S:
+        if self._clock() - seen.since >= self._lease_s:
             return False
         return True if seen.moved else None
 
@@ -52,19 +61,20 @@ class Liveness:
 def watch(
     read: Callable[[int], Heartbeat | None],
     host_ids: Iterable[int],
+    lease_s: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> set[int]:
-    """Blocks until each host is known, at most `DEAD_AFTER_S`; returns the live ones, early when there is one."""
-    liveness = Liveness(clock)
+    """Blocks until each host is known, at most `lease_s`; returns the live ones, early when there is one."""
+    liveness = Liveness(lease_s, clock)
     pending = set(host_ids)
     alive: set[int] = set()
     while pending and not alive:
         for host_id in pending:
-            liveness.observe(host_id, read(host_id))
+            liveness.observe(host_id, read(host_id), 0)
         verdicts = {host_id: liveness.alive(host_id) for host_id in pending}
         alive = {host_id for host_id, verdict in verdicts.items() if verdict}
         pending = {host_id for host_id, verdict in verdicts.items() if verdict is None}
         if pending and not alive:
-            sleep(PERIOD_S / 5)
+            sleep(period_s(lease_s) / 5)
     return alive

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The registry of a transport: entries of hosts, backends and blkdevs, heartbeats and bells, read and written.
+"""The registry of a transport: entries of hosts, backends and blkdevs, and the lines of hosts and channels, read and written.
 
 Reading trusts nothing: an entry that cannot be read is returned as the error that says why, so that one damaged entry does not
-hide the others. Only the owner of an entry writes it.
+hide the others. Who may write what is in docs/cbd-format.md, "Entry page".
 """
 
 from __future__ import annotations
@@ -14,7 +14,23 @@ from ..errors import Code, DatapathError
 from ..mapping import Bytes
 from .geometry import ENTRY_PAGE
 from .layout import BackendEntry, BlkdevEntry, Entry, HostEntry, Info, State
-from .lines import BACKEND_LINE_OFF, BELL_OFF, BLKDEV_LINE_OFF, COUNTER, HEARTBEAT_OFF, LINE, Bell, ControlLine, Heartbeat
+from .lines import (
+    BACKEND_LINE_OFF,
+    BELL_OFF,
+    BLKDEV_LINE_OFF,
+    CLAIM_OFF,
+    COUNTER,
+    FENCE_OFF,
+    HEARTBEAT_OFF,
+    INTENT_OFF,
+    LINE,
+    Bell,
+    Claim,
+    ControlLine,
+    Fence,
+    Heartbeat,
+    Intent,
+)
 from .metadata import CopyPair
 
 ENTRY_COPY = 1024
@@ -148,20 +164,39 @@ class Registry:
         self.blkdevs = Table(memory, BlkdevEntry, g.blkdevs_off, g.blkdev_count)
 
     def heartbeat(self, host_id: int) -> Heartbeat | None:
-        return Heartbeat.unpack(self._memory.read(self.hosts.page(host_id) + HEARTBEAT_OFF, LINE))
+        return Heartbeat.unpack(self._line(host_id, HEARTBEAT_OFF))
 
     def beat(self, host_id: int, heartbeat: Heartbeat) -> None:
-        self._memory.write(self.hosts.page(host_id) + HEARTBEAT_OFF, heartbeat.pack())
+        self._write_line(host_id, HEARTBEAT_OFF, heartbeat.pack())
+
+    def fence(self, host_id: int) -> Fence | None:
+        return Fence.unpack(self._line(host_id, FENCE_OFF))
+
+    def write_fence(self, host_id: int, fence: Fence) -> None:
+        """For `fencing.fence` only, which never lowers it."""
+        self._write_line(host_id, FENCE_OFF, fence.pack())
+
+    def claim(self, host_id: int) -> Claim | None:
+        return Claim.unpack(self._line(host_id, CLAIM_OFF))
+
+    def write_claim(self, host_id: int, claim: Claim) -> None:
+        self._write_line(host_id, CLAIM_OFF, claim.pack())
+
+    def intent(self, host_id: int) -> Intent | None:
+        return Intent.unpack(self._line(host_id, INTENT_OFF))
+
+    def write_intent(self, host_id: int, intent: Intent) -> None:
+        self._write_line(host_id, INTENT_OFF, intent.pack())
 
     def bell(self, host_id: int) -> Bell | None:
-        return Bell.unpack(self._memory.read(self.hosts.page(host_id) + BELL_OFF, LINE))
+        return Bell.unpack(self._line(host_id, BELL_OFF))
 
     def bells(self) -> list[bytes]:
         """All bell lines as they are: who only wants to know whether something changed need not understand them."""
         return [self._memory.read(self.hosts.page(index) + BELL_OFF, COUNTER.size) for index in range(self.hosts.count)]
 
     def ring(self, host_id: int, bell: Bell) -> None:
-        self._memory.write(self.hosts.page(host_id) + BELL_OFF, bell.pack())
+        self._write_line(host_id, BELL_OFF, bell.pack())
 
     def lines(self, channel: int) -> ChannelLines:
         start = self._channel_off(channel)
@@ -193,6 +228,12 @@ class Registry:
         except DatapathError:
             entry = None
         return entry.name if entry else f"#{host_id}"
+
+    def _line(self, host_id: int, offset: int) -> bytes:
+        return self._memory.read(self.hosts.page(host_id) + offset, LINE)
+
+    def _write_line(self, host_id: int, offset: int, line: bytes) -> None:
+        self._memory.write(self.hosts.page(host_id) + offset, line)
 
     def _channel_off(self, channel: int) -> int:
         count = self.info.geometry.channel_count

@@ -11,7 +11,7 @@ from ..errors import Code, DatapathError
 from ..mapping import Bytes
 from . import geometry
 from .geometry import ENTRY_PAGE, INFO_AREA, FormatOptions
-from .layout import COHERENCES, FEATURE_DATA_CRC, Info
+from .layout import COHERENCES, FEATURE_DATA_CRC, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
 from .metadata import CopyPair
 from .signatures import signature
 
@@ -89,10 +89,16 @@ class FormatPlan:
     zero: list[tuple[int, int]]  # offset, length
 
 
-def plan_format(size: int, name: str, options: FormatOptions, coherence: str, data_crc: bool) -> FormatPlan:
+def plan_format(
+    size: int, name: str, options: FormatOptions, coherence: str, data_crc: bool, *, lease_ms: int = LEASE_MS_DEFAULT
+) -> FormatPlan:
+    """Raises `invalid` or `range` that names the option."""
+    if not LEASE_MS_MIN <= lease_ms <= LEASE_MS_MAX:
+        hint = f"choose {LEASE_MS_MIN} to {LEASE_MS_MAX}"
+        raise DatapathError(Code.INVALID, "lease_ms", f"{lease_ms} is not possible", hint)
     areas = geometry.plan(options, size)
     features = FEATURE_DATA_CRC if data_crc else 0
-    info = Info(uuidlib.uuid4(), name, features, COHERENCES.index(coherence), areas)
+    info = Info(uuidlib.uuid4(), name, features, COHERENCES.index(coherence), areas, lease_ms)
     # Slots of an earlier life could carry a valid epoch and sequence: rings are cleared, payload need not be.
     rings = geometry.rings_end(areas.ring_depth)
     zero = [(0, areas.blkdevs_off + areas.blkdev_count * ENTRY_PAGE)]

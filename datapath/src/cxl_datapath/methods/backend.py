@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
@@ -51,20 +50,23 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:
         state = BackendState(opened.registry.backends.allocate(wanted), path, params["read_only"])
-        await _start(datapath, session, state, takeover=False)
+        await _start(datapath, session, state)
     return _view(session, state.id)
 
 
-async def _start(datapath: Datapath, session: Session, state: BackendState, takeover: bool) -> None:
-    """Starts the worker and makes the backend part of the desired state; on failure nothing of it is left."""
-    worker = session.backends[state.id] = session.backend_worker(state, takeover)
+async def _start(datapath: Datapath, session: Session, state: BackendState, heir_of: BackendEntry | None = None) -> None:
+    """Starts the worker and makes the backend part of the desired state; on failure everything is as it was before.
+
+    `heir_of`: the entry of the fenced host from which it is taken over.
+    """
+    worker = session.backends[state.id] = session.backend_worker(state, takeover=heir_of is not None)
     session.desired.backends.append(state)
     try:
         await worker.start()
         datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
-        await _drop(session, state)
+        await _drop(session, state, heir_of)
         raise
 
 
@@ -82,11 +84,12 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
     return None
 
 
-async def _drop(session: Session, state: BackendState) -> None:
+async def _drop(session: Session, state: BackendState, before: BackendEntry | None = None) -> None:
+    """`before`: whose backend it was. Then it is to be taken over again, and its blkdevs go on waiting for that."""
     worker = session.backends.pop(state.id)
     await worker.end(patience=5.0)
     if session.opened is not None:
-        holdings.give_back_backend(session.opened, state.id)
+        holdings.give_back_backend(session.opened, state.id, before)
 
 
 async def stop_backend(datapath: Datapath, params: Params) -> Row:
@@ -151,20 +154,8 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         await bury(opened, dead)
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
         await _forget_lost(datapath, session, backend_id)
-        try:
-            await _start(datapath, session, state, takeover=True)
-        except BaseException:
-            _put_back(opened, entry)
-            raise
+        await _start(datapath, session, state, heir_of=entry)
     return _view(session, backend_id)
-
-
-def _put_back(opened: Opened, entry: BackendEntry) -> None:
-    """A takeover that failed after it was published leaves the backend to be taken over: its blkdevs go on waiting."""
-    table = opened.registry.backends
-    now = table.read(entry.id)
-    if now is not None and now.state == State.NONE:
-        table.write(replace(entry, epoch=table.next_epoch(entry.id)))
 
 
 def _successor(entry: BackendEntry, params: Params) -> BackendState:

@@ -81,7 +81,9 @@ def _check_same(session: Session, mine: BlkdevState, params: Params) -> None:
     if same and params["frontend"] in ("auto", mine.frontend, actual) and params["name"] in (None, mine.name):
         return
     have = f"name {mine.name}, backend {mine.backend}, {mine.queues} queue(s), front end {actual or mine.frontend}"
-    have += f", {'read-only' if mine.read_only else 'writing'}{', shared' if mine.shared else ''}, I/O timeout {mine.io_timeout} s"
+    have += (
+        f", {'read-only' if mine.read_only else 'writing'}{', shared' if mine.shared else ''}, I/O timeout {mine.io_timeout} s"
+    )
     what = f"blkdev {mine.id}"
     raise DatapathError(Code.EXISTS, what, f"of this host has other settings ({have})", "stop it first, or give another name")
 

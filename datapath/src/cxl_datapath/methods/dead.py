@@ -12,19 +12,19 @@ from ..session import Opened, Session
 
 
 async def need_dead(session: Session, host_id: int, what: str) -> HostEntry | None:
-    """The incarnation of the host that was seen dead for a lease; None when no host has the entry. Raises `busy` while it lives."""
+    """The incarnation of the host that was dead for a lease; None when no host has the entry. Raises `busy` while it lives."""
     registry = session.need().registry
     entry = registry.hosts.read(host_id)
     if entry is None or entry.state == State.NONE:
         return None
-    if await session.known_alive(host_id):
+    if await session.known_alive(host_id, entry.epoch):
         hint = f"stop or unregister it on {entry.name}"
         raise DatapathError(Code.BUSY, what, f"its host {entry.name} is alive", hint)
     return entry
 
 
 async def bury(opened: Opened, dead: HostEntry | None) -> None:
-    """Fences the incarnation, then waits a lease: what it had in hand when the fence fell has ended by then. With the claim held."""
+    """Fences the incarnation, then waits a lease: what it had in hand has ended by then. The claim is held."""
     if dead is not None:
         await asyncio.to_thread(fence, opened.registry, dead.id, dead.epoch)
         await asyncio.sleep(opened.lease_s)

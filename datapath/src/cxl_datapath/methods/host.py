@@ -19,7 +19,7 @@ async def list_hosts(datapath: Datapath, params: Params) -> list[Row]:
 
 
 async def clear_host(datapath: Datapath, params: Params) -> Row:
-    """Fences a dead host and gives everything of it back. Raises `busy` while it lives, and while its backends have live users."""
+    """Fences a dead host and gives all of it back. Raises `busy` while it lives, and while its backends have live users."""
     session = datapath.session(params["transport"])
     host_id = params["id"]
     what = f"host {host_id}"

@@ -59,8 +59,8 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over a transport or a known signature, and always while a host is alive in it."""
     memory = await _resolve(datapath, params["memory"])
     counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
-    options = (params["coherence"], params["data_crc"], params["lease_ms"])
-    plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *options)
+    how = (params["coherence"], params["data_crc"])
+    plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *how, lease_ms=params["lease_ms"])
     session = _session_of(datapath, params["memory"], memory)
     if session is not None:
         hint = f"run: cxl-datapath cbd transport unregister {session.name}"

@@ -42,6 +42,7 @@ class TransportRef:
 
 @dataclass(frozen=True)
 class Attached:
+    ref: TransportRef
     mapping: Mapping
     info: Info
     registry: Registry
@@ -63,4 +64,4 @@ def attach_worker(ref: TransportRef) -> Attached:
             "it was formatted again: unregister and register it",
         )
     mapping.use_coherence(info.coherence)
-    return Attached(mapping, info, Registry(mapping, info))
+    return Attached(ref, mapping, info, Registry(mapping, info))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import holdings
-from ..cbd.channels import Handler, served, wanted_handlers
+from ..cbd.channels import Handler, users_of, wanted_handlers
 from ..cbd.fencing import fence_line_off, is_fenced
-from ..cbd.layout import BackendEntry, BlkdevEntry, State
+from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
 from ..cbd.liveness import Liveness
 from ..core import CHANNEL_READ_ONLY, ENGINES, Backend, BackendConf, IdleConf
@@ -51,9 +51,7 @@ def run(link: Link) -> None:
     hold(link, config.transport.lock_file("backend", config.id), f"backend {config.id}")
     transport = attach_worker(config.transport)
     # With the lock held no handler of an earlier life is left: what it said on its channels is over.
-    holdings.end_backend_lines(
-        transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id
-    )
+    holdings.end_backend_lines(transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id)
     _check_owner(config, transport)
     store = open_store(config.path, config.read_only)
     try:
@@ -63,7 +61,7 @@ def run(link: Link) -> None:
 
 
 def _serve(link: Link, config: Config, store: Store, transport: Attached) -> None:
-    guard = Guard(config.transport, transport)
+    guard = Guard(transport)
     guard.check_fence()
     entry = _publish(config, store, transport)
     link.emit("bell")
@@ -142,7 +140,7 @@ def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
 
 
 def _same_device(config: Config, store: Store, before: BackendEntry) -> tuple[int, int]:
-    """Capacity and block size of a running backend do not change under its blkdevs; raises `range` when the medium is too small."""
+    """Capacity and block size of a running backend do not change under its blkdevs. Raises `range` for another medium."""
     if store.capacity < before.capacity:
         what = f"has {store.capacity} bytes, backend {config.id} was given away with {before.capacity}"
         raise DatapathError(Code.RANGE, config.path, what, "give the medium or a whole copy of it, or stop the backend first")
@@ -160,7 +158,7 @@ class Handlers:
         self._engine = engine
         self._entry = entry
         self._running: set[Handler] = set()
-        self._liveness = Liveness(transport.info.lease_ms / 1000)
+        self._liveness = Liveness(transport.info.lease_s)
 
     def follow(self) -> bool:
         """One look at the blkdevs; True when something changed."""
@@ -168,7 +166,8 @@ class Handlers:
         if not registry.backends.still(self._entry):
             hint = "look at: cxl-datapath cbd backend list"
             raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
-        users = served(self._users(), {handler.blkdev_id for handler in self._running})
+        used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
+        users = users_of(self._entry, used, current, self._is_gone)
         wanted = wanted_handlers(self._entry, users, registry.lines, self._transport.info.geometry.channel_count)
         changed = wanted != self._running
         for handler in sorted(self._running - wanted, key=lambda h: h.channel):
@@ -177,23 +176,13 @@ class Handlers:
             self._add(handler)
         return changed
 
-    def _users(self) -> list[BlkdevEntry]:
-        """The blkdevs that attached to this life of the backend, on hosts that are not known to be dead."""
-        registry, mine = self._transport.registry, self._entry
-        found = []
-        for entry in registry.blkdevs.used().values():
-            if (entry.backend_id, entry.backend_epoch) == (mine.id, mine.epoch) and self._may_live(entry):
-                found.append(entry)
-        return found
-
-    def _may_live(self, entry: BlkdevEntry) -> bool:
+    def _is_gone(self, host_id: int, host_epoch: int) -> bool:
+        """Fenced, or dead for a lease: its channels are given back. One that was only slow asks for others by itself."""
         registry = self._transport.registry
-        if entry.host_id >= registry.hosts.count or is_fenced(registry, entry.host_id, entry.host_epoch):
-            return False
-        if entry.host_id == self._entry.host_id:
+        if is_fenced(registry, host_id, host_epoch):
             return True
-        self._liveness.observe(entry.host_id, registry.heartbeat(entry.host_id))
-        return self._liveness.alive(entry.host_id) is not False
+        self._liveness.observe(host_id, registry.heartbeat(host_id), host_epoch)
+        return self._liveness.alive(host_id, host_epoch) is False
 
     def describe(self) -> list[dict[str, int]]:
         return [vars(handler) for handler in sorted(self._running, key=lambda h: h.channel)]
