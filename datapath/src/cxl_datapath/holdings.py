@@ -31,18 +31,15 @@ _RELEASE_STEP_S = 0.02
 def reserve(opened: Opened, want: BlkdevState, first: bool) -> BlkdevEntry:
     """Publishes the blkdev's entry with channels that nobody uses, in epochs that they never had.
 
-    Raises `not_ready` without a backend, `busy` beside another writer, `full` without channels, `not_found` when another host
-    cleared the blkdev while this one was dead.
+    Raises `not_found` when the blkdev or its backend is lost, `busy` beside another writer, `full` without channels.
     """
     registry = opened.registry
+    why = why_lost(opened, want, first)
+    if why:
+        raise DatapathError(Code.NOT_FOUND, f"blkdev {want.id}", why, "stop it here, then start a new one")
     backend = registry.backends.read(want.backend)
-    if backend is None or backend.state != State.RUNNING:
-        raise DatapathError(Code.NOT_READY, f"backend {want.backend}", "is not running", "start it on its host first")
-    if not first and not keeps_blkdev(opened, want.id):
-        what = "was cleared by another host while this one was dead; what it had in flight has failed"
-        raise DatapathError(Code.NOT_FOUND, f"blkdev {want.id}", what, "stop it here, then start a new one")
-    before = registry.blkdevs.used().get(want.id)
-    entry = _planned(opened, want, backend, before)
+    assert backend is not None
+    entry = _planned(opened, want, backend, registry.blkdevs.used().get(want.id))
     check_rival(registry, entry)
     registry.blkdevs.write(entry)
     return entry
@@ -87,14 +84,20 @@ def check_rival(registry: Registry, entry: BlkdevEntry) -> None:
         raise DatapathError(Code.BUSY, f"backend {entry.backend_id}", f"is written by {names}", hint)
 
 
-def keeps_blkdev(opened: Opened, blkdev_id: int) -> bool:
-    """Whether the blkdev is still this host's, as it was before a restart. A damaged entry is: nobody else may take it."""
-    return owned(opened.registry.blkdevs, blkdev_id, opened.host_id)
+def why_lost(opened: Opened, want: BlkdevState, first: bool = False) -> str:
+    """Why a blkdev cannot go on as what it was; empty when it can. `first`: it has no entry yet."""
+    backend = opened.registry.backends.read(want.backend)
+    if backend is None or backend.state == State.NONE or backend.life != want.backend_life:
+        return f"its backend {want.backend} was removed"
+    # A damaged entry is ours: nobody else may take it.
+    if not first and not owned(opened.registry.blkdevs, want.id, opened.host_id):
+        return "was cleared by another host while this one was dead; what it had in flight has failed"
+    return ""
 
 
 async def give_back_blkdev(opened: Opened, blkdev_id: int) -> None:
     """Clears a stopped blkdev; returns when its backends gave the channels back, or were given the time for it."""
-    if not keeps_blkdev(opened, blkdev_id):
+    if not owned(opened.registry.blkdevs, blkdev_id, opened.host_id):
         return
     mine = _end_blkdev_lines(opened, blkdev_id)
     opened.registry.blkdevs.clear(blkdev_id)

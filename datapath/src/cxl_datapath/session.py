@@ -191,11 +191,11 @@ class Session:
         return {"transport": reference | host | {"uuid": self.desired.uuid, "runtime": str(self.settings.runtime)}}
 
     def fail_lost_devices(self) -> None:
-        """Who waits for a device that another host cleared while this one was dead gets errors, not an endless wait."""
+        """Who waits for a device that was lost while this host was dead gets errors, not an endless wait."""
         opened = self.need()
         for want in self.desired.blkdevs:
             number = ublk_number(self.settings.dev / want.name)
-            if number is not None and want.id not in self._failing and not holdings.keeps_blkdev(opened, want.id):
+            if number is not None and want.id not in self._failing and _is_lost(opened, want):
                 self._failing[want.id] = self.remover(want, number, patient=True)
                 self._failing[want.id].keep()
 
@@ -231,6 +231,13 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
     except BaseException:
         mapping.close()
         raise
+
+
+def _is_lost(opened: Opened, want: BlkdevState) -> bool:
+    try:
+        return bool(holdings.why_lost(opened, want))
+    except DatapathError:
+        return False  # what cannot be read may be repaired
 
 
 def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> Lock:

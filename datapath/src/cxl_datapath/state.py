@@ -38,6 +38,7 @@ class BlkdevState:
     read_only: bool
     shared: bool
     io_timeout: int  # seconds that requests wait for a backend that is away
+    backend_life: int  # of the backend that it was started on
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
@@ -50,6 +51,7 @@ class BlkdevState:
             _flag(raw["read_only"]),
             _flag(raw["shared"]),
             _number(raw["io_timeout"]),
+            _number(raw["backend_life"]),
         )
 
 

@@ -7,7 +7,7 @@ import logging
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import QUEUES_MAX, BlkdevEntry, State
+from ..cbd.layout import QUEUES_MAX, BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
 from ..frontends import CHOICES
 from ..frontends.names import ublk_number
@@ -40,10 +40,10 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         return _view(session, mine.id)
     if params["name"]:
         _check_name_free(datapath, params["name"])
-    await _check_backend(session, params["backend"])
+    backend = await _check_backend(session, params["backend"])
     async with session.claim() as opened:
         blkdev_id = opened.registry.blkdevs.allocate()
-        state = _state(blkdev_id, params)
+        state = _state(blkdev_id, backend.life, params)
         _check_name_free(datapath, state.name)
         entry = holdings.reserve(opened, state, first=True)
     await _start(datapath, session, state, entry)
@@ -56,9 +56,9 @@ def _mine(session: Session, params: Params) -> BlkdevState | None:
     return next((each for each in session.desired.blkdevs if getattr(each, key) == wanted), None)
 
 
-def _state(blkdev_id: int, params: Params) -> BlkdevState:
+def _state(blkdev_id: int, backend_life: int, params: Params) -> BlkdevState:
     chosen = {key: params[key] for key in ("backend", "queues", "frontend", "read_only", "shared", "io_timeout")}
-    return BlkdevState(id=blkdev_id, name=params["name"] or f"cbd{blkdev_id}", **chosen)
+    return BlkdevState(id=blkdev_id, name=params["name"] or f"cbd{blkdev_id}", backend_life=backend_life, **chosen)
 
 
 async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry: BlkdevEntry) -> None:
@@ -88,7 +88,7 @@ def _check_same(session: Session, mine: BlkdevState, params: Params) -> None:
     raise DatapathError(Code.EXISTS, what, f"of this host has other settings ({have})", "stop it first, or give another name")
 
 
-async def _check_backend(session: Session, backend_id: int) -> None:
+async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
     """Running, on a live host: a device that cannot serve its first request is not started."""
     registry = session.need().registry
     backend = registry.backends.read(backend_id)
@@ -99,6 +99,7 @@ async def _check_backend(session: Session, backend_id: int) -> None:
     if not await session.known_alive(backend.host_id):
         hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
         raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
+    return backend
 
 
 def _check_name_free(datapath: Datapath, name: str) -> None:

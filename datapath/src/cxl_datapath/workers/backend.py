@@ -119,13 +119,15 @@ def _check_owner(config: Config, transport: Attached) -> None:
 def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
     table = transport.registry.backends
     before = table.read(config.id)
+    epoch = life = table.next_epoch(config.id)
     capacity, block_size = store.capacity, store.block_size
     if before is not None and before.state != State.NONE:
         capacity, block_size = _same_device(config, store, before)
+        life = before.life
     entry = BackendEntry(
         state=State.RUNNING,
         id=config.id,
-        epoch=table.next_epoch(config.id),
+        epoch=epoch,
         host_id=config.transport.host_id,
         flags=store.flags,
         logical_block_size=block_size,
@@ -134,6 +136,7 @@ def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
         physical_block_size=max(store.physical_block_size, block_size),
         discard_granularity=store.discard_granularity,
         host_epoch=config.transport.host_epoch,
+        life=life,
     )
     table.write(entry)
     return entry

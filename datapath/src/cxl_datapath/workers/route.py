@@ -182,8 +182,7 @@ class Route:
         """Whether it is alive, and the device that our users know."""
         if is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend):
             return False
-        known = self.backend
-        return (backend.capacity, backend.logical_block_size) == (known.capacity, known.logical_block_size)
+        return backend.life == self.backend.life
 
     # ---- moving ----------------------------------------------------------------------------------------------------------
 
@@ -220,8 +219,8 @@ class Route:
         return entry
 
     def _read_backend(self) -> BackendEntry | None:
-        """The running backend; None when it cannot be read. One that was stopped or cleared on purpose never comes back to us:
-        what starts under its number later can be another device."""
+        """The running backend; None when it cannot be read. One that was stopped or cleared on purpose never comes back: what
+        starts under its number later is another device."""
         try:
             backend = self._registry.backends.read(self.entry.backend_id)
         except DatapathError:
