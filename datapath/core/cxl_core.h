@@ -123,10 +123,12 @@ CXL_API int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, u
 CXL_API int cbd_queue_poll(struct cbd_queue *q, struct cbd_completion *out, uint32_t max);
 /* The same, waiting at most timeout_us for the first one (spin, then sleep); 0 when the time is over. */
 CXL_API int cbd_queue_wait(struct cbd_queue *q, struct cbd_completion *out, uint32_t max, uint64_t timeout_us);
-/* Moves the queue to another channel of the same depth and slot size (-EINVAL otherwise, and nothing has changed). What was in flight
- * is sent again there in the order of its submission; its buffers must still be what they were. Ends an offline state. */
+/* Moves the queue to another channel, or to another epoch of its own. What was in flight is sent again there in the order of its
+ * submission; its buffers must still be what they were. Ends an offline state. After an error nothing has changed: -EINVAL when depth,
+ * slot size or features differ, or when the queue is on this epoch of this channel already; -ERANGE outside the mapping. */
 CXL_API int cbd_queue_rebind(struct cbd_queue *q, const struct cbd_channel_conf *channel);
-/* Ends everything in flight with this negated errno (the next polls report it); later submissions fail with it until a rebind. */
+/* Ends everything in flight with this negated errno (the next polls report it, even after a rebind); later submissions fail with it
+ * until a rebind. -EAGAIN, which says that a queue is full, and what is no errno become -EIO. */
 CXL_API void cbd_queue_set_offline(struct cbd_queue *q, int32_t error);
 CXL_API uint32_t cbd_queue_in_flight(const struct cbd_queue *q);
 CXL_API void cbd_queue_stats(const struct cbd_queue *q, struct cbd_stats *out);

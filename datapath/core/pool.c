@@ -2,7 +2,7 @@
  *
  * A queue knows one thread at a time, so a lane guards it by a lock. Of the calls that wait in a lane one polls, with the lock
  * released while it idles; the others sleep until they are done, until there is room for what they still have to send, or until
- * the polling one leaves and they inherit its part.
+ * the polling one leaves and they inherit its part. When the queue was changed under them, all of them look again where they are.
  */
 #include "pool.h"
 
@@ -32,6 +32,7 @@ struct lane {
     struct cbd_queue *queue;
     struct idle idle; /* of whoever polls */
     bool polled;
+    bool changed; /* since the polling one last looked */
     struct call *sleeping;
 };
 
@@ -111,7 +112,8 @@ static int poll_until_news(const struct pool *pool, struct lane *lane)
     int err = 0;
 
     lane->polled = true;
-    while (!err && !deliver(lane)) {
+    lane->changed = false;
+    while (!err && !deliver(lane) && !lane->changed) {
         uint64_t ns = idle_next(&lane->idle);
 
         pthread_mutex_unlock(&lane->lock);
@@ -180,4 +182,60 @@ int pool_run(struct pool *pool, uint32_t op, uint32_t flags, uint64_t offset, ui
     pthread_mutex_unlock(&lane->lock);
     pthread_cond_destroy(&call.wake);
     return err ? err : call.result;
+}
+
+/* ---- changes from outside -------------------------------------------------------------------------------------------- */
+
+static void change_lane(struct lane *lane)
+{
+    lane->changed = true;
+    idle_busy(&lane->idle);
+    for (struct call *c = lane->sleeping; c; c = c->next)
+        pthread_cond_signal(&c->wake);
+}
+
+static int rebind_all(struct pool *pool, const struct cbd_channel_conf *channels)
+{
+    int err = 0;
+
+    for (uint32_t i = 0; i < pool->count && !err; i++)
+        err = cbd_queue_check_rebind(pool->lanes[i].queue, &channels[i]);
+    for (uint32_t i = 0; i < pool->count && !err; i++) {
+        err = cbd_queue_rebind(pool->lanes[i].queue, &channels[i]);
+        change_lane(&pool->lanes[i]);
+    }
+    return err;
+}
+
+int pool_rebind(struct pool *pool, const struct cbd_channel_conf *channels, uint32_t count)
+{
+    int err;
+
+    if (count != pool->count)
+        return -EINVAL;
+    /* All at once, so that between the check and the change nobody else changes anything. */
+    for (uint32_t i = 0; i < count; i++)
+        pthread_mutex_lock(&pool->lanes[i].lock);
+    err = rebind_all(pool, channels);
+    for (uint32_t i = count; i-- > 0;)
+        pthread_mutex_unlock(&pool->lanes[i].lock);
+    return err;
+}
+
+void pool_set_offline(struct pool *pool, int32_t error)
+{
+    for (uint32_t i = 0; i < pool->count; i++) {
+        struct lane *lane = &pool->lanes[i];
+
+        pthread_mutex_lock(&lane->lock);
+        cbd_queue_set_offline(lane->queue, error);
+        change_lane(lane);
+        pthread_mutex_unlock(&lane->lock);
+    }
+}
+
+void pool_sum_stats(const struct pool *pool, struct cbd_stats *sum)
+{
+    for (uint32_t i = 0; i < pool->count; i++)
+        cbd_queue_sum_stats(pool->lanes[i].queue, sum);
 }

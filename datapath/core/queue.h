@@ -5,13 +5,25 @@
 #ifndef CXL_QUEUE_H
 #define CXL_QUEUE_H
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cxl_core.h"
+#include "protocol.h"
 
 /* Forgets the buffers of the requests in flight that were submitted with this user value: they will be neither written nor
  * reported. Their tags stay in use until the backend answers, because it may still be using the data slots. */
 void cbd_queue_abandon(struct cbd_queue *q, uint64_t user);
+
+/* What cbd_queue_rebind() would say. */
+int cbd_queue_check_rebind(const struct cbd_queue *q, const struct cbd_channel_conf *channel);
+
+/* Whether a queue may be offline with it: -EAGAIN is how a queue says that it is full. */
+static inline bool cbd_queue_error_ok(int32_t error)
+{
+    return error < 0 && error >= -CBD_MAX_ERRNO && error != -EAGAIN;
+}
 
 /* Adds the counters to *sum; unlike cbd_queue_stats() from any thread. */
 void cbd_queue_sum_stats(const struct cbd_queue *q, struct cbd_stats *sum);
