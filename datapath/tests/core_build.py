@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 DATAPATH = Path(__file__).resolve().parent.parent
+KEEP = 12  # builds of each kind
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxl-lab" / "core-tests"
 
 
@@ -36,8 +37,7 @@ def _build(kind: str, options: list[str]) -> Path:
     with (CACHE / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            for old in CACHE.glob(f"{kind}-*"):
-                shutil.rmtree(old)
+            _forget_old_builds(kind)
             for path in sources:
                 copy = folder / "source" / path.relative_to(DATAPATH)
                 copy.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,13 @@ def _build(kind: str, options: list[str]) -> Path:
             _run("cmake", "--build", folder / "build")
             (folder / "done").touch()
     return folder / "build"
+
+
+def _forget_old_builds(kind: str) -> None:
+    """Keeps the latest: other checkouts may be using them at this moment."""
+    folders = sorted(CACHE.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime)
+    for old in folders[:-KEEP]:
+        shutil.rmtree(old)
 
 
 def _run(*command: str | Path) -> None:

@@ -41,6 +41,7 @@ def reserve(opened: Opened, want: BlkdevState, first: bool) -> BlkdevEntry:
     assert backend is not None
     entry = _planned(opened, want, backend, registry.blkdevs.used().get(want.id))
     check_rival(registry, entry)
+    opened.lock.check()
     registry.blkdevs.write(entry)
     return entry
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .frontends.names import ublk_number
-from .locks import Both, EtcdLock, Lock
+from .locks.base import Both, HostLock
+from .locks.etcd import EtcdLock
 from .mapping import Mapping
 from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
@@ -52,7 +54,7 @@ class Opened:
     registry: Registry
     registration: Registration
     liveness: Liveness
-    lock: Lock
+    lock: HostLock
 
     @property
     def host_id(self) -> int:
@@ -240,15 +242,9 @@ def _is_lost(opened: Opened, want: BlkdevState) -> bool:
         return False  # what cannot be read may be repaired
 
 
-def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> Lock:
+def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:
     """The transport's own claim; with an etcd, its lock first."""
-
-    def fence_host(host_id: int) -> None:
-        entry = registry.hosts.read(host_id)
-        if entry is not None:
-            fence(registry, host_id, entry.epoch)
-
-    claim: Lock = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, fence_host)
+    claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
     if not etcd:
         return claim
     return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)

@@ -28,6 +28,7 @@ async def bury(opened: Opened, dead: HostEntry | None) -> None:
     if dead is not None:
         await asyncio.to_thread(fence, opened.registry, dead.id, dead.epoch)
         await asyncio.sleep(opened.lease_s)
+        opened.lock.check()
 
 
 def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str) -> None:
