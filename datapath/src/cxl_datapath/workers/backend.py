@@ -14,7 +14,7 @@ from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
 from ..cbd.liveness import Liveness
-from ..core import CHANNEL_READ_ONLY, ENGINES, Backend, BackendConf, IdleConf
+from ..core import CHANNEL_READ_ONLY, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
 from ..names import check_path
 from .attach import Attached, TransportRef, attach_worker
@@ -72,7 +72,7 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
             "capacity": entry.capacity,
             "logical_block_size": entry.logical_block_size,
             "direct": store.direct,
-            "engine": ENGINES[engine.engine()],
+            "engine": engine.engine(),
             "epoch": entry.epoch,
         }
         link.emit("ready", info=info)
