@@ -6,7 +6,10 @@ The steps build on each other and run in the order of this file. CXL_LAB_RESETS 
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -33,10 +36,17 @@ def fio(device: str, size: str, *options: str) -> list[str]:
 
 
 def serves(name: str) -> bool:
-    rows = LAB.answer(DEVICES[name], "cxl-datapath", "cbd", "blkdev", "list", "pool0", "--json")
-    return f'"name": "{name}"' in rows and rows.count('"path_state": "serving"') == sum(
-        host == DEVICES[name] for host in DEVICES.values()
-    )
+    """Whether the device is there and its requests reach the backend."""
+    answer = LAB.answer(DEVICES[name], "cxl-datapath", "cbd", "blkdev", "list", "pool0", "--json")
+    rows = [row for row in json.loads(answer or "[]") if row.get("name") == name]
+    return bool(rows) and rows[0]["worker"]["info"].get("path_state") == "serving"
+
+
+def under_way(host: str, load: subprocess.Popen[str]) -> None:
+    """Returns when the load has been writing for some seconds."""
+    wait_until(lambda: LAB.answer(host, "pgrep", "-x", "fio"), "fio runs", 60)
+    time.sleep(5)
+    assert load.poll() is None, load.communicate()[0]
 
 
 def test_three_backends_and_three_blkdevs_in_both_directions() -> None:
@@ -94,8 +104,8 @@ def test_xfs_under_a_database_like_load_is_the_same_on_the_backing_device() -> N
 @pytest.mark.parametrize("turn", range(RESETS))
 def test_a_reset_of_the_backends_host_is_a_pause(turn: int) -> None:
     booted = LAB.boot_id("node1")
-    load = LAB.background("node2", *fio("cbd1", "64M", f"--randseed={turn + 1}"))
-    wait_until(lambda: load.poll() is None, "fio runs", 30)
+    load = LAB.background("node2", *fio("cbd1", "96M", f"--randseed={turn + 1}"))
+    under_way("node2", load)
     LAB.virsh("reset", LAB.domain("node1"))
     wait_until(lambda: LAB.boot_id("node1") not in ("", booted), "node1 boots again")
     output, _ = load.communicate(timeout=600)
@@ -109,24 +119,33 @@ def test_a_reset_of_the_blkdevs_host_loses_nothing_that_was_acknowledged(turn: i
     LAB.on("node2", *written, "--do_verify=0")
     booted = LAB.boot_id("node2")
     load = LAB.background("node2", *fio("cbd1", "32M", "--offset=64M", "--time_based", "--runtime=60"))
-    wait_until(lambda: load.poll() is None, "fio runs", 30)
+    under_way("node2", load)
     LAB.virsh("reset", LAB.domain("node2"))
     wait_until(lambda: LAB.boot_id("node2") not in ("", booted), "node2 boots again")
-    load.communicate(timeout=120)
+    load.kill()
+    load.wait()
     wait_until(lambda: serves("cbd1"), "the device is there again")
     LAB.on("node2", *written, "--verify_only=1")
 
 
-def test_a_takeover_with_a_copy_of_the_medium_goes_on_where_the_dead_host_ended() -> None:
-    wait_until(lambda: serves("cbd1"), "the device serves")
-    LAB.on("node2", *fio("cbd1", "32M", "--do_verify=0", "--end_fsync=1"))
-    LAB.on("node2", "sh", "-c", "'dd if=/dev/cbd1 of=/var/lib/cbd-copy bs=1M iflag=direct oflag=direct status=none && sync'")
-    variables = '{"recover_host": "node1", "recover_to": "node2", "recover_paths": {"1": "/var/lib/cbd-copy"}, "recover_backends": [1]}'
-    code, output = LAB.playbook("playbooks/recover.yml", "-e", variables)
+def test_a_takeover_with_copies_of_the_media_goes_on_where_the_dead_host_ended() -> None:
+    LAB.playbook("playbooks/cbd.yml")
+    for device in ("cbd0", "cbd1"):
+        wait_until(lambda name=device: serves(name), f"{device} serves")
+        LAB.on("node2", *fio(device, "16M", "--do_verify=0", "--end_fsync=1"))
+        copy = f"dd if=/dev/{device} of=/var/lib/copy-of-{device} bs=1M iflag=direct oflag=direct status=none"
+        LAB.on("node2", "sh", "-c", f"'{copy} && sync'")
+    variables = {
+        "recover_host": "node1",
+        "recover_to": "node2",
+        "recover_paths": {"0": "/var/lib/copy-of-cbd0", "1": "/var/lib/copy-of-cbd1"},
+    }
+    code, output = LAB.playbook("playbooks/recover.yml", "-e", json.dumps(variables))
     assert code == 0, output
-    wait_until(lambda: '"path_state": "serving"' in LAB.answer("node2", "cxl-datapath", "cbd", "blkdev", "list", "pool0", "--json"), "")
-    LAB.on("node2", *fio("cbd1", "32M", "--verify_only=1"))
-    code, output = LAB.playbook("playbooks/recover.yml", "-e", variables)
+    for device in ("cbd0", "cbd1"):
+        wait_until(lambda name=device: serves(name), f"{device} goes on")
+        LAB.on("node2", *fio(device, "16M", "--verify_only=1"))
+    code, output = LAB.playbook("playbooks/recover.yml", "-e", json.dumps(variables))
     assert (code, changed(output)) == (0, 0)
 
 
