@@ -82,11 +82,11 @@ def test_attach_refuses_another_version(lab, shared_file):
     with copy.open("r+b") as file:
         for offset in (0, 4096):
             file.seek(offset)
-            file.write(seal(b"CXTI", 9, b"later", 4096, version=2))
+            file.write(seal(b"CXTI", 9, b"later", 4096, version=9))
     error = lab.node1.refuse(Code.UNSUPPORTED, "cbd.transport.register", memory=str(copy))
-    assert "version 2" in error.message
+    assert "version 9" in error.message
     error = lab.node1.refuse(Code.EXISTS, "cbd.transport.format", memory=str(copy), name="x")
-    assert "version 2" in error.message
+    assert "version 9" in error.message
 
 
 def test_register_is_idempotent_and_names_are_unique(lab, shared_file, make_host):
