@@ -52,9 +52,8 @@ class Steps:
         return self.now
 
     def pause(self) -> None:
-        """A point where another actor may go on. Outside of actors it does nothing."""
-        actor: _Actor | None = getattr(self._local, "actor", None)
-        if actor is None:
+        """A point where another actor may go on."""
+        if (actor := self._self()) is None:
             return
         self.survive()
         if (successor := self._next()) is not actor:
@@ -64,17 +63,22 @@ class Steps:
 
     def survive(self) -> None:
         """Ends the actor that calls if it crashed: no clean-up of its own gets anywhere either."""
-        actor: _Actor | None = getattr(self._local, "actor", None)
-        if actor is not None and actor.crashed:
+        if (actor := self._self()) is not None and actor.crashed:
             raise Stop
 
+    def _self(self) -> _Actor | None:
+        """Whose thread this is; None outside of actors, where nothing has to wait for a turn."""
+        return getattr(self._local, "actor", None)
+
     def sleep(self, seconds: float) -> None:
-        self._local.actor.wake = self.now + seconds
-        self.pause()
+        if (actor := self._self()) is not None:
+            actor.wake = self.now + seconds
+            self.pause()
 
     def poll(self, seconds: float) -> None:
-        self._local.actor.polling = self.stores
-        self.sleep(seconds)
+        if (actor := self._self()) is not None:
+            actor.polling = self.stores
+            self.sleep(seconds)
 
     def crash(self, name: int) -> None:
         """The actor ends where it is."""

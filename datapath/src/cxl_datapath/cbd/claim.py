@@ -44,6 +44,7 @@ class Bakery:
         self._registry = registry
         self._me = registration_id
         self._epoch = epoch
+        self._name = registry.host_name(registration_id)
         self._alive = alive
         self._fence = fence
         self._clock = clock
@@ -58,7 +59,7 @@ class Bakery:
         """
         deadline = self._clock() + patience_s
         if not self._mutex.acquire(timeout=max(0.0, patience_s)):
-            raise self._busy(self._me, "another operation of this host holds the claim", "try again")
+            raise self._busy(self._name, "another operation of this host holds the claim", "try again")
         try:
             self._check_place()
             self._registry.write_claim(self._me, Claim(0, True))
@@ -78,7 +79,7 @@ class Bakery:
         self._check_place()
         if not stands:
             hint = "the operation was not finished; look at its objects, then repeat it"
-            raise self._busy(self._me, "does not hold the claim any more", hint)
+            raise self._busy(self._name, "does not hold the claim any more", hint)
 
     def release(self) -> None:
         """Gives the claim back; does nothing without it."""
@@ -134,14 +135,16 @@ class Bakery:
         self._check_place()
         if self._clock() >= deadline:
             hint = "wait for its operation to end; a dead host is passed over one lease after its last heartbeat"
-            raise self._busy(host, "holds the claim of the transport or waits for it", hint)
+            raise self._busy(self._registry.host_name(host), "holds the claim of the transport or waits for it", hint)
         self._sleep(_POLL_S)
 
     def _check_place(self) -> None:
         ours = self._is_ours()
-        refuse_fenced(self._registry, self._me, self._epoch)  # the last look, so that nothing comes between it and the caller
+        refuse_fenced(
+            self._registry, self._me, self._epoch, self._name
+        )  # the last look, so that nothing comes between it and the caller
         if not ours:
-            raise self._busy(self._me, "is not registered any more as it was", "was the transport formatted?")
+            raise self._busy(self._name, "is not registered any more as it was", "was the transport formatted?")
 
     def _is_ours(self) -> bool:
         try:
@@ -150,5 +153,5 @@ class Bakery:
             return False
         return entry is not None and (entry.state, entry.epoch) == (State.RUNNING, self._epoch)
 
-    def _busy(self, host: int, why: str, hint: str) -> DatapathError:
-        return DatapathError(Code.BUSY, f"host {self._registry.host_name(host)}", why, hint)
+    def _busy(self, name: str, why: str, hint: str) -> DatapathError:
+        return DatapathError(Code.BUSY, f"host {name}", why, hint)

@@ -49,12 +49,12 @@ def fence(registry: Registry, host_id: int, epoch: int, sleep: Callable[[float],
     raise DatapathError(Code.FAILED, f"host {registry.host_name(host_id)}", f"its fence does not stay at epoch {epoch}", hint)
 
 
-def refuse_fenced(registry: Registry, host_id: int, host_epoch: int) -> None:
-    """Raises `busy` when this incarnation, our own one, is fenced."""
+def refuse_fenced(registry: Registry, host_id: int, host_epoch: int, name: str) -> None:
+    """Raises `busy` when this incarnation, our own one, called `name`, is fenced."""
     if is_fenced(registry, host_id, host_epoch):
         why = f"was declared dead by another host: its heartbeat stood still for {registry.info.lease_s:g} s"
         hint = "it registers again by itself; was it suspended, or the machine overloaded?"
-        raise DatapathError(Code.BUSY, f"host {registry.host_name(host_id)}", why, hint)
+        raise DatapathError(Code.BUSY, f"host {name}", why, hint)
 
 
 def fence_line_off(registry: Registry, host_id: int) -> int:
