@@ -227,7 +227,7 @@ def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
 def test_choice_of_channels(count, taken, preferred, queues):
     free = set(range(count)) - taken
     try:
-        chosen = channels.choose(count, taken, preferred, queues)
+        chosen = channels.choose(count, taken, preferred, queues, "")
     except DatapathError as error:
         assert error.code == Code.FULL
         assert len(free) < queues

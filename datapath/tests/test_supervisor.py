@@ -27,6 +27,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         program.write_text(f"#!/bin/sh\nread config\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(supervisor, "sys", SimpleNamespace(executable=str(program)))
+
         async def configure() -> dict[str, object]:
             return {}
 

@@ -95,7 +95,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         name = check_name("--host-name", options.host_name)
-        settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)
+        settings = Settings(options.runtime.absolute(), options.state.absolute(), name)
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
         core.library()

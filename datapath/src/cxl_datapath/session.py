@@ -22,8 +22,7 @@ from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .frontends.names import ublk_number
-from .locks.base import Both, HostLock
-from .locks.etcd import EtcdLock
+from .locks.base import HostLock
 from .mapping import Mapping
 from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
@@ -41,7 +40,6 @@ class Settings:
     host_name: str
     sysfs: Path = Path("/sys")
     dev: Path = Path("/dev")
-    etcd: str = ""  # URL of an etcd whose lock is taken beside the transport's own claim; empty: none
 
 
 @dataclass
@@ -228,8 +226,8 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
         registry = Registry(mapping, info)
         registration = register(registry, settings.host_name, boot_id())
         liveness = Liveness(info.lease_s)
-        lock = _lock(registry, registration, liveness, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, lock)
+        claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
+        return Opened(memory, mapping, info, registry, registration, liveness, claim)
     except BaseException:
         mapping.close()
         raise
@@ -240,11 +238,3 @@ def _is_lost(opened: Opened, want: BlkdevState) -> bool:
         return bool(holdings.why_lost(opened, want))
     except DatapathError:
         return False  # what cannot be read may be repaired
-
-
-def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:
-    """The transport's own claim; with an etcd, its lock first."""
-    claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
-    if not etcd:
-        return claim
-    return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)
