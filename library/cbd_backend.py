@@ -1,128 +1,170 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible module: a CBD backend on this host."""
+"""Ansible module: CBD backends of this host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cbd_backend
-short_description: Manage a CBD backend
+short_description: Manage CBD backends
 description:
   - A backend gives a block device or file of this host to the hosts of a transport.
   - It is found by its path, so that the same path is never given away twice.
+  - One call deals with all backends of a host. Nothing is changed unless every entry of the list is possible.
 version_added: 0.1.0
 author:
   - cxl.lab contributors (!UNKNOWN)
 requirements:
   - a running cxl-datapathd on the host
 options:
-  transport:
-    description: Name of the transport. This host has to be registered in it.
-    type: str
+  backends:
+    description: The backends, each at most once.
+    type: list
+    elements: dict
     required: true
-  path:
-    description: Block device or file on this host.
-    type: path
-    required: true
-  id:
-    description: Number of the backend in the transport. Without it a free one is taken.
-    type: int
-  read_only:
-    description: Whether the device is only read.
-    type: bool
-    default: false
-  state:
-    description:
-      - V(present) starts the backend.
-      - V(absent) stops it. It is refused while a blkdev uses it.
-    type: str
-    choices: [present, absent]
-    default: present
+    suboptions:
+      transport:
+        description: Name of the transport. This host has to be registered in it.
+        type: str
+        required: true
+      path:
+        description:
+          - Block device or file on this host. Required for O(backends[].state=present).
+          - For O(backends[].state=recovered) what to serve instead of the path in the entry, for example a replica of the data
+            on this host. It must not be smaller than what is lost.
+        type: path
+      id:
+        description:
+          - Number of the backend in the transport. For O(backends[].state=present) without it a free one is taken.
+          - Required for O(backends[].state=recovered) and O(backends[].state=cleared).
+        type: int
+      read_only:
+        description:
+          - Whether the device is only read. V(false) by default.
+          - For O(backends[].state=recovered) by default as it was.
+        type: bool
+      state:
+        description:
+          - V(present) starts the backend.
+          - V(absent) stops it. It is refused while a blkdev uses it.
+          - V(recovered) makes this host serve a backend whose host died, once that host is dead for certain. Blkdevs go on
+            with it by themselves; requests in flight are sent again. Nothing happens where this host serves it already.
+          - V(cleared) removes the entry of a backend whose host died.
+        type: str
+        choices: [present, absent, recovered, cleared]
+        default: present
+      force:
+        description: For O(backends[].state=cleared), do it although a living host has a blkdev on it, whose requests then fail.
+        type: bool
+        default: false
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
     default: /run/cxl-datapath
+  wait:
+    description:
+      - Whether to wait until the host of a backend that is to be recovered or cleared is dead for certain.
+      - Without it a host that may be alive is refused at once.
+    type: bool
+    default: true
+  wait_timeout:
+    description: Seconds to wait. The message of a timeout carries the last state that was seen.
+    type: float
+    default: 120.0
+  wait_sleep:
+    description: Seconds between two looks.
+    type: float
+    default: 0.2
 attributes:
   check_mode:
     description: Reports what would be done and does nothing. Where the daemon does not run yet, that is to start it.
     support: full
   diff_mode:
-    description: Shows the backend before and after.
+    description: Shows each backend before and after.
     support: full
 """
 
 EXAMPLES = r"""
-- name: Give a partition away
+- name: Give two disks away
   cbd_backend:
-    transport: pool0
-    path: /dev/ram0p1
-    id: 0
+    backends:
+      - {transport: pool0, path: /dev/sdb, id: 0}
+      - {transport: pool0, path: /dev/sdc, id: 1, read_only: true}
+
+- name: Serve the replica of a disk of a host that died
+  cbd_backend:
+    backends:
+      - {transport: pool0, id: 0, path: /dev/sdd, state: recovered}
 """
 
 RETURN = r"""
-backend:
-  description: The backend as read back from the transport; null when there is none.
+backends:
+  description: The backends of the list as read back from the transport, in its order; without those that are gone.
   returned: success
-  type: dict
+  type: list
+  elements: dict
   sample:
-    id: 0
-    path: /dev/ram0p1
-    state: running
-    capacity: 534773760
-    logical_block_size: 512
-    read_only: false
-    host: node1
+    - transport: pool0
+      id: 0
+      path: /dev/sdb
+      state: running
+      capacity: 534773760
+      logical_block_size: 512
+      physical_block_size: 4096
+      read_only: false
+      fenced: false
+      host: node1
 steps:
   description: What was done, or would be done in check mode.
   returned: success
   type: list
   elements: str
-  sample: ["start a backend on /dev/ram0p1"]
+  sample: ["start a backend on /dev/sdb"]
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cbd_module import RUNTIME_OPTION, Goal, reach, rows_in
-from ..module_utils.cxl_lab import cbd
-from ..module_utils.cxl_lab.cbd import BackendWant
-from ..module_utils.lab_module import run_module
+from ..module_utils.cbd_module import RUNTIME_OPTION, Kind, reach
+from ..module_utils.cxl_lab import cbd_backend
+from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
+_BACKEND = {
+    "transport": {"type": "str", "required": True},
+    "path": {"type": "path"},
+    "id": {"type": "int"},
+    "read_only": {"type": "bool"},
+    "state": {"type": "str", "choices": ["present", "absent", "recovered", "cleared"], "default": "present"},
+    "force": {"type": "bool", "default": False},
+}
 SPEC: dict[str, Any] = {
     "argument_spec": {
-        "transport": {"type": "str", "required": True},
-        "path": {"type": "path", "required": True},
-        "id": {"type": "int"},
-        "read_only": {"type": "bool", "default": False},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "backends": {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "options": _BACKEND,
+            "required_if": [
+                ("state", "present", ["path"]),
+                ("state", "absent", ["path", "id"], True),
+                ("state", "recovered", ["id"]),
+                ("state", "cleared", ["id"]),
+            ],
+        },
         **RUNTIME_OPTION,
+        **WAIT_OPTIONS,
     },
     "supports_check_mode": True,
 }
 
 
-def parse_want(options: dict[str, Any]) -> BackendWant:
-    number = None if options["id"] is None else cbd.check_id(options["id"], "backend")
-    path = cbd.check_path(options["path"], "backend")
-    return BackendWant(cbd.check_transport(options["transport"]), path, number, options["read_only"])
+KIND = Kind("backends", cbd_backend.parse, cbd_backend.check, cbd_backend.plan, cbd_backend.find, cbd_backend.SHOWN)
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    want = parse_want(module.params)
-    present = module.params["state"] == "present"
-    plan = cbd.plan_backend if present else cbd.plan_no_backend
-    list_ = "cbd.backend.list"
-    goal = Goal(
-        want.subject,
-        "backend",
-        observe=lambda client: rows_in(client, want.transport, list_, need=present and not module.check_mode),
-        plan=lambda seen: plan(want, seen),
-        show=lambda seen: cbd.own_backend(want, seen),
-        wanted={"path": want.path, "read_only": want.read_only, "state": "running"} if present else None,
-    )
-    return reach(module, goal)
+    return reach(module, KIND)
 
 
 def main() -> None:

@@ -1,61 +1,88 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible module: a CBD block device on this host."""
+"""Ansible module: CBD block devices of this host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cbd_blkdev
-short_description: Manage a CBD block device
+short_description: Manage CBD block devices
 description:
   - A blkdev is a block device on this host whose reads and writes travel through the shared memory to a backend on another host.
-  - A host has at most one blkdev on each backend, so it is found by the number of the backend.
+  - A blkdev with a name is found by it, one without by its backend, where it is the only one of this host then.
+  - One call deals with all blkdevs of a host. Nothing is changed unless every entry of the list is possible.
 version_added: 0.1.0
 author:
   - cxl.lab contributors (!UNKNOWN)
 requirements:
   - a running cxl-datapathd on the host
 options:
-  transport:
-    description: Name of the transport. This host has to be registered in it.
-    type: str
+  blkdevs:
+    description: The blkdevs, each at most once.
+    type: list
+    elements: dict
     required: true
-  backend:
-    description: Number of the backend.
-    type: int
-    required: true
-  queues:
-    description: Number of queues, 1 to 16. Each takes a channel of the transport.
-    type: int
-    default: 1
-  frontend:
-    description:
-      - How the device is shown. V(ublk) and V(nbd) are kernel block devices, V(nbdkit) is an NBD server on a unix socket.
-      - V(auto) takes the first that this host has.
-    type: str
-    choices: [auto, ublk, nbd, nbdkit]
-    default: auto
-  name:
-    description: Name of the device under C(/dev), or of the socket. By default C(cbd) and the number of the blkdev.
-    type: str
-  state:
-    description:
-      - V(present) starts the blkdev once its backend serves.
-      - V(absent) stops it. It is refused while the device is in use.
-    type: str
-    choices: [present, absent]
-    default: present
+    suboptions:
+      transport:
+        description: Name of the transport. This host has to be registered in it.
+        type: str
+        required: true
+      backend:
+        description: Number of the backend. Required for O(blkdevs[].state=present).
+        type: int
+      name:
+        description: Name of the device under C(/dev), or of the socket. By default C(cbd) and the number of the blkdev.
+        type: str
+      queues:
+        description: Number of queues, 1 to 16. Each takes a channel of the transport.
+        type: int
+        default: 1
+      frontend:
+        description:
+          - How the device is shown. V(ublk) and V(nbd) are kernel block devices, V(nbdkit) is an NBD server on a unix socket.
+          - V(auto) takes the first that this host has.
+        type: str
+        choices: [auto, ublk, nbd, nbdkit]
+        default: auto
+      read_only:
+        description: Whether the device is only read. Any number of such blkdevs can be on a backend.
+        type: bool
+        default: false
+      shared:
+        description:
+          - Whether others may write to the backend as well. All of its writers must say so, and what they run must be able to
+            share a disk, for example a cluster file system.
+        type: bool
+        default: false
+      io_timeout:
+        description:
+          - Seconds, 1 to 86400, for which requests wait for a backend that is away. After that they fail until it is back.
+          - The daemon's default is 120.
+        type: int
+      id:
+        description: Number of the blkdev in the transport. Required for O(blkdevs[].state=cleared), and used for that only.
+        type: int
+      state:
+        description:
+          - V(present) starts the blkdev once its backend serves.
+          - V(absent) stops it. It is refused while the device is in use.
+          - V(cleared) removes the entry of a blkdev whose host died.
+        type: str
+        choices: [present, absent, cleared]
+        default: present
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
     default: /run/cxl-datapath
   wait:
-    description: Whether to wait for a backend that does not serve yet.
+    description:
+      - Whether to wait for a backend that does not serve yet, or until the host of a blkdev that is to be cleared is dead.
+      - Without it that is refused at once.
     type: bool
     default: true
   wait_timeout:
-    description: Seconds to wait for the backend.
+    description: Seconds to wait. The message of a timeout carries the last state that was seen.
     type: float
     default: 120.0
   wait_sleep:
@@ -67,39 +94,44 @@ attributes:
     description: Reports what would be done and does nothing. Where the daemon does not run yet, that is to start it.
     support: full
   diff_mode:
-    description: Shows the blkdev before and after.
+    description: Shows each blkdev before and after.
     support: full
 """
 
 EXAMPLES = r"""
-- name: Map a backend of another host
+- name: Map two backends of other hosts
   cbd_blkdev:
-    transport: pool0
-    backend: 0
-    queues: 2
-    name: cbd0
-  register: disk
+    blkdevs:
+      - {transport: pool0, backend: 0, queues: 2, name: cbd0}
+      - {transport: pool0, backend: 1, name: library, read_only: true}
+  register: disks
 
-- name: Show the device
+- name: Show the devices
   ansible.builtin.debug:
-    msg: "{{ disk.blkdev.device }}"
+    msg: "{{ disks.blkdevs | map(attribute='device') }}"
 """
 
 RETURN = r"""
-blkdev:
-  description: The blkdev as read back from the daemon; null when there is none.
+blkdevs:
+  description: The blkdevs of the list as read back from the daemon, in its order; without those that are gone.
   returned: success
-  type: dict
+  type: list
+  elements: dict
   sample:
-    id: 0
-    backend: 0
-    name: cbd0
-    device: /dev/cbd0
-    frontend: ublk
-    capacity: 534773760
-    queues: 2
-    state: running
-    host: node2
+    - transport: pool0
+      id: 0
+      backend: 0
+      name: cbd0
+      device: /dev/cbd0
+      frontend: ublk
+      capacity: 534773760
+      queues: 2
+      read_only: false
+      shared: false
+      io_timeout: 120
+      state: running
+      fenced: false
+      host: node2
 steps:
   description: What was done, or would be done in check mode.
   returned: success
@@ -112,23 +144,35 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cbd_module import RUNTIME_OPTION, Goal, reach, rows_in
-from ..module_utils.cxl_lab import cbd
-from ..module_utils.cxl_lab.cbd import QUEUES_MAX, BlkdevWant
-from ..module_utils.cxl_lab.datapath_client import DatapathClient
-from ..module_utils.cxl_lab.errors import LabError
-from ..module_utils.cxl_lab.names import check_name
-from ..module_utils.cxl_lab.waiting import wait_until
+from ..module_utils.cbd_module import RUNTIME_OPTION, Kind, reach
+from ..module_utils.cxl_lab import cbd_blkdev
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
+_BLKDEV = {
+    "transport": {"type": "str", "required": True},
+    "backend": {"type": "int"},
+    "name": {"type": "str"},
+    "queues": {"type": "int", "default": 1},
+    "frontend": {"type": "str", "choices": ["auto", "ublk", "nbd", "nbdkit"], "default": "auto"},
+    "read_only": {"type": "bool", "default": False},
+    "shared": {"type": "bool", "default": False},
+    "io_timeout": {"type": "int"},
+    "id": {"type": "int"},
+    "state": {"type": "str", "choices": ["present", "absent", "cleared"], "default": "present"},
+}
 SPEC: dict[str, Any] = {
     "argument_spec": {
-        "transport": {"type": "str", "required": True},
-        "backend": {"type": "int", "required": True},
-        "queues": {"type": "int", "default": 1},
-        "frontend": {"type": "str", "choices": ["auto", "ublk", "nbd", "nbdkit"], "default": "auto"},
-        "name": {"type": "str"},
-        "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "blkdevs": {
+            "type": "list",
+            "elements": "dict",
+            "required": True,
+            "options": _BLKDEV,
+            "required_if": [
+                ("state", "present", ["backend"]),
+                ("state", "absent", ["backend", "name"], True),
+                ("state", "cleared", ["id"]),
+            ],
+        },
         **RUNTIME_OPTION,
         **WAIT_OPTIONS,
     },
@@ -136,44 +180,11 @@ SPEC: dict[str, Any] = {
 }
 
 
-def parse_want(options: dict[str, Any]) -> BlkdevWant:
-    if not 1 <= options["queues"] <= QUEUES_MAX:
-        raise LabError("queues", f"{options['queues']} are not possible", f"choose 1 to {QUEUES_MAX}")
-    name = check_name(options["name"], "blkdev") if options["name"] else ""
-    backend = cbd.check_id(options["backend"], "backend")
-    return BlkdevWant(cbd.check_transport(options["transport"]), backend, options["queues"], options["frontend"], name)
-
-
-def wait_for_backend(module: AnsibleModule, client: DatapathClient, want: BlkdevWant) -> None:
-    options = module.params
-    wait_until(
-        lambda: rows_in(client, want.transport, "cbd.backend.list", need=True),
-        lambda rows: cbd.backend_is_ready(want.backend, rows),
-        want.subject,
-        f"backend {want.backend}",
-        timeout=options["wait_timeout"] if options["wait"] else 0,
-        sleep=options["wait_sleep"],
-        next_step="start it on its host (cbd_backend)",
-    )
+KIND = Kind("blkdevs", cbd_blkdev.parse, cbd_blkdev.check, cbd_blkdev.plan, cbd_blkdev.find, cbd_blkdev.SHOWN)
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    want = parse_want(module.params)
-    present = module.params["state"] == "present"
-    plan = cbd.plan_blkdev if present else cbd.plan_no_blkdev
-    wanted = {"backend": want.backend, "queues": want.queues, "state": "running"}
-    list_ = "cbd.blkdev.list"
-    goal = Goal(
-        want.subject,
-        "blkdev",
-        observe=lambda client: rows_in(client, want.transport, list_, need=present and not module.check_mode),
-        plan=lambda seen: plan(want, seen),
-        show=lambda seen: cbd.own_blkdev(want, seen),
-        wanted=wanted if present else None,
-    )
-    if not present:
-        return reach(module, goal)
-    return reach(module, goal, lambda client: wait_for_backend(module, client, want))
+    return reach(module, KIND)
 
 
 def main() -> None:

@@ -9,16 +9,17 @@ DOCUMENTATION = r"""
 module: cbd_info
 short_description: Show the CBD transports of a host with all that is in them
 description:
-  - Lists the transports in which this host is registered, with the hosts, backends and blkdevs of each.
+  - Lists the transports in which this host is registered, and the hosts, backends and blkdevs of all of them.
 version_added: 0.1.0
 author:
   - cxl.lab contributors (!UNKNOWN)
 requirements:
   - a running cxl-datapathd on the host
 options:
-  transport:
-    description: Show only the transport of this name.
-    type: str
+  transports:
+    description: Show only the transports of these names, and what is in them.
+    type: list
+    elements: str
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -35,9 +36,9 @@ attributes:
 EXAMPLES = r"""
 - name: Wait until both hosts are alive in the transport
   cbd_info:
-    transport: pool0
+    transports: [pool0]
   register: cbd
-  until: cbd.transports[0].host_list | selectattr("alive", "true") | length == 2
+  until: cbd.hosts | selectattr("alive", "true") | length == 2
   retries: 20
   delay: 3
 """
@@ -49,7 +50,7 @@ daemon:
   type: dict
   sample: {version: 0.1.0, host: node1, protocol: 1}
 transports:
-  description: The transports. C(host_list), C(backend_list) and C(blkdev_list) hold what is in them.
+  description: The transports.
   returned: success
   type: list
   elements: dict
@@ -58,10 +59,29 @@ transports:
       uuid: 53d0e0c1-77e5-4d93-9a51-1f1f2e3c0d01
       state: running
       path: /dev/dax0.0
-      host_list:
-        - {id: 0, name: node1, state: running, alive: true, local: true}
-      backend_list: []
-      blkdev_list: []
+      lease_ms: 5000
+hosts:
+  description: The hosts that are registered, each with its C(transport). C(alive) is true, false or V(unknown); C(fenced) says
+    that the host was given up in this life of its own.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {transport: pool0, id: 0, name: node1, state: running, alive: true, fenced: false, local: true}
+backends:
+  description: The backends, each with its C(transport). C(fenced) says that the life of its host that started it was given up.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {transport: pool0, id: 0, host: node1, path: /dev/sdb, state: running, alive: true, fenced: false, blkdevs: [0]}
+blkdevs:
+  description: The blkdevs, each with its C(transport). C(name), C(device) and C(io_timeout) are known for those of this host.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - {transport: pool0, id: 0, host: node2, backend: 0, queues: 2, state: running, alive: true, fenced: false}
 """
 
 from typing import Any
@@ -69,27 +89,34 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cbd_module import RUNTIME_OPTION
-from ..module_utils.cxl_lab.cbd import check_rows
+from ..module_utils.cxl_lab.cbd import check_rows, listed
 from ..module_utils.cxl_lab.datapath_client import DaemonAbsent, DatapathClient
 from ..module_utils.lab_module import run_module
 
-SPEC: dict[str, Any] = {"argument_spec": {"transport": {"type": "str"}, **RUNTIME_OPTION}, "supports_check_mode": True}
+SPEC: dict[str, Any] = {
+    "argument_spec": {"transports": {"type": "list", "elements": "str"}, **RUNTIME_OPTION},
+    "supports_check_mode": True,
+}
+_KINDS = ("host", "backend", "blkdev")
+_LISTS = {f"{kind}_list" for kind in _KINDS}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    wanted = module.params["transport"]
+    wanted = module.params["transports"]
     try:
         with DatapathClient(module.params["runtime_dir"]) as client:
             status = client.call("status")
     except DaemonAbsent:
         if not module.check_mode:
             raise
-        return {"changed": False, "daemon": None, "transports": []}
-    transports = check_rows(status.get("transports"), "status")
+        status = {"transports": []}
+    rows = [row for row in check_rows(status.get("transports"), "status") if wanted is None or row.get("name") in wanted]
+    seen = {"transports": rows}
     return {
         "changed": False,
-        "daemon": {key: status.get(key) for key in ("version", "host", "protocol")},
-        "transports": [row for row in transports if wanted in (None, row.get("name"))],
+        "daemon": {key: status.get(key) for key in ("version", "host", "protocol")} if "host" in status else None,
+        "transports": [{key: value for key, value in row.items() if key not in _LISTS} for row in rows],
+        **{f"{kind}s": [each for row in rows for each in listed(seen, str(row.get("name")), kind)] for kind in _KINDS},
     }
 
 

@@ -1,95 +1,138 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the cbd modules have in common: a daemon to ask, a plan of calls, and a result that is read back."""
+"""What the cbd modules have in common: a daemon to ask, a list of objects, a plan of calls for each, and a result that is read
+back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .cxl_lab.cbd import Call, Row, check_rows
+from .cxl_lab.cbd import Call, Row, Seen, call_seconds, check_rows
 from .cxl_lab.datapath_client import RUNTIME_DIR, DaemonAbsent, DatapathClient
 from .cxl_lab.errors import LabError
+from .cxl_lab.waiting import poll
 
 #: The option by which every cbd module finds the daemon.
 RUNTIME_OPTION = {"runtime_dir": {"type": "path", "default": RUNTIME_DIR}}
 
 
+def observe(client: DatapathClient, wants: list[Any]) -> Seen:
+    """The transports of this host with all that is in them."""
+    return {"transports": check_rows(client.call("status").get("transports"), "status")}
+
+
 @dataclass(frozen=True)
-class Goal:
-    """What a module wants of the daemon.
+class Kind:
+    """One kind of object, as its file in cxl_lab plans it.
 
-    ``noun`` is the key of the result; ``observe`` asks the daemon; ``plan`` (pure) gives the calls; ``show`` gives the object
-    out of what was observed; ``wanted`` is what the object will be, as far as that is known, or None for none.
+    ``noun`` is the name of the list, in the arguments and in the result. ``parse`` checks an entry of it and makes a want of it:
+    an object with ``subject`` for messages and ``wanted``, what the object will be (None for none). ``check`` compares
+    them with each other. ``plan`` (pure) gives the calls for a want, ``find`` what there is of it, ``shown`` the keys that a
+    difference shows.
     """
 
-    subject: str
     noun: str
-    observe: Callable[[DatapathClient], Any]
-    plan: Callable[[Any], list[Call]]
-    show: Callable[[Any], Row | None]
-    wanted: Row | None
+    parse: Callable[[Row], Any]
+    check: Callable[[list[Any]], None]
+    plan: Callable[[Any, Seen, bool], list[Call]]
+    find: Callable[[Any, Seen], list[Row]]
+    shown: tuple[str, ...]
+    observe: Callable[[DatapathClient, list[Any]], Seen] = observe
 
 
-def reach(
-    module: AnsibleModule, goal: Goal, before_plan: Callable[[DatapathClient], None] = lambda client: None
-) -> dict[str, Any]:
-    """observe -> plan -> apply -> read back.
-
-    :param before_plan: waits for what has to be there first; not called in check mode.
-    """
+def reach(module: AnsibleModule, kind: Kind) -> dict[str, Any]:
+    """Observe, plan for the whole list, apply, read back. Nothing is changed unless every entry has a plan."""
+    wants = [kind.parse(item) for item in module.params[kind.noun]]
+    kind.check(wants)
     try:
         client = DatapathClient(module.params["runtime_dir"])
     except DaemonAbsent:
         # A lab that is not built yet: everything that is wanted would be made, nothing could be removed.
         if not module.check_mode:
             raise
-        steps = [f"bring {goal.subject} up when the daemon runs"] if goal.wanted else []
-        return _result(goal, None, goal.wanted, steps)
+        made = [want for want in wants if want.wanted]
+        steps = [f"bring {want.subject} up when the daemon runs" for want in made]
+        return _result(kind, {}, {want.subject: [want.wanted] for want in made}, steps)
     with client:
-        if not module.check_mode:
-            before_plan(client)
-        have = goal.observe(client)
-        before, calls = goal.show(have), goal.plan(have)
-        after = before
-        if calls and module.check_mode:
-            after = {**(before or {}), **goal.wanted} if goal.wanted else None
-        elif calls:
-            for call in calls:
-                client.call(call.method, **call.params)
-            have = goal.observe(client)
-            after = goal.show(have)
-            if goal.plan(have):
-                raise LabError(
-                    goal.subject, "is not as wanted after the daemon said that it is", "look at its log", observed=after
-                )
-    return _result(goal, before, after, [call.what for call in calls])
+        return _reach(module, kind, wants, client)
 
 
-def rows(client: DatapathClient, method: str, **params: Any) -> list[Row]:
-    """What a list method of the daemon returns."""
-    return check_rows(client.call(method, **params), method)
+def _reach(module: AnsibleModule, kind: Kind, wants: list[Any], client: DatapathClient) -> dict[str, Any]:
+    plan = partial(_plan, kind, wants, module.check_mode)
+    seen, _ = poll(
+        lambda: kind.observe(client, wants),
+        lambda now: not any(call.waits_for for _, call in plan(now)),
+        timeout=0 if module.check_mode else _patience(module),
+        sleep=module.params.get("wait_sleep", 0),
+    )
+    calls = plan(seen)
+    before = {want.subject: kind.find(want, seen) for want in wants}
+    if module.check_mode:
+        changing = {id(want) for want, _ in calls}
+        after = {want.subject: _foreseen(want, before) if id(want) in changing else before[want.subject] for want in wants}
+    else:
+        _must_not_wait(module, calls, seen)
+        client.set_timeout(call_seconds(_infos(seen)))
+        _apply(client, calls)
+        seen = kind.observe(client, wants) if calls else seen
+        after = {want.subject: kind.find(want, seen) for want in wants}
+        for want, _ in plan(seen):
+            problem = "is not as wanted after the daemon said that it is"
+            raise LabError(want.subject, problem, "look at its log", observed=after[want.subject])
+    return _result(kind, before, after, [call.what for _, call in calls])
 
 
-def rows_in(client: DatapathClient, transport: str, method: str, *, need: bool) -> list[Row]:
-    """The same for a list of what is in a transport.
-
-    :param need: whether this host has to be registered in it; if not, a transport that it does not know has nothing in it.
-    :raises LabError: when it has to be and is not.
-    """
-    if any(row.get("name") == transport for row in rows(client, "cbd.transport.list")):
-        return rows(client, method, transport=transport)
-    if need:
-        step = "register it first (cbd_transport, state: registered)"
-        raise LabError(f"transport {transport}", "this host is not registered in it", step)
-    return []
+def _plan(kind: Kind, wants: list[Any], foresee: bool, seen: Seen) -> list[tuple[Any, Call]]:
+    return [(want, call) for want in wants for call in kind.plan(want, seen, foresee)]
 
 
-def _result(goal: Goal, before: Row | None, after: Row | None, steps: list[str]) -> dict[str, Any]:
+def _patience(module: AnsibleModule) -> float:
+    return float(module.params["wait_timeout"]) if module.params.get("wait") else 0.0
+
+
+def _must_not_wait(module: AnsibleModule, calls: list[tuple[Any, Call]], seen: Seen) -> None:
+    for want, call in calls:
+        if call.waits_for:
+            raise LabError(want.subject, f"waited {_patience(module):.0f} s for {call.waits_for}", call.hint, observed=seen)
+
+
+def _apply(client: DatapathClient, calls: list[tuple[Any, Call]]) -> None:
+    """Does the calls in order; an error tells what was done before it."""
+    done: list[str] = []
+    for _, call in calls:
+        try:
+            client.call(call.method, **call.params)
+        except LabError as error:
+            error.observed = {"error": error.observed, "done": done}
+            raise
+        done.append(call.what)
+
+
+def _foreseen(want: Any, before: dict[str, list[Row]]) -> list[Row]:
+    have = before[want.subject]
+    return [{**(have[0] if have else {}), **want.wanted}] if want.wanted else []
+
+
+def _infos(seen: Seen) -> list[Row]:
+    """Every transport of which something is known, registered or not."""
+    probes = seen.get("probes", {}).values()
+    return [*seen["transports"], *(probe["info"] for probe in probes if isinstance(probe.get("info"), dict))]
+
+
+def _pick(row: Row, keys: tuple[str, ...]) -> Row:
+    return {key: row[key] for key in keys if key in row}
+
+
+def _result(kind: Kind, before: dict[str, list[Row]], after: dict[str, list[Row]], steps: list[str]) -> dict[str, Any]:
+    def shown(state: dict[str, list[Row]]) -> dict[str, list[Row]]:
+        return {subject: [_pick(row, kind.shown) for row in rows] for subject, rows in state.items() if rows}
+
     return {
         "changed": bool(steps),
-        goal.noun: after,
+        kind.noun: [row for rows in after.values() for row in rows],
         "steps": steps,
-        "diff": {"before": {goal.noun: before}, "after": {goal.noun: after}},
+        "diff": {"before": shown(before), "after": shown(after)},
     }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries, liveness, registration, channels."""
+"""Entries, liveness, channels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,7 +15,6 @@ from cxl_datapath.cbd import channels
 from cxl_datapath.cbd.channels import Handler
 from cxl_datapath.cbd.fencing import is_fenced
 from cxl_datapath.cbd.geometry import FormatOptions
-from cxl_datapath.cbd.hosting import live_hosts, plan_place, register
 from cxl_datapath.cbd.layout import BLKDEV_READ_ONLY, BLKDEV_SHARED, BackendEntry, BlkdevEntry, HostEntry, State
 from cxl_datapath.cbd.lines import Claim, ControlLine, Fence, Heartbeat, Intent
 from cxl_datapath.cbd.liveness import Liveness, period_s, watch
@@ -61,7 +61,7 @@ def registry(ram) -> Registry:
 
 
 def backend(number=0, host=0, epoch=1, state=State.RUNNING) -> BackendEntry:
-    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx", 512, 0, 1)
+    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx", 512, 0, 1, epoch)
 
 
 def blkdev(number=0, host=1, *, backend_id=0, backend_epoch=1, flags=0, chosen=(0,), epochs=(1,), host_epoch=1) -> BlkdevEntry:
@@ -220,67 +220,6 @@ def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
     assert watch(lambda _: None, [], LEASE_S, clock, clock.sleep) == set()
 
 
-# ---- hosts
-
-
-def nobody_alive(_read, _hosts, _lease_s):
-    return set()
-
-
-def test_hosts_take_different_entries_and_come_back_to_their_own(registry):
-    first = register(registry, "node1", BOOT, nobody_alive)
-    second = register(registry, "node2", BOOT, nobody_alive)
-    assert (first.entry.id, first.entry.epoch, second.entry.id) == (0, 1, 1)
-    again = register(registry, "node1", bytes(16), nobody_alive)
-    assert (again.entry.id, again.entry.epoch) == (0, 2)
-    with pytest.raises(DatapathError) as caught:
-        first.beat()
-    assert caught.value.code == Code.BUSY
-    again.leave()
-    assert register(registry, "node1", BOOT, nobody_alive).entry.epoch == 3
-
-
-def test_a_name_that_is_alive_is_refused_and_nothing_changes(registry):
-    registration = register(registry, "node1", BOOT, nobody_alive)
-    with pytest.raises(DatapathError) as caught:
-        register(registry, "node1", BOOT, lambda read, hosts, lease_s: set(hosts))
-    assert caught.value.code == Code.EXISTS
-    registration.beat()
-
-
-def test_full_transport(registry):
-    for name in ("node1", "node2", "node3"):
-        register(registry, name, BOOT, nobody_alive)
-    with pytest.raises(DatapathError) as caught:
-        register(registry, "node4", BOOT, nobody_alive)
-    assert caught.value.code == Code.FULL
-
-
-def test_a_new_host_prefers_an_entry_that_nobody_had():
-    entries = [HostEntry(State.NONE, 0, 4, "old", BOOT), DatapathError(Code.CORRUPT, "host 1", "x"), None]
-    assert plan_place(entries, "new").id == 2
-    assert plan_place(entries, "old").id == 0
-    assert plan_place(entries[:2], "new").epoch == 5
-
-
-def test_live_hosts_are_named(registry):
-    alive, _ = register(registry, "node1", BOOT, nobody_alive), register(registry, "node2", BOOT, nobody_alive)
-    clock = Clock(on_sleep=alive.beat)
-    seen = watch(registry.heartbeat, [0, 1], LEASE_S, clock, clock.sleep)
-    assert seen == {0}
-    assert live_hosts(Registry(Ram(SIZE), registry.info)) == []
-
-
-def test_counters_go_on_after_a_restart(registry):
-    first = register(registry, "node1", BOOT, nobody_alive)
-    first.beat()
-    before, bell = registry.heartbeat(0), registry.bell(0)
-    second = register(registry, "node1", BOOT, nobody_alive)
-    second.ring()
-    assert registry.heartbeat(0).counter > before.counter
-    assert registry.bell(0).generation > bell.generation
-
-
 # ---- channels
 
 
@@ -288,7 +227,7 @@ def test_counters_go_on_after_a_restart(registry):
 def test_choice_of_channels(count, taken, preferred, queues):
     free = set(range(count)) - taken
     try:
-        chosen = channels.choose(count, taken, preferred, queues)
+        chosen = channels.choose(count, taken, preferred, queues, "")
     except DatapathError as error:
         assert error.code == Code.FULL
         assert len(free) < queues
@@ -381,17 +320,16 @@ def test_no_mix_of_blkdevs_breaks_the_rule_of_writers(wanted, current):
     assert bool(writers) == any(not flags & BLKDEV_READ_ONLY for flags, _ in wanted)
 
 
-def test_a_channel_stays_taken_until_its_handler_ended_or_its_host_is_fenced(registry):
-    line = ControlLine(State.RUNNING, 1, 0, 0, 0, 2, 5)
-    fenced = partial(is_fenced, registry)
-    assert channels.quarantined(line, fenced)
-    registry.write_fence(2, Fence(4))
-    assert channels.quarantined(line, fenced)
-    registry.write_fence(2, Fence(5))
-    assert not channels.quarantined(line, fenced)
-    assert not channels.quarantined(ControlLine(State.NONE, 1, 0, 0, 0, 0, 9), fenced)
-    assert not channels.quarantined(ControlLine(State.RUNNING, 1, 0, 0, 0, 4_000_000_000, 9), fenced)
-    assert not channels.quarantined(None, fenced)
+def test_a_channel_stays_taken_until_its_handler_ended_or_its_host_is_cleared():
+    served = replace(backend(host=2), host_epoch=5)
+    line = ControlLine(State.RUNNING, 1, blkdev_id=7, backend_id=0, queue=0, host_id=2, host_epoch=5)
+    assert channels.is_held(line, 8, served, {2}), "another blkdev's"
+    assert not channels.is_held(line, 7, served, {2}), "its own, in the same life of the backend's host"
+    assert channels.is_held(line, 7, replace(served, host_epoch=6), {2}), "an earlier life that was not swept yet"
+    assert channels.is_held(line, 7, replace(served, host_id=3), {2, 3}), "taken over from a host that may wake up"
+    assert not channels.is_held(line, 7, replace(served, host_id=3), {3}), "taken over from a host that was cleared"
+    assert not channels.is_held(replace(line, state=State.NONE), 8, served, {2})
+    assert not channels.is_held(None, 8, served, {2})
 
 
 # ---- lines of an entry page
@@ -402,7 +340,8 @@ def test_the_lines_of_a_page_are_apart(registry):
     for method, line in written.items():
         getattr(registry, method)(1, line)
     assert [registry.heartbeat(1), registry.fence(1), registry.claim(1), registry.intent(1)] == list(written.values())
-    assert registry.bell(1) is registry.fence(0) is registry.claim(2) is None
+    assert registry.bell(1) is registry.claim(2) is None
+    assert registry.fence(0) == Fence(0)
     for read in (registry.fence, registry.claim, registry.intent):
         with pytest.raises(DatapathError):
             read(3)

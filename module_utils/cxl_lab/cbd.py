@@ -1,75 +1,45 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""CBD objects on one host: what to ask the daemon for, so that a transport, backend or blkdev is there or gone. Pure.
+"""What the plans of CBD objects have in common: the calls that they are made of, checks of what a user wrote, and how the rows of
+the daemon are read. Pure.
 
-The rows are what the daemon's lists return (``cbd.transport.list`` and so on); they come from memory that other hosts write,
-so nothing is assumed about a key that is not needed.
+The rows are what the daemon returns (``status``, ``cbd.transport.list`` and so on); they come from memory that other hosts
+write, so nothing is assumed about a key that is not needed.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Hashable, Iterable
 
 from .cxl_list import parse_serial
-from .errors import LabError
+from .errors import LabError, shown
 from .names import check_name
 
 Row = dict[str, Any]
+#: What a plan looks at: ``transports``, the transports of this host as rows. Those of ``status`` hold what is in each, as
+#: ``host_list``, ``backend_list`` and ``blkdev_list``.
+Seen = dict[str, Any]
 ENTRIES_MAX = 1024
-QUEUES_MAX = 16
+#: Seconds that a call to the daemon may take beside the leases that it waits for.
+CALL_S = 120.0
+#: A takeover first watches the other host for a lease and waits another after the fence; the third is for the margin of both.
+_LEASES_OF_A_CALL = 3
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A method to call on the daemon, and what it does for the user."""
+    """A method to call on the daemon, and what it does for the user.
+
+    ``waits_for`` is what has to be there first ("" when all is), to follow "waited 30 s for"; ``hint`` says who brings it about.
+    """
 
     what: str
     method: str
     params: Row
-
-
-@dataclass(frozen=True)
-class TransportWant:
-    """A transport of this name on this memory; ``options`` are the settings of its format that the user chose."""
-
-    name: str
-    memory: str
-    options: Row = field(default_factory=dict)
-    force: bool = False
-
-    @property
-    def subject(self) -> str:
-        return f"transport {self.name}"
-
-
-@dataclass(frozen=True)
-class BackendWant:
-    """A backend on the device or file ``path``; ``id`` None takes a free one."""
-
-    transport: str
-    path: str
-    id: int | None
-    read_only: bool
-
-    @property
-    def subject(self) -> str:
-        return f"backend {self.path} of transport {self.transport}"
-
-
-@dataclass(frozen=True)
-class BlkdevWant:
-    """A block device on this host over the backend with this id; ``name`` "" takes the daemon's choice."""
-
-    transport: str
-    backend: int
-    queues: int
-    frontend: str
-    name: str
-
-    @property
-    def subject(self) -> str:
-        return f"blkdev {self.name or 'on backend ' + str(self.backend)} of transport {self.transport}"
+    waits_for: str = ""
+    hint: str = ""
 
 
 def check_memory(value: str) -> str:
@@ -90,7 +60,7 @@ def check_path(value: str, subject: str) -> str:
     """
     if value.startswith("/") and value.isprintable() and len(value.encode()) < 256:
         return value
-    raise LabError(subject, f"{value!r} is no absolute path", "write for example /dev/dax0.0")
+    raise LabError(subject, f"{shown(value)} is no absolute path", "write for example /dev/dax0.0")
 
 
 def check_transport(value: str) -> str:
@@ -101,169 +71,45 @@ def check_transport(value: str) -> str:
     return check_name(value, "transport")
 
 
+def check_host(value: str) -> str:
+    """The name of a host as it registered, which is its host name and need not be one of ours.
+
+    :raises LabError: for what no host can be called.
+    """
+    if _HOST_NAME.fullmatch(value):
+        return value
+    raise LabError("host", f"{shown(value)} is no name of a host", "write it as cbd_info shows it")
+
+
+def check_number(value: int, subject: str, low: int, high: int) -> int:
+    """A whole number within bounds.
+
+    :raises LabError: for another one.
+    """
+    if low <= value <= high:
+        return value
+    raise LabError(subject, f"{value} is not possible", f"choose {low} to {high}")
+
+
 def check_id(value: int, subject: str) -> int:
     """The number of a backend or blkdev.
 
     :raises LabError: when no transport has so many.
     """
-    if 0 <= value < ENTRIES_MAX:
-        return value
-    raise LabError(subject, f"{value} is no number of an entry", f"choose 0 to {ENTRIES_MAX - 1}")
+    return check_number(value, f"{subject} id", 0, ENTRIES_MAX - 1)
 
 
-def plan_format(want: TransportWant, probe: Row) -> list[Call]:
-    """The call that formats the memory; none when the transport lies on it as wanted.
+def check_distinct(keys: Iterable[tuple[str, Hashable]]) -> None:
+    """Refuses a list in which two entries mean the same object: what is done first would decide.
 
-    :param probe: what ``cbd.transport.probe`` says of the memory.
-    :raises LabError: without force, when there is something else.
+    :param keys: (subject, identity) of each entry; an entry can have several identities.
     """
-    info = probe.get("info") or {}
-    obstacle = ""
-    if probe.get("formatted"):
-        different = _differences(want.options, info)
-        if info.get("name") == want.name and not different:
-            return []
-        if not info:
-            obstacle = f"carries a transport that cannot be read ({probe.get('problem') or 'unknown'})"
-        elif info.get("name") != want.name:
-            obstacle = f"carries the transport {info.get('name')} ({info.get('uuid')})"
-        else:
-            obstacle = f"is formatted with {', '.join(different)}"
-    elif probe.get("foreign"):
-        obstacle = f"carries something that is no transport ({probe.get('problem') or 'unknown bytes'})"
-    if obstacle and not want.force:
-        raise LabError(want.subject, f"{want.memory} {obstacle}", "set force: true to destroy it", observed=probe)
-    params = {"memory": want.memory, "name": want.name, "force": want.force, **want.options}
-    return [Call(f"format {want.memory} as transport {want.name}", "cbd.transport.format", params)]
-
-
-def plan_register(want: TransportWant, rows: list[Row], probe: Row, *, foresee: bool = False) -> list[Call]:
-    """The call that joins this host to the transport; none when it takes part.
-
-    :param rows: the transports of this host.
-    :param foresee: whether a memory without a transport counts as one that will have it (check mode of a lab that is not built).
-    :raises LabError: when the memory holds no such transport, or when the name is taken.
-    """
-    mine = own_transport(want, rows)
-    info = probe.get("info") or {}
-    call = Call(f"register this host in transport {want.name}", "cbd.transport.register", {"memory": want.memory})
-    if not probe.get("formatted"):
-        if foresee:
-            return [call]
-        raise LabError(want.subject, f"{want.memory} holds no transport", "format it on one host first (state: formatted)")
-    if info.get("name") != want.name:
-        held = info.get("name") or f"one that cannot be read ({probe.get('problem')})"
-        raise LabError(
-            want.subject, f"{want.memory} holds transport {held}", "use that name, or format the memory", observed=probe
-        )
-    if mine and mine.get("path") and mine["path"] != probe.get("path"):
-        raise LabError(
-            want.subject, f"is registered on {mine['path']}, not on {probe.get('path')}", "unregister it first (state: absent)"
-        )
-    if mine and mine.get("uuid") != info.get("uuid"):
-        raise LabError(
-            want.subject, "was formatted again after this host registered", "unregister it first (state: absent)", observed=mine
-        )
-    if mine and mine.get("state") == "running":
-        return []
-    return [call]
-
-
-def plan_unregister(want: TransportWant, rows: list[Row]) -> list[Call]:
-    """The call after which this host takes no part in the transport."""
-    if own_transport(want, rows) is None:
-        return []
-    return [Call(f"unregister this host from transport {want.name}", "cbd.transport.unregister", {"transport": want.name})]
-
-
-def own_transport(want: TransportWant, rows: list[Row]) -> Row | None:
-    """The transport of this name that this host registered."""
-    return next((row for row in rows if row.get("name") == want.name), None)
-
-
-def plan_backend(want: BackendWant, rows: list[Row]) -> list[Call]:
-    """The call that starts the backend; none when it serves.
-
-    :raises LabError: when the path or the id is in use otherwise.
-    """
-    mine = own_backend(want, rows)
-    if mine:
-        if want.id not in (None, mine.get("id")):
-            raise LabError(want.subject, f"is backend {mine.get('id')} already, not {want.id}", "stop it first (state: absent)")
-        if mine.get("read_only") is not want.read_only:
-            mode = "read-only" if mine.get("read_only") else "read-write"
-            raise LabError(want.subject, f"is backend {mine.get('id')} already, {mode}", "stop it first (state: absent)")
-        if _serves(mine):
-            return []
-    elif other := next((row for row in rows if row.get("id") == want.id), None):
-        owner = f"{other.get('path')} on {other.get('host') or 'this host'}"
-        raise LabError(want.subject, f"backend {want.id} is {owner}", "choose another id, or none for a free one", observed=other)
-    params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": want.read_only}
-    return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
-
-
-def plan_no_backend(want: BackendWant, rows: list[Row]) -> list[Call]:
-    """The call after which this host has no backend on the path."""
-    mine = own_backend(want, rows)
-    if mine is None:
-        return []
-    return [Call(f"stop backend {mine['id']}", "cbd.backend.stop", {"transport": want.transport, "id": mine["id"]})]
-
-
-def own_backend(want: BackendWant, rows: list[Row]) -> Row | None:
-    """This host's backend on the path, whatever link names it."""
-    real = os.path.realpath(want.path)
-    return next((row for row in rows if row.get("local") and os.path.realpath(str(row.get("path", ""))) == real), None)
-
-
-def plan_blkdev(want: BlkdevWant, rows: list[Row]) -> list[Call]:
-    """The call that starts the blkdev; none when its device is there.
-
-    :raises LabError: when this host has it with other settings.
-    """
-    mine = own_blkdev(want, rows)
-    if mine:
-        different = [
-            f"{key} {has}"
-            for key, wanted, has in (
-                ("queues", want.queues, mine.get("queues")),
-                ("frontend", want.frontend, mine.get("frontend")),
-                ("name", want.name, mine.get("name")),
-            )
-            if wanted not in ("", "auto", has)
-        ]
-        if different:
-            raise LabError(
-                want.subject, f"is blkdev {mine.get('id')} already, with {', '.join(different)}", "stop it first (state: absent)"
-            )
-        if mine.get("device") and _serves(mine):
-            return []
-    params = {
-        "transport": want.transport,
-        "backend": want.backend,
-        "queues": want.queues,
-        "frontend": want.frontend,
-        "name": want.name or None,
-    }
-    return [Call(f"start a blkdev on backend {want.backend}", "cbd.blkdev.start", params)]
-
-
-def plan_no_blkdev(want: BlkdevWant, rows: list[Row]) -> list[Call]:
-    """The call after which this host has no blkdev on the backend."""
-    mine = own_blkdev(want, rows)
-    if mine is None:
-        return []
-    return [Call(f"stop blkdev {mine['id']}", "cbd.blkdev.stop", {"transport": want.transport, "id": mine["id"]})]
-
-
-def own_blkdev(want: BlkdevWant, rows: list[Row]) -> Row | None:
-    """This host's blkdev on the backend; a host has at most one on each."""
-    return next((row for row in rows if row.get("local") and row.get("backend") == want.backend), None)
-
-
-def backend_is_ready(backend: int, rows: list[Row]) -> bool:
-    """Whether some host serves the backend and is not known to be dead."""
-    return any(row.get("id") == backend and row.get("state") == "running" and row.get("alive") is not False for row in rows)
+    seen: dict[Hashable, str] = {}
+    for subject, key in keys:
+        if key in seen:
+            other = "" if seen[key] == subject else f", also as {seen[key]}"
+            raise LabError(subject, f"is in the list twice{other}", "name each object once, in one way")
+        seen[key] = subject
 
 
 def check_rows(answer: object, method: str) -> list[Row]:
@@ -278,10 +124,48 @@ def check_rows(answer: object, method: str) -> list[Row]:
     )
 
 
-def _serves(row: Row) -> bool:
+def listed(seen: Seen, transport: str, kind: str, *, need: bool = False) -> list[Row]:
+    """What is in a transport, each row with its ``transport``.
+
+    :param kind: "host", "backend" or "blkdev".
+    :param need: whether this host has to be registered in it; if not, a transport that it does not know has nothing in it.
+    :raises LabError: when it has to be and is not.
+    """
+    for row in seen["transports"]:
+        if row.get("name") == transport:
+            rows = check_rows(row.get(f"{kind}_list"), f"{kind}s of transport {transport}")
+            return [{"transport": transport, **each} for each in rows]
+    if need:
+        step = "register it first (cbd_transport, state: registered)"
+        raise LabError(f"transport {transport}", "this host is not registered in it", step)
+    return []
+
+
+def is_dead(row: Row) -> bool:
+    """Whether the host of an entry is dead for certain, or the life of it that wrote the entry."""
+    return row.get("alive") is False or row.get("fenced") is True
+
+
+def serves(row: Row) -> bool:
+    """Whether an entry of this host does its work."""
     worker = row.get("worker")
     return row.get("state") == "running" and isinstance(worker, dict) and worker.get("state") == "running"
 
 
-def _differences(options: Row, info: Row) -> list[str]:
-    return [f"{key} {info.get(key)}" for key, wanted in sorted(options.items()) if info.get(key) != wanted]
+def owner(row: Row) -> str:
+    """The host of an entry, for a message."""
+    return str(row.get("host") or ("this host" if row.get("local") else "an unknown host"))
+
+
+def when_dead(call: Call, row: Row, subject: str) -> Call:
+    """The call, which waits while the host of an entry may be alive. Of an entry that cannot be read the daemon must judge."""
+    if is_dead(row) or row.get("state") == "corrupt":
+        return call
+    hint = "make sure that it is stopped (cxl_power), or let it stop its objects itself"
+    return replace(call, waits_for=f"host {owner(row)} of {subject} to be dead", hint=hint)
+
+
+def call_seconds(infos: Iterable[Row]) -> float:
+    """How long a call may take, given the transports with their ``lease_ms``."""
+    leases = [info["lease_ms"] for info in infos if isinstance(info.get("lease_ms"), int)]
+    return CALL_S + _LEASES_OF_A_CALL * max(leases, default=0) / 1000

@@ -61,6 +61,10 @@ class DatapathClient:
             raise LabError("cxl-datapathd", f"{method} got no answer: {broken}", "look at the log of the daemon") from broken
         return self._result(method, line)
 
+    def set_timeout(self, seconds: float) -> None:
+        """How long each call from now on may take."""
+        self._socket.settimeout(seconds)
+
     def _check_protocol(self) -> None:
         hello = self.call("hello")
         spoken = hello.get("protocol") if isinstance(hello, dict) else None

@@ -11,6 +11,20 @@ from .errors import LabError
 T = TypeVar("T")
 
 
+def poll(probe: Callable[[], T], done: Callable[[T], bool], *, timeout: float, sleep: float = 0.2) -> tuple[T, bool]:
+    """Probes until ``done(state)`` or until the time is over; returns the last state and whether it is that.
+
+    :param timeout: seconds; zero probes once.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        state = probe()
+        reached = done(state)
+        if reached or time.monotonic() >= end:
+            return state, reached
+        time.sleep(sleep)
+
+
 def wait_until(
     probe: Callable[[], T],
     done: Callable[[T], bool],
@@ -27,11 +41,7 @@ def wait_until(
     :param timeout: seconds; zero probes once.
     :raises LabError: with the last state as ``observed`` when the time is over.
     """
-    end = time.monotonic() + timeout
-    while True:
-        state = probe()
-        if done(state):
-            return state
-        if time.monotonic() >= end:
-            raise LabError(subject, f"waited {timeout:.0f} s for {what}", next_step, observed=state)
-        time.sleep(sleep)
+    state, reached = poll(probe, done, timeout=timeout, sleep=sleep)
+    if reached:
+        return state
+    raise LabError(subject, f"waited {timeout:.0f} s for {what}", next_step, observed=state)

@@ -93,6 +93,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cbd_backend_free": (None, [c_void_p]),
     "cbd_ublk_start": (c_int, [POINTER(CxlMem), POINTER(ChannelConf), POINTER(UblkConf), POINTER(c_void_p)]),
     "cbd_ublk_dev_id": (c_int, [c_void_p]),
+    "cbd_ublk_rebind": (c_int, [c_void_p, POINTER(ChannelConf)]),
+    "cbd_ublk_set_offline": (c_int, [c_void_p, c_int32]),
     "cbd_ublk_stats": (None, [c_void_p, POINTER(Stats)]),
     "cbd_ublk_stop": (c_int, [c_void_p]),
 }
@@ -175,12 +177,24 @@ class Ublk:
     def __init__(self, mem: CxlMem, channels: list[ChannelConf], conf: UblkConf) -> None:
         self._mem = mem
         self._handle = c_void_p()
+        self._queues = len(channels)
         array = (ChannelConf * len(channels))(*channels)
         result = library().cbd_ublk_start(byref(mem), array, byref(conf), byref(self._handle))
         check(result, "ublk", "create the block device", "look at the kernel log")
 
     def dev_id(self) -> int:
         return int(library().cbd_ublk_dev_id(self._handle))
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        """Moves every queue to its new channel, as many as at the start; what is in flight is sent again there. All or none."""
+        if len(channels) != self._queues:
+            raise DatapathError(Code.INVALID, "ublk", f"got {len(channels)} channels for {self._queues} queues")
+        array = (ChannelConf * len(channels))(*channels)
+        check(library().cbd_ublk_rebind(self._handle, array), "ublk", "move to other channels")
+
+    def set_offline(self, error: int) -> None:
+        """Ends what is in flight, and all that comes until the next rebind, with this errno (positive)."""
+        check(library().cbd_ublk_set_offline(self._handle, -error), "ublk", "take the device offline")
 
     def stats(self) -> Stats:
         out = Stats()

@@ -120,6 +120,21 @@ class LibvirtHost:
         if domain is not None and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
 
+    def power(self, name: str, action: str) -> None:
+        """Does "stop", "start", "reset" or "resume" to a domain that ``seen`` showed, at once and without asking the guest.
+
+        :raises LabError: with libvirt's or QEMU's own message.
+        """
+        acts = {"stop": "destroy", "start": "create", "reset": "reset", "resume": "resume"}
+        domain = self._find(name)
+        if domain is None:
+            raise LabError(f"domain {name}", "is gone", "build the lab again (site.yml)")
+        try:
+            getattr(domain, acts[action])()
+        except libvirt.libvirtError as error:
+            step = "look at the log of libvirtd"
+            raise LabError(f"domain {name}", f"{action} failed: {error}", step, observed=self.emulator_log(name)) from error
+
     def is_active(self, name: str) -> bool:
         domain = self._find(name)
         return domain is not None and bool(domain.isActive())

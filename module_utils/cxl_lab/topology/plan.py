@@ -147,7 +147,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do to one host: "create", "start", "replace" or "remove", and why."""
+    """One thing to do to one host and why: "create", "start", "replace" or "remove"; of its power "start", "stop", "reset" or
+    "resume"."""
 
     action: str
     host: str

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CBD backends: what to ask the daemon for, so that one serves here, is gone, was taken over or is cleared away. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .cbd import Call, Row, Seen, check_distinct, check_id, check_path, check_transport, is_dead, listed, owner, serves, when_dead
+from .errors import LabError
+
+#: What a module shows of a backend before and after.
+SHOWN = ("transport", "id", "host", "path", "read_only", "state")
+
+
+@dataclass(frozen=True)
+class BackendWant:
+    """A backend on the device or file ``path``, or with the number ``id``.
+
+    ``path`` "" and ``read_only`` None are as in the entry of a backend that is taken over; ``id`` None takes a free one.
+    """
+
+    transport: str
+    state: str
+    path: str = ""
+    id: int | None = None
+    read_only: bool | None = None
+    force: bool = False
+
+    @property
+    def subject(self) -> str:
+        return f"backend {self.path or self.id} of transport {self.transport}"
+
+    @property
+    def wanted(self) -> Row | None:
+        """What the backend will be, as far as that is known; None for none."""
+        if self.state not in ("present", "recovered"):
+            return None
+        read_only = bool(self.read_only) if self.state == "present" else self.read_only
+        known = {"id": self.id, "path": self.path or None, "read_only": read_only, "state": "running"}
+        return {key: value for key, value in known.items() if value is not None}
+
+
+def parse(item: Row) -> BackendWant:
+    """Checks an entry of the user's list.
+
+    :raises LabError: for a name, a path or a number that cannot be.
+    """
+    path = check_path(item["path"], "backend") if item["path"] else ""
+    return BackendWant(
+        check_transport(item["transport"]),
+        item["state"],
+        "" if item["state"] == "cleared" else path,
+        None if item["id"] is None else check_id(item["id"], "backend"),
+        item["read_only"],
+        item["force"],
+    )
+
+
+def check(wants: list[BackendWant]) -> None:
+    """Checks the entries against each other.
+
+    :raises LabError: when two have one number, or one medium: that is given away once, whatever the transport.
+    """
+    check_distinct((want.subject, os.path.realpath(want.path)) for want in wants if want.path)
+    check_distinct((want.subject, (want.transport, want.id)) for want in wants if want.id is not None)
+
+
+def plan(want: BackendWant, seen: Seen, foresee: bool) -> list[Call]:
+    """The calls that bring the backend to its state; none when it is there.
+
+    :param foresee: whether what is missing counts as what other tasks make (check mode of a lab that is not built).
+    :raises LabError: when the path or the number is in use otherwise.
+    """
+    make = {"present": _start, "absent": _stop, "recovered": _recover, "cleared": _clear}[want.state]
+    need = want.state in ("present", "recovered") and not foresee
+    return make(want, listed(seen, want.transport, "backend", need=need), foresee)
+
+
+def find(want: BackendWant, seen: Seen) -> list[Row]:
+    """The backend that is meant: this host's own, or the one with the number where another host's is dealt with."""
+    rows = listed(seen, want.transport, "backend")
+    mine = _with_id(want, rows) if want.state in ("recovered", "cleared") else _own(want, rows)
+    return [mine] if mine else []
+
+
+def is_ready(backend: int | None, rows: list[Row]) -> bool:
+    """Whether some host serves the backend and is not known to be dead."""
+    return any(row.get("id") == backend and row.get("state") == "running" and not is_dead(row) for row in rows)
+
+
+def _own(want: BackendWant, rows: list[Row]) -> Row | None:
+    """This host's backend on the path, whatever link names it; without a path the one with the number."""
+    local = [row for row in rows if row.get("local")]
+    if not want.path:
+        return _with_id(want, local)
+    real = os.path.realpath(want.path)
+    return next((row for row in local if os.path.realpath(str(row.get("path", ""))) == real), None)
+
+
+def _with_id(want: BackendWant, rows: list[Row]) -> Row | None:
+    return next((row for row in rows if row.get("id") == want.id), None)
+
+
+def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
+    mine = _own(want, rows)
+    read_only = bool(want.read_only)
+    if mine:
+        _check_id(want, mine)
+        _check_mode(want, mine, read_only)
+        if serves(mine):
+            return []
+    elif want.id is not None and (other := _with_id(want, rows)):
+        taken = f"backend {want.id} is {other.get('path')} on {owner(other)}"
+        step = "choose another id, or none for a free one; a backend of a dead host can be taken over (state: recovered)"
+        raise LabError(want.subject, taken, step, observed=other)
+    params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": read_only}
+    return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
+
+
+def _stop(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
+    mine = _own(want, rows)
+    if mine is None:
+        return []
+    _check_id(want, mine)
+    return [Call(f"stop backend {mine.get('id')}", "cbd.backend.stop", {"transport": want.transport, "id": mine.get("id")})]
+
+
+def _recover(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
+    found = _with_id(want, rows)
+    params: Row = {"transport": want.transport, "id": want.id}
+    if want.path:
+        params["path"] = want.path
+    if want.read_only is not None:
+        params["read_only"] = want.read_only
+    call = Call(f"take backend {want.id} over", "cbd.backend.recover", params)
+    if found is None:
+        if foresee:
+            return [call]
+        raise LabError(f"backend {want.id}", f"is not in transport {want.transport}", "look for its number with cbd_info")
+    if not found.get("local"):
+        return [when_dead(call, found, f"backend {want.id}")]
+    if want.path and os.path.realpath(want.path) != os.path.realpath(str(found.get("path", ""))):
+        raise LabError(want.subject, f"backend {want.id} is {found.get('path')} on this host already", "stop it first")
+    if want.read_only is not None:
+        _check_mode(want, found, want.read_only)
+    return [] if serves(found) else [call]
+
+
+def _clear(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
+    found = _with_id(want, rows)
+    if found is None:
+        return []
+    if found.get("local"):
+        raise LabError(want.subject, "is this host's own", "stop it (state: absent)", observed=found)
+    params = {"transport": want.transport, "id": want.id, "force": want.force}
+    call = Call(f"clear backend {want.id} of host {owner(found)}", "cbd.backend.clear", params)
+    return [when_dead(call, found, f"backend {want.id}")]
+
+
+def _check_id(want: BackendWant, mine: Row) -> None:
+    if want.id not in (None, mine.get("id")):
+        raise LabError(want.subject, f"is backend {mine.get('id')} already, not {want.id}", "stop it first (state: absent)")
+
+
+def _check_mode(want: BackendWant, mine: Row, read_only: bool) -> None:
+    if mine.get("read_only") is not read_only:
+        mode = "read-only" if mine.get("read_only") else "read-write"
+        raise LabError(want.subject, f"is backend {mine.get('id')} already, {mode}", "stop it first (state: absent)")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CBD transports: what to ask the daemon for, so that one is formatted, registered or left. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from .cbd import ENTRIES_MAX, Call, Row, Seen, check_distinct, check_memory, check_number, check_transport
+from .errors import LabError
+from .sizes import parse_size
+
+#: Whole numbers among the settings of a format, with what is possible.
+_RANGES = {
+    "hosts": (1, ENTRIES_MAX),
+    "backends": (1, ENTRIES_MAX),
+    "blkdevs": (1, ENTRIES_MAX),
+    "channels": (1, 4096),
+    "ring_depth": (2, 1024),
+    "lease_ms": (1000, 600_000),
+}
+_SLOT = 4096
+#: What a module shows of a transport before and after.
+SHOWN = ("name", "memory", "path", "state", *_RANGES, "slot_bytes", "coherence", "data_crc")
+
+
+@dataclass(frozen=True)
+class TransportWant:
+    """A transport of this name on this memory; ``geometry`` are the settings of its format that the user chose."""
+
+    name: str
+    memory: str
+    state: str
+    geometry: Row = field(default_factory=dict)
+    force: bool = False
+
+    @property
+    def subject(self) -> str:
+        return f"transport {self.name}"
+
+    @property
+    def wanted(self) -> Row | None:
+        """What the transport will be, as far as that is known; None for none."""
+        made = {"name": self.name, "memory": self.memory}
+        return {"formatted": {**made, **self.geometry}, "registered": {**made, "state": "running"}}.get(self.state)
+
+
+def parse(item: Row) -> TransportWant:
+    """Checks an entry of the user's list.
+
+    :raises LabError: for a name, a memory or a setting that cannot be.
+    """
+    chosen = {key: value for key, value in (item["geometry"] or {}).items() if value is not None}
+    subject = f"transport {item['name']}: "
+    for key, (low, high) in _RANGES.items():
+        if key in chosen:
+            check_number(chosen[key], subject + key, low, high)
+    depth = chosen.get("ring_depth", 2)
+    if depth & (depth - 1):
+        raise LabError(f"{subject}ring_depth", f"{depth} is no power of two", "choose for example 64")
+    if "slot_bytes" in chosen:
+        chosen["slot_bytes"] = size = parse_size(chosen["slot_bytes"], f"{subject}slot_bytes")
+        if size % _SLOT or size > 1 << 20:
+            raise LabError(f"{subject}slot_bytes", f"{size} is not possible", "choose a multiple of 4K, at most 1M")
+    memory = check_memory(item["memory"]) if item["memory"] else ""
+    return TransportWant(check_transport(item["name"]), memory, item["state"], chosen, item["force"])
+
+
+def check(wants: list[TransportWant]) -> None:
+    """Checks the entries against each other.
+
+    :raises LabError: when two have one name or one memory.
+    """
+    check_distinct((want.subject, want.name) for want in wants)
+    check_distinct((want.subject, os.path.realpath(want.memory)) for want in wants if want.memory)
+
+
+def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
+    """The calls that bring the transport to its state; none when it is there.
+
+    :param seen: also has ``probes``: what ``cbd.transport.probe`` says of each memory.
+    :param foresee: whether a memory without a transport counts as one that will have it (check mode of a lab that is not built).
+    :raises LabError: when the memory holds something else, or the name is taken.
+    """
+    if want.state == "formatted":
+        return _format(want, seen["probes"][want.memory])
+    if want.state == "registered":
+        return _register(want, _own(want, seen), seen["probes"][want.memory], foresee)
+    if _own(want, seen) is None:
+        return []
+    return [Call(f"unregister this host from transport {want.name}", "cbd.transport.unregister", {"transport": want.name})]
+
+
+def find(want: TransportWant, seen: Seen) -> list[Row]:
+    """The transport: as it lies on the memory where that is to be formatted, else as this host is registered in it."""
+    if want.state == "formatted":
+        probe = seen["probes"][want.memory]
+        info = probe.get("info")
+        return [{"memory": probe.get("memory"), "path": probe.get("path"), **info}] if info else []
+    mine = _own(want, seen)
+    return [mine] if mine else []
+
+
+def _own(want: TransportWant, seen: Seen) -> Row | None:
+    return next((row for row in seen["transports"] if row.get("name") == want.name), None)
+
+
+def _format(want: TransportWant, probe: Row) -> list[Call]:
+    info = probe.get("info") or {}
+    obstacle = ""
+    if probe.get("formatted"):
+        different = [f"{key} {info.get(key)}" for key, wanted in sorted(want.geometry.items()) if info.get(key) != wanted]
+        if info.get("name") == want.name and not different:
+            return []
+        if not info:
+            obstacle = f"carries a transport that cannot be read ({probe.get('problem') or 'unknown'})"
+        elif info.get("name") != want.name:
+            obstacle = f"carries the transport {info.get('name')} ({info.get('uuid')})"
+        else:
+            obstacle = f"is formatted with {', '.join(different)}"
+    elif probe.get("foreign"):
+        obstacle = f"carries something that is no transport ({probe.get('problem') or 'unknown bytes'})"
+    if obstacle and not want.force:
+        raise LabError(want.subject, f"{want.memory} {obstacle}", "set force: true to destroy it", observed=probe)
+    params = {"memory": want.memory, "name": want.name, "force": want.force, **want.geometry}
+    return [Call(f"format {want.memory} as transport {want.name}", "cbd.transport.format", params)]
+
+
+def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) -> list[Call]:
+    info = probe.get("info") or {}
+    call = Call(f"register this host in transport {want.name}", "cbd.transport.register", {"memory": want.memory})
+    if not probe.get("formatted"):
+        if foresee:
+            return [call]
+        raise LabError(want.subject, f"{want.memory} holds no transport", "format it on one host first (state: formatted)")
+    if info.get("name") != want.name:
+        held = info.get("name") or f"one that cannot be read ({probe.get('problem')})"
+        raise LabError(
+            want.subject, f"{want.memory} holds transport {held}", "use that name, or format the memory", observed=probe
+        )
+    if mine and mine.get("path") and mine["path"] != probe.get("path"):
+        raise LabError(
+            want.subject, f"is registered on {mine['path']}, not on {probe.get('path')}", "unregister it first (state: absent)"
+        )
+    if mine and mine.get("uuid") != info.get("uuid"):
+        raise LabError(
+            want.subject, "was formatted again after this host registered", "unregister it first (state: absent)", observed=mine
+        )
+    return [] if mine and mine.get("state") == "running" else [call]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plans of transports."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ansible.module_utils.cxl_lab import cbd_transport
+from ansible.module_utils.cxl_lab.cbd_transport import TransportWant
+from ansible.module_utils.cxl_lab.errors import LabError
+
+INFO = {"name": "pool0", "uuid": "u1", "ring_depth": 64, "slot_bytes": 65536, "data_crc": True, "coherence": "software"}
+BLANK = {"memory": "/dev/dax0.0", "path": "/dev/dax0.0", "formatted": False, "foreign": False, "problem": None, "info": None}
+MADE = {**BLANK, "formatted": True, "info": INFO}
+FORMATTED = TransportWant("pool0", "/dev/dax0.0", "formatted")
+REGISTERED = replace(FORMATTED, state="registered")
+ABSENT = TransportWant("pool0", "", "absent")
+RUNNING = {"name": "pool0", "uuid": "u1", "path": "/dev/dax0.0", "memory": "/dev/dax0.0", "state": "running"}
+
+
+def plan(want, probe=BLANK, *rows, foresee=False):
+    seen = {"transports": list(rows), "probes": {"/dev/dax0.0": probe}}
+    return [(call.method, call.params) for call in cbd_transport.plan(want, seen, foresee)]
+
+
+def item(**given):
+    """An entry of the list as Ansible hands it over."""
+    return {"name": "pool0", "memory": "/dev/dax0.0", "state": "formatted", "geometry": None, "force": False, **given}
+
+
+def test_format_a_blank_memory_with_the_chosen_settings_only():
+    params = {"memory": "/dev/dax0.0", "name": "pool0", "force": False, "ring_depth": 128}
+    assert plan(replace(FORMATTED, geometry={"ring_depth": 128})) == [("cbd.transport.format", params)]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_same_transport_is_left_alone_even_with_force(force):
+    assert plan(replace(FORMATTED, geometry={"ring_depth": 64, "data_crc": True}, force=force), MADE) == []
+
+
+@pytest.mark.parametrize(
+    ("want", "probe", "match"),
+    [
+        (FORMATTED, {**MADE, "info": {**INFO, "name": "other"}}, r"carries the transport other \(u1\)"),
+        (replace(FORMATTED, geometry={"ring_depth": 128, "lease_ms": 1000}), MADE, "formatted with lease_ms None, ring_depth 64"),
+        (FORMATTED, {**MADE, "info": None, "problem": "version 9"}, r"cannot be read \(version 9\)"),
+        (FORMATTED, {**BLANK, "foreign": True, "problem": None}, "no transport .unknown bytes"),
+    ],
+)
+def test_anything_else_is_only_destroyed_by_force(want, probe, match):
+    with pytest.raises(LabError, match=match):
+        plan(want, probe)
+    assert plan(replace(want, force=True), probe)[0][1]["force"] is True
+
+
+def test_register():
+    assert plan(REGISTERED, MADE) == [("cbd.transport.register", {"memory": "/dev/dax0.0"})]
+    assert plan(REGISTERED, MADE, RUNNING) == []
+    assert plan(REGISTERED, MADE, {**RUNNING, "state": "pending", "path": None}), "the daemon tries at once"
+
+
+def test_register_before_format_is_an_error_but_foreseen_in_check_mode():
+    with pytest.raises(LabError, match="holds no transport; format it on one host first"):
+        plan(REGISTERED)
+    assert plan(REGISTERED, foresee=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "probe", "match"),
+    [
+        ([], {**MADE, "info": {**INFO, "name": "other"}}, "holds transport other"),
+        ([{**RUNNING, "path": "/dev/dax1.0"}], MADE, "is registered on /dev/dax1.0, not on /dev/dax0.0"),
+        ([{**RUNNING, "uuid": "u0"}], MADE, "was formatted again"),
+    ],
+)
+def test_register_conflicts(rows, probe, match):
+    with pytest.raises(LabError, match=match):
+        plan(REGISTERED, probe, *rows)
+
+
+def test_unregister():
+    assert plan(ABSENT, BLANK, RUNNING) == [("cbd.transport.unregister", {"transport": "pool0"})]
+    assert plan(ABSENT) == []
+
+
+def test_what_is_shown_is_what_is_there():
+    seen = {"transports": [RUNNING], "probes": {"/dev/dax0.0": MADE}}
+    assert cbd_transport.find(FORMATTED, seen) == [{"memory": "/dev/dax0.0", "path": "/dev/dax0.0", **INFO}]
+    assert cbd_transport.find(REGISTERED, seen) == cbd_transport.find(ABSENT, seen) == [RUNNING]
+    nothing = {"transports": [], "probes": {"/dev/dax0.0": BLANK}}
+    assert [cbd_transport.find(want, nothing) for want in (FORMATTED, REGISTERED, ABSENT)] == [[], [], []]
+
+
+def test_an_entry_of_the_list():
+    given = {"slot_bytes": "16K", "lease_ms": 2000, "hosts": None}
+    assert cbd_transport.parse(item(geometry=given)).geometry == {"slot_bytes": 16384, "lease_ms": 2000}
+    assert cbd_transport.parse(item(memory=None, state="absent")) == ABSENT
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"name": "Pool 0"}, "no valid name"),
+        ({"memory": "dax0.0"}, "no absolute path"),
+        ({"geometry": {"slot_bytes": "many"}}, "slot_bytes: .many. is no size"),
+        ({"geometry": {"slot_bytes": "5000"}}, "a multiple of 4K"),
+        ({"geometry": {"slot_bytes": "2M"}}, "at most 1M"),
+        ({"geometry": {"ring_depth": 96}}, "ring_depth: 96 is no power of two"),
+        ({"geometry": {"ring_depth": 2048}}, "ring_depth: 2048 is not possible; choose 2 to 1024"),
+        ({"geometry": {"hosts": 0}}, "hosts: 0 is not possible; choose 1 to 1024"),
+        ({"geometry": {"lease_ms": 999}}, "transport pool0: lease_ms: 999 is not possible; choose 1000 to 600000"),
+    ],
+)
+def test_an_entry_that_cannot_be(given, match):
+    with pytest.raises(LabError, match=match):
+        cbd_transport.parse(item(**given))
+
+
+@pytest.mark.parametrize("other", [{"memory": "/dev/dax1.0"}, {"name": "pool1", "memory": "/dev/../dev/dax0.0"}])
+def test_a_list_that_means_one_thing_twice(other):
+    """Forced, the second would destroy what the first made."""
+    with pytest.raises(LabError, match="is in the list twice"):
+        cbd_transport.check([cbd_transport.parse(item()), cbd_transport.parse(item(**other))])
+    cbd_transport.check([cbd_transport.parse(item()), cbd_transport.parse(item(name="pool1", memory="/dev/dax1.0"))])

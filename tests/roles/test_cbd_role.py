@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role cbd with real daemons: hosts that are processes of this machine."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from local_play import LocalPlay, changed
+from real_daemons import needs_daemon, real_lab
+
+pytestmark = [needs_daemon, pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")]
+HOSTS = ("node1", "node2", "node3")
+
+
+@pytest.fixture
+def lab():
+    with real_lab(*HOSTS) as running:
+        yield running
+
+
+@pytest.fixture
+def play(lab, tmp_path):
+    return LocalPlay(tmp_path, {host: {"cbd_runtime_dir": lab.runtime(host)} for host in HOSTS})
+
+
+def lists(lab):
+    """node1 and node2 give disks away; every host uses what another one gives."""
+    return {
+        "cbd_transports": [
+            {
+                "name": "pool0",
+                "memory": lab.memory,
+                "format_on": "node1",
+                "hosts": list(HOSTS),
+                "geometry": {"ring_depth": 16, "lease_ms": 1000},
+            }
+        ],
+        "cbd_backends": [
+            {"transport": "pool0", "host": "node1", "path": lab.disk("a"), "id": 0},
+            {"transport": "pool0", "host": "node1", "path": lab.disk("b"), "id": 3, "read_only": True},
+            {"transport": "pool0", "host": "node2", "path": lab.disk("c"), "id": 1},
+        ],
+        "cbd_blkdevs": [
+            {"transport": "pool0", "host": "node2", "backend": 0, "name": "a", "queues": 2, "frontend": "nbdkit"},
+            {"transport": "pool0", "host": "node3", "backend": 3, "name": "b", "frontend": "nbdkit", "read_only": True},
+            {"transport": "pool0", "host": "node3", "backend": 1, "frontend": "nbdkit", "io_timeout": 60},
+        ],
+    }
+
+
+def inside(lab, observer="node3"):
+    """Who has what in pool0: backends as (id, host), blkdevs as (backend, host)."""
+    (pool,) = lab.hosts[observer].call("status")["transports"]
+    return (
+        sorted((row["id"], row["host"]) for row in pool["backend_list"]),
+        sorted((row["backend"], row["host"]) for row in pool["blkdev_list"]),
+    )
+
+
+def test_any_number_of_objects_over_any_hosts(lab, play):
+    role = play.role("cbd", **lists(lab))
+    for options in (("--check", "--diff"), ()):
+        code, output = play.run(role, *options)
+        # One call for each host and kind: 1 format, 3 registrations, backends on two hosts and blkdevs on two.
+        assert code == 0 and changed(output) == 8, output
+    assert inside(lab) == ([(0, "node1"), (1, "node2"), (3, "node1")], [(0, "node2"), (1, "node3"), (3, "node3")])
+    for options in ((), ("--check",)):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 0, output
+
+    # One of them goes by its entry, the rest stays.
+    fewer = lists(lab)
+    for entry in (fewer["cbd_backends"][1], fewer["cbd_blkdevs"][1]):
+        entry["state"] = "absent"
+    role = play.role("cbd", **fewer)
+    assert play.run(role)[0] == 0
+    assert inside(lab) == ([(0, "node1"), (1, "node2")], [(0, "node2"), (1, "node3")])
+    assert changed(play.run(role)[1]) == 0
+
+    role = play.role("cbd", **lists(lab), cbd_state="absent")
+    code, output = play.run(role)
+    assert code == 0 and changed(output) == 7, output
+    assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
+    assert changed(play.run(role)[1]) == 0
+
+
+def test_a_host_that_nobody_knows(lab, play):
+    wrong = lists(lab)
+    wrong["cbd_hosts"] = [{"host": "node7", "name": "node1"}]
+    code, output = play.run(play.role("cbd", **wrong))
+    assert code != 0 and "node7: named in the lists of cbd, but no host of the inventory" in output
