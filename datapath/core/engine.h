@@ -19,7 +19,8 @@ struct ended {
     int32_t result; /* as of device_perform() */
 };
 
-/* The engine for what was asked for; CBD_ENGINE_URING gives the errno of a kernel that refuses io_uring, CBD_ENGINE_AUTO does not. */
+/* The engine for what was asked for. Where the kernel refuses io_uring, CBD_ENGINE_URING gives its errno, CBD_ENGINE_AUTO the other
+ * engine. */
 int engine_choose(enum cbd_engine wanted, enum cbd_engine *out);
 /* dev outlives the engine; depth: tags. */
 int engine_new(const struct device *dev, enum cbd_engine kind, uint32_t depth, struct engine **out);
