@@ -289,7 +289,8 @@ def test_a_holder_that_was_fenced_finds_out_before_it_writes():
     other.release()
 
 
-def test_nothing_comes_between_the_look_at_the_fence_and_the_write(monkeypatch):
+@pytest.mark.parametrize("last", ["claim", "entry"])
+def test_the_look_at_the_fence_is_the_last_one_before_a_write(monkeypatch, last):
     alone = Alone()
     bakery = alone.bakery(0)
     bakery.acquire(1)
@@ -300,8 +301,10 @@ def test_nothing_comes_between_the_look_at_the_fence_and_the_write(monkeypatch):
         fencing.fence(others, 0, 5)
         return found
 
-    monkeypatch.setattr(alone.registry, "claim", partial(look_and_be_fenced, others.claim))
-    monkeypatch.setattr(alone.registry.hosts, "read", partial(look_and_be_fenced, others.hosts.read))
+    if last == "claim":
+        monkeypatch.setattr(alone.registry, "claim", partial(look_and_be_fenced, others.claim))
+    else:
+        monkeypatch.setattr(alone.registry.hosts, "read", partial(look_and_be_fenced, others.hosts.read))
     with pytest.raises(DatapathError, match="declared dead"):
         bakery.check()
 
