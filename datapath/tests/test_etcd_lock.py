@@ -287,13 +287,14 @@ def test_a_holder_that_cannot_reach_etcd_believes_no_longer_than_its_lease(tmp_p
 
 
 class Stub:
-    """A server that answers each request with the next bytes of its list, the last ones for ever.
+    """A server that answers each request with the next bytes of its list, the last ones for ever, and keeps what it was asked.
 
     An answer of more than one piece is sent piece by piece, a tenth of a second apart.
     """
 
     def __init__(self, *answers: list[bytes]) -> None:
         self._answers = list(answers)
+        self.asked: list[bytes] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -312,7 +313,7 @@ class Stub:
     def _answer(self, peer: socket.socket, pieces: list[bytes]) -> None:
         with peer:
             try:
-                peer.recv(65536)
+                self.asked.append(peer.recv(65536))
                 for number, piece in enumerate(pieces):
                     if number:
                         time.sleep(0.1)
@@ -399,6 +400,15 @@ def test_a_lease_that_etcd_made_shorter_counts(stub):
     now[0] = 4.0
     refused(Code.BUSY, lock.check)
     lock.release()
+
+
+@pytest.mark.parametrize(("ttl_s", "asked"), [(0.1, 2), (7.2, 8), (1200.0, 1200)])
+def test_a_lease_is_asked_for_in_whole_seconds(stub, ttl_s, asked):
+    server = stub(GRANTED, http({"key": KEY}))
+    lock = EtcdLock(server.url, NAME, ttl_s)
+    lock.acquire(5)
+    lock.release()
+    assert f'"TTL": "{asked}"'.encode() in server.asked[0]
 
 
 def test_an_answer_that_drips_ends_with_the_patience(stub):

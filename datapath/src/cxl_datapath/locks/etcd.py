@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from ..errors import Code, DatapathError
 from .gateway import Gateway
 
 _CALL_S = 5.0  # for what etcd answers at once
-TTL_S = 15
+TTL_S = 15.0
+_TTL_MIN_S = 2  # etcd knows whole seconds, and gives no less
 
 log = logging.getLogger(__name__)
 
@@ -83,10 +85,10 @@ class EtcdLock:
     cannot reach etcd may believe in it. Two threads of one process take turns. Raises `invalid` for a URL that cannot be one.
     """
 
-    def __init__(self, url: str, name: str, ttl_s: int = TTL_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, url: str, name: str, ttl_s: float = TTL_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway = Gateway(url)
         self._name = name
-        self._ttl_s = ttl_s
+        self._ttl_s = max(_TTL_MIN_S, math.ceil(ttl_s))
         self._clock = clock
         self._mutex = threading.Lock()
         self._lease: _Lease | None = None
