@@ -5,7 +5,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit scenario distclean
+.PHONY: help lab down test lint unit local scenario distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ down: inventory ## remove the lab; caches stay
 	@scripts/bootstrap lab
 	@$(PLAYBOOK) playbooks/down.yml
 
-test: lint unit scenario ## install what is missing and run every test
+test: lint unit local scenario ## install what is missing and run every test
 
 lint: ## ruff, mypy, yamllint, ansible-lint
 	@scripts/bootstrap test
@@ -30,7 +30,11 @@ lint: ## ruff, mypy, yamllint, ansible-lint
 
 unit: ## unit tests of modules and daemon, C tests under sanitizers
 	@scripts/bootstrap test
-	@pytest -q tests datapath/tests --ignore=tests/scenarios
+	@pytest -q tests datapath/tests --ignore=tests/local --ignore=tests/scenarios
+
+local: ## a lab without virtual machines from nothing to nothing, in a minute or two
+	@scripts/bootstrap test
+	@pytest -v tests/local
 
 scenario: ## the molecule scenario: a lab of two virtual machines from nothing to nothing
 	@scripts/bootstrap test

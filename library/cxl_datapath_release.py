@@ -10,6 +10,7 @@ description:
   - Unpacks the wheel into a folder of its own below O(root) and lets the link C(current) point at it. Nothing is downloaded.
   - Puts C(cxl-datapath) into the path and, where systemd runs the host, describes the service C(cxl-datapathd).
   - The release before it is kept; older ones are removed.
+  - Several hosts that are processes of one machine can install at once; one of them does it.
 options:
   wheel:
     description: The wheel, on this host.
@@ -19,6 +20,10 @@ options:
     description: Folder of the releases.
     type: path
     default: /opt/cxl-datapath
+  private:
+    description: Whether command and service of the machine are left alone, for hosts that are processes of it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -58,6 +63,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab.datapath_host import DatapathHost
 from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.locking import locked
 from ..module_utils.cxl_lab.release import Release, install, remove_old
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.lab_module import run_module
@@ -65,31 +71,42 @@ from ..module_utils.lab_module import run_module
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     root, wheel = Path(module.params["root"]), Path(module.params["wheel"])
-    host = DatapathHost(root)
+    host = DatapathHost(root, private=module.params["private"])
     have = host.ready_release()
     if not wheel.is_file():
         if module.check_mode:
             return {"changed": True, "release": have, "removed": []}
         raise LabError(f"wheel {wheel}", "does not exist on this host", "copy it there first")
     release = Release(root, wheel)
-    changed = release.name != have
+    if module.check_mode:
+        return _result(have, release.name, have, [])
     removed: list[str] = []
-    if changed and not module.check_mode:
-        install(release, HostRunner())
-        host.connect()
-        removed = remove_old(root)
+    with locked(root / ".lock"):
+        have = host.ready_release()
+        if release.name != have:
+            install(release, HostRunner())
+            host.connect()
+            removed = remove_old(root)
+        return _result(have, release.name, host.ready_release(), removed)
+
+
+def _result(before: str, wanted: str, now: str, removed: list[str]) -> dict[str, Any]:
     return {
-        "changed": changed,
-        "release": have if module.check_mode else host.ready_release(),
+        "changed": before != wanted,
+        "release": now,
         "removed": removed,
-        "diff": {"before": f"{have}\n", "after": f"{release.name}\n"},
+        "diff": {"before": f"{before}\n", "after": f"{wanted}\n"},
     }
 
 
 def main() -> None:
     run_module(
         work,
-        argument_spec={"wheel": {"type": "path", "required": True}, "root": {"type": "path", "default": "/opt/cxl-datapath"}},
+        argument_spec={
+            "wheel": {"type": "path", "required": True},
+            "root": {"type": "path", "default": "/opt/cxl-datapath"},
+            "private": {"type": "bool", "default": False},
+        },
         supports_check_mode=True,
     )
 

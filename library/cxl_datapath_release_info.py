@@ -13,6 +13,10 @@ options:
     description: Folder of the releases.
     type: path
     default: /opt/cxl-datapath
+  private:
+    description: Whether the releases are for hosts that are processes of this machine; its command and service do not count then.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -51,12 +55,19 @@ from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    host = DatapathHost(Path(module.params["root"]))
+    host = DatapathHost(Path(module.params["root"]), private=module.params["private"])
     return {"changed": False, "release": host.ready_release(), "systemd": host.systemd}
 
 
 def main() -> None:
-    run_module(work, argument_spec={"root": {"type": "path", "default": "/opt/cxl-datapath"}}, supports_check_mode=True)
+    run_module(
+        work,
+        argument_spec={
+            "root": {"type": "path", "default": "/opt/cxl-datapath"},
+            "private": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ short_description: A daemon on a machine without an init system
 description:
   - Keeps a daemon running where no systemd does it, for example in a container or a build machine.
   - A daemon that already answers at its socket is left alone, whoever started it. Only one that this module started is ever
-    stopped by it; it is started anew when it runs and does not answer.
+    stopped by it; it is started anew when it runs and does not answer, or when it runs another command than O(command).
 options:
   name:
-    description: Names the pid file and the log below C(/run/cxl-lab).
+    description: Names the pid file and the log below O(run_dir).
     type: str
     required: true
   command:
@@ -24,6 +24,10 @@ options:
     description: Unix socket at which the daemon accepts connections once it is ready.
     type: path
     required: true
+  run_dir:
+    description: Folder of the pid file and the log. Made when it is missing.
+    type: path
+    default: /run/cxl-lab
   state:
     description: Whether it runs; V(restarted) starts one of ours anew.
     type: str
@@ -61,17 +65,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cxl_lab.detached import Daemon
+from ..module_utils.cxl_lab.detached import RUN_FOLDER, Daemon
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    daemon = Daemon(check_name(params["name"], "name"), params["command"], Path(params["socket"]))
+    daemon = Daemon(check_name(params["name"], "name"), params["command"], Path(params["socket"]), Path(params["run_dir"]))
     running = daemon.answers()
-    # One of ours that runs and does not answer makes way for a new one.
-    stop = daemon.own_pid() != 0 and (params["state"] != "started" or not running)
+    # One of ours that does not answer, or is not what is wanted any more, makes way for a new one.
+    stop = daemon.own_pid() != 0 and (params["state"] != "started" or not running or daemon.is_outdated())
     start = params["state"] != "stopped" and (stop or not running)
     if not module.check_mode:
         if stop:
@@ -91,6 +95,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
             "socket": {"type": "path", "required": True},
+            "run_dir": {"type": "path", "default": str(RUN_FOLDER)},
             "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
         },
         supports_check_mode=True,

@@ -7,9 +7,8 @@
 #include <stdlib.h>
 
 #include "cxl_core.h"
-#include "device.h"
+#include "engine.h"
 #include "handler.h"
-#include "mem.h"
 
 struct entry {
     struct entry *next;
@@ -18,48 +17,59 @@ struct entry {
 };
 
 struct cbd_backend {
-    struct cxl_mem mem;
-    struct device dev;
-    struct cbd_idle_conf idle;
+    struct handler_shared shared;
     pthread_mutex_t lock; /* of what follows */
     struct entry *entries;
     struct cbd_stats gone; /* sum of the handlers that are no more */
 };
 
-static int check_conf(const struct cxl_mem *mem, const struct cbd_backend_conf *conf)
+static int check_conf(const struct cbd_backend_conf *conf)
 {
-    struct mem_map map;
-    int err = mem_map_init(&map, mem);
-
-    if (err)
-        return err;
-    if (!conf || conf->fd < 0 || (conf->logical_block_size != 512 && conf->logical_block_size != 4096))
+    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_URING)
+        return -EINVAL;
+    if (conf->logical_block_size != 512 && conf->logical_block_size != 4096)
         return -EINVAL;
     return conf->capacity && conf->capacity <= INT64_MAX && conf->capacity % conf->logical_block_size == 0 ? 0 : -EINVAL;
 }
 
 int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out)
 {
-    int err = check_conf(mem, conf);
+    struct handler_shared shared = {0};
     struct cbd_backend *be;
+    int err = check_conf(conf);
 
+    if (!err)
+        err = fence_init(&shared.fence, mem, conf->fence_off, conf->host_epoch);
+    if (!err)
+        err = engine_choose(conf->engine, &shared.engine);
     if (err)
         return err;
     be = calloc(1, sizeof(*be));
     if (!be)
         return -ENOMEM;
-    be->mem = *mem;
-    be->idle = conf->idle;
-    be->dev = (struct device){
+    shared.mem = *mem;
+    shared.idle = conf->idle;
+    shared.dev = (struct device){
         .fd = conf->fd,
         .is_block = conf->is_block,
         .read_only = conf->read_only,
         .logical_block_size = conf->logical_block_size,
         .capacity = conf->capacity,
     };
+    be->shared = shared;
     pthread_mutex_init(&be->lock, NULL);
     *out = be;
     return 0;
+}
+
+uint32_t cbd_backend_engine(const struct cbd_backend *be)
+{
+    return be->shared.engine;
+}
+
+int cbd_backend_fenced(const struct cbd_backend *be)
+{
+    return atomic_load(&be->shared.fenced);
 }
 
 static struct entry *find(const struct cbd_backend *be, uint64_t channel_off)
@@ -82,7 +92,7 @@ int cbd_backend_add(struct cbd_backend *be, const struct cbd_channel_conf *chann
     if (channel && find(be, channel->channel_off))
         err = -EEXIST;
     if (!err)
-        err = handler_start(&be->mem, channel, &be->dev, &be->idle, &e->handler);
+        err = handler_start(&be->shared, channel, &e->handler);
     if (!err) {
         e->next = be->entries;
         be->entries = e;

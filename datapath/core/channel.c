@@ -7,7 +7,8 @@ static bool conf_ok(const struct cbd_channel_conf *c)
 {
     return c->channel_off % CBD_PAGE == 0 && c->ring_depth >= CBD_MIN_DEPTH && c->ring_depth <= CBD_MAX_DEPTH &&
            (c->ring_depth & (c->ring_depth - 1)) == 0 && c->slot_bytes % CBD_PAGE == 0 && c->slot_bytes >= CBD_MIN_SLOT_BYTES &&
-           c->slot_bytes <= CBD_MAX_SLOT_BYTES && !(c->features & ~(uint32_t)CBD_FEATURE_DATA_CRC);
+           c->slot_bytes <= CBD_MAX_SLOT_BYTES && !(c->features & ~(uint32_t)CBD_FEATURE_DATA_CRC) &&
+           !(c->flags & ~(uint32_t)CBD_CHANNEL_READ_ONLY) && !c->reserved;
 }
 
 int channel_init(struct channel *ch, const struct cxl_mem *mem, const struct cbd_channel_conf *conf)

@@ -36,7 +36,8 @@ struct cxl_mem {
 
 /* Invalidates our cached lines of [off, off + len), then copies them out. -ERANGE when outside the mapping. */
 CXL_API int cxl_mem_read(const struct cxl_mem *mem, uint64_t off, void *dst, uint64_t len);
-/* Copies in, writes the lines back, fences: on return another host that invalidates first sees the bytes. */
+/* Copies in, writes the lines back, and ends with a full fence, on coherent memory too: on return another host that invalidates first
+ * sees the bytes, and no later read of ours was done before (who stores a claim and then looks at the others' relies on it). */
 CXL_API int cxl_mem_write(const struct cxl_mem *mem, uint64_t off, const void *src, uint64_t len);
 CXL_API uint32_t cxl_crc32c(uint32_t seed, const void *data, size_t len);
 
@@ -155,12 +156,15 @@ struct cbd_ublk_conf {
 CXL_API int cbd_ublk_start(const struct cxl_mem *mem, const struct cbd_channel_conf *channels, const struct cbd_ublk_conf *conf,
                            struct cbd_ublk **out);
 CXL_API int cbd_ublk_dev_id(const struct cbd_ublk *u);
-/* cbd_queue_rebind() of every queue, on the thread of the queue; channels as many as at the start. Returns when it is done. */
+/* cbd_queue_rebind() of every queue, on the thread of the queue; channels as many as at the start. Returns when it is done. After
+ * -EINVAL and -ERANGE nothing has changed; -ENODEV when the device is gone. Like the rest, except for the counters, not while another
+ * call on the device is under way. */
 CXL_API int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels);
-/* cbd_queue_set_offline() of every queue. Returns when it is done. */
+/* cbd_queue_set_offline() of every queue. Returns when it is done; -ENODEV when the device is gone. */
 CXL_API int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error);
 CXL_API void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out);
-/* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then). */
+/* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then, but
+ * queues whose backend was silent for too long meanwhile are offline with -EIO). */
 CXL_API int cbd_ublk_stop(struct cbd_ublk *u);
 
 #ifdef __cplusplus

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The backing device of a backend: a file descriptor of a file or a block device. Every function returns 0 or a negated errno and
- * has done all or reports an error; ranges were checked by device_check().
+ * The backing device of a backend: a file descriptor of a file or a block device, and what one call to the kernel can do with it.
  */
 #ifndef CXL_DEVICE_H
 #define CXL_DEVICE_H
@@ -17,13 +16,27 @@ struct device {
     uint64_t capacity;
 };
 
+enum step_kind {
+    STEP_READ,
+    STEP_WRITE,      /* flags: RWF_* */
+    STEP_SYNC,       /* what was written is stable afterwards */
+    STEP_ALLOCATE,   /* flags: FALLOC_FL_* */
+    STEP_BLKDISCARD, /* an ioctl: the only step that io_uring cannot do */
+};
+
+/* One call to the kernel. */
+struct step {
+    enum step_kind kind;
+    int flags;
+    uint32_t len;
+    uint64_t offset;
+    void *buf; /* READ, WRITE */
+};
+
 /* -EINVAL when the range is empty, not aligned to the logical block size or not inside the device. */
 int device_check(const struct device *dev, uint64_t offset, uint32_t len);
-int device_read(const struct device *dev, void *buf, uint32_t len, uint64_t offset);
-int device_write(const struct device *dev, const void *buf, uint32_t len, uint64_t offset);
-int device_flush(const struct device *dev);
-int device_discard(const struct device *dev, uint64_t offset, uint32_t len);
-/* scratch: aligned memory of the caller, overwritten when zeroes have to be written the long way. */
-int device_write_zeroes(const struct device *dev, uint64_t offset, uint32_t len, void *scratch, uint32_t scratch_len);
+/* Waits for the end of the step. Returns the bytes that were moved (READ, WRITE; fewer than asked for is no error), 0 (the others)
+ * or a negated errno; just as io_uring reports it. */
+int32_t device_perform(const struct device *dev, const struct step *step);
 
 #endif

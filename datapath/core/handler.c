@@ -4,112 +4,37 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "channel.h"
 #include "crc.h"
+#include "engine.h"
 #include "idle.h"
 #include "protocol.h"
+#include "request.h"
 #include "ring.h"
 #include "stats.h"
+#include "submission.h"
 #include "thread.h"
 
-#define BOUNCE_ALIGN 4096U /* what O_DIRECT wants on any device with blocks of up to 4 KiB */
-
 struct handler {
+    struct handler_shared *shared;
     struct channel ch;
     struct ring submissions, completions;
-    struct device dev;
     struct idle idle;
     struct stats stats;
-    uint8_t *bounce; /* slot_bytes: payload is checked and used here, out of the peer's reach */
+    struct engine *engine;
+    struct request *requests; /* by tag */
+    struct ended *ended;      /* scratch of a turn; one per tag */
+    uint8_t *bounces;         /* slot_bytes per tag; aligned to pages, which is what O_DIRECT wants */
+    uint32_t in_flight;
+    bool fenced;
     atomic_bool stop;
     pthread_t thread;
 };
 
-/* ---- one request ------------------------------------------------------------------------------------------------------ */
-
-static bool payload_fields_ok(const struct handler *h, const struct cbd_slot *s)
-{
-    if (s->op != CBD_WRITE)
-        return !s->data_off && !s->data_len;
-    return s->data_len == s->len && channel_data_in_range(&h->ch, s->data_off, s->data_len);
-}
-
-static uint8_t expected_flags(const struct handler *h, const struct cbd_slot *s)
-{
-    uint8_t flags = cbd_op_may_fua(s->op) ? s->flags & CBD_SLOT_FUA : 0;
-
-    return s->op == CBD_WRITE && channel_data_crc(&h->ch) ? flags | CBD_SLOT_DATA_CRC : flags;
-}
-
-/* Everything that the peer can say wrong, before any of it is used. */
-static int check(const struct handler *h, const struct cbd_slot *s)
-{
-    if (!cbd_op_known(s->op) || s->tag >= h->ch.conf.ring_depth || s->reserved || s->result)
-        return -EINVAL;
-    if (s->flags != expected_flags(h, s) || !payload_fields_ok(h, s))
-        return -EINVAL;
-    /* The completion of this request must have a free slot. */
-    if (cbd_behind(h->completions.seq, s->credit) >= h->ch.conf.ring_depth)
-        return -EINVAL;
-    if (s->op == CBD_FLUSH)
-        return s->offset || s->len ? -EINVAL : 0;
-    if (cbd_op_has_payload(s->op) && s->len > h->ch.conf.slot_bytes)
-        return -EINVAL;
-    return device_check(&h->dev, s->offset, s->len);
-}
-
-static int do_write(struct handler *h, const struct cbd_slot *s)
-{
-    uint64_t off = h->ch.requests + s->data_off;
-    uint64_t rereads = 0;
-    int err = 0;
-
-    if (channel_data_crc(&h->ch))
-        err = ring_get_payload_checked(&h->ch.map, off, h->bounce, s->len, s->data_crc, &rereads);
-    else
-        ring_get_payload(&h->ch.map, off, h->bounce, s->len);
-    stats_count(&h->stats.crc_retries, rereads);
-    return err ? err : device_write(&h->dev, h->bounce, s->len, s->offset);
-}
-
-/* Fills the payload fields of the completion. */
-static int do_read(struct handler *h, const struct cbd_slot *s, struct cbd_slot *done)
-{
-    int err = device_read(&h->dev, h->bounce, s->len, s->offset);
-
-    if (err)
-        return err;
-    done->data_off = channel_data_off(&h->ch, s->tag);
-    done->data_len = s->len;
-    if (channel_data_crc(&h->ch)) {
-        done->flags = CBD_SLOT_DATA_CRC;
-        done->data_crc = cxl_crc32c(0, h->bounce, s->len);
-    }
-    ring_put_payload(&h->ch.map, h->ch.responses + done->data_off, h->bounce, s->len);
-    return 0;
-}
-
-static int perform(struct handler *h, const struct cbd_slot *s, struct cbd_slot *done)
-{
-    int err;
-
-    if (s->op == CBD_READ)
-        return do_read(h, s, done);
-    if (s->op == CBD_FLUSH)
-        return device_flush(&h->dev);
-    if (h->dev.read_only)
-        return -EROFS;
-    if (s->op == CBD_WRITE)
-        err = do_write(h, s);
-    else if (s->op == CBD_DISCARD)
-        err = device_discard(&h->dev, s->offset, s->len);
-    else
-        err = device_write_zeroes(&h->dev, s->offset, s->len, h->bounce, h->ch.conf.slot_bytes);
-    return !err && (s->flags & CBD_SLOT_FUA) ? device_flush(&h->dev) : err;
-}
+/* ---- answers ---------------------------------------------------------------------------------------------------------- */
 
 static void answer(struct handler *h, struct cbd_slot *done)
 {
@@ -118,15 +43,15 @@ static void answer(struct handler *h, struct cbd_slot *done)
     ring_produce(&h->completions, done);
 }
 
-static void serve(struct handler *h, const struct cbd_slot *s)
+static struct cbd_slot completion_of(const struct cbd_slot *s, int32_t result)
 {
-    struct cbd_slot done = {.op = s->op, .tag = s->tag, .tid = s->tid, .offset = s->offset, .len = s->len};
+    return (struct cbd_slot){.op = s->op, .tag = s->tag, .tid = s->tid, .offset = s->offset, .len = s->len, .result = result};
+}
 
-    done.result = check(h, s);
-    if (done.result)
-        stats_count(&h->stats.bad_slots, 1);
-    else
-        done.result = perform(h, s, &done);
+static void refuse(struct handler *h, const struct cbd_slot *s, int32_t error)
+{
+    struct cbd_slot done = completion_of(s, error);
+
     answer(h, &done);
 }
 
@@ -138,51 +63,217 @@ static void refuse_unreadable(struct handler *h)
     answer(h, &done);
 }
 
-/* Whether there was something to do. */
-static bool serve_next(struct handler *h)
+/* Fills the payload fields of the completion. */
+static void put_read_payload(struct handler *h, const struct request *r, struct cbd_slot *done)
 {
-    uint64_t rereads = 0;
-    struct cbd_slot slot;
-    enum ring_got got = ring_consume(&h->submissions, &slot, &rereads);
+    done->data_off = channel_data_off(&h->ch, r->slot.tag);
+    done->data_len = r->slot.len;
+    if (channel_data_crc(&h->ch)) {
+        done->flags = CBD_SLOT_DATA_CRC;
+        done->data_crc = cxl_crc32c(0, r->bounce, r->slot.len);
+    }
+    ring_put_payload(&h->ch.map, h->ch.responses + done->data_off, r->bounce, r->slot.len);
+}
 
-    if (rereads)
-        stats_count(&h->stats.crc_retries, rereads);
-    if (got == RING_SLOT)
-        serve(h, &slot);
-    else if (got == RING_BAD)
-        refuse_unreadable(h);
-    return got == RING_SLOT || got == RING_BAD;
+static void finish(struct handler *h, struct request *r)
+{
+    struct cbd_slot done = completion_of(&r->slot, r->result);
+
+    if (r->slot.op == CBD_READ && !r->result)
+        put_read_payload(h, r, &done);
+    r->in_flight = false;
+    h->in_flight--;
+    answer(h, &done);
+}
+
+/* ---- requests --------------------------------------------------------------------------------------------------------- */
+
+static void advance(struct handler *h, struct request *r)
+{
+    struct step step;
+
+    if (request_next(r, &h->shared->dev, &step))
+        engine_start(h->engine, r->slot.tag, &step);
+    else
+        finish(h, r);
+}
+
+static int get_write_payload(struct handler *h, const struct cbd_slot *s, uint8_t *bounce)
+{
+    uint64_t off = h->ch.requests + s->data_off;
+    uint64_t rereads = 0;
+    int err = 0;
+
+    if (channel_data_crc(&h->ch))
+        err = ring_get_payload_checked(&h->ch.map, off, bounce, s->len, s->data_crc, &rereads);
+    else
+        ring_get_payload(&h->ch.map, off, bounce, s->len);
+    stats_count(&h->stats.crc_retries, rereads);
+    return err;
+}
+
+static bool slot_ok(const struct handler *h, const struct cbd_slot *s)
+{
+    if (submission_check(&h->ch, &h->shared->dev, s))
+        return false;
+    if (!submission_credit_ok(&h->ch, s, h->submissions.seq, h->completions.seq))
+        return false;
+    return !h->requests[s->tag].in_flight; /* two requests never share a bounce */
+}
+
+static bool read_only(const struct handler *h)
+{
+    return h->shared->dev.read_only || (h->ch.conf.flags & CBD_CHANNEL_READ_ONLY);
+}
+
+static void serve(struct handler *h, const struct cbd_slot *s)
+{
+    struct request *r;
+    int err = 0;
+
+    if (!slot_ok(h, s)) {
+        stats_count(&h->stats.bad_slots, 1);
+        refuse(h, s, -EINVAL);
+        return;
+    }
+    r = &h->requests[s->tag];
+    if (cbd_op_changes_medium(s->op) && read_only(h))
+        err = -EROFS;
+    else if (s->op == CBD_WRITE)
+        err = get_write_payload(h, s, r->bounce);
+    if (err) {
+        refuse(h, s, err);
+        return;
+    }
+    request_begin(r, s);
+    h->in_flight++;
+    advance(h, r);
 }
 
 /* ---- the thread ------------------------------------------------------------------------------------------------------- */
+
+struct taken {
+    struct cbd_slot slot;
+    bool readable;
+};
+
+static bool stopping(const struct handler *h)
+{
+    return atomic_load_explicit(&h->stop, memory_order_relaxed);
+}
+
+/* Whether a submission was there. */
+static bool take(struct handler *h, struct taken *t)
+{
+    uint64_t rereads = 0;
+    enum ring_got got;
+
+    if (stopping(h) || h->in_flight >= engine_capacity(h->engine))
+        return false;
+    got = ring_consume(&h->submissions, &t->slot, &rereads);
+    if (rereads)
+        stats_count(&h->stats.crc_retries, rereads);
+    t->readable = got == RING_SLOT;
+    return got == RING_SLOT || got == RING_BAD;
+}
+
+/* At most one lap of the ring, starting with *t if there is one already: what has ended meanwhile must not wait for ever. */
+static void serve_some(struct handler *h, struct taken *t, bool have)
+{
+    for (uint32_t n = 0; n < h->ch.conf.ring_depth && (have || take(h, t)); n++) {
+        have = false;
+        if (t->readable)
+            serve(h, &t->slot);
+        else
+            refuse_unreadable(h);
+    }
+}
+
+static void go_on(struct handler *h, const struct ended *ended)
+{
+    struct request *r = &h->requests[ended->tag];
+
+    request_step_ended(r, ended->result);
+    advance(h, r);
+}
+
+/* One look at both sides, and one at the fence line before anything that was found is performed, continued or answered.
+ * Whether there was something to do. */
+static bool turn(struct handler *h)
+{
+    uint32_t ended = engine_reap(h->engine, h->ended, h->ch.conf.ring_depth);
+    struct taken t;
+    bool have = take(h, &t);
+
+    if (!ended && !have && !engine_unsubmitted(h->engine))
+        return false;
+    h->fenced = fence_raised(&h->shared->fence);
+    if (h->fenced)
+        return true;
+    for (uint32_t i = 0; i < ended; i++)
+        go_on(h, &h->ended[i]);
+    serve_some(h, &t, have);
+    engine_submit(h->engine);
+    return ended || have;
+}
+
+static void wait(struct handler *h)
+{
+    uint64_t ns = idle_next(&h->idle);
+
+    if (ns)
+        engine_wait(h->engine, ns);
+}
 
 static void *run(void *arg)
 {
     struct handler *h = arg;
 
-    while (!atomic_load_explicit(&h->stop, memory_order_relaxed)) {
-        if (serve_next(h))
+    while (!h->fenced && (!stopping(h) || h->in_flight)) {
+        if (turn(h))
             idle_busy(&h->idle);
         else
-            idle_wait(&h->idle);
+            wait(h);
+    }
+    if (h->fenced) {
+        atomic_store(&h->shared->fenced, true);
+        engine_abandon(h->engine);
     }
     return NULL;
 }
 
-int handler_start(const struct cxl_mem *mem, const struct cbd_channel_conf *conf, const struct device *dev,
-                  const struct cbd_idle_conf *idle, struct handler **out)
+/* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+static int allocate(struct handler *h)
+{
+    uint32_t depth = h->ch.conf.ring_depth;
+    void *area = mmap(NULL, h->ch.data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    h->bounces = area == MAP_FAILED ? NULL : area;
+    h->requests = calloc(depth, sizeof(*h->requests));
+    h->ended = calloc(depth, sizeof(*h->ended));
+    if (!h->bounces || !h->requests || !h->ended)
+        return -ENOMEM;
+    for (uint32_t tag = 0; tag < depth; tag++) {
+        h->requests[tag].bounce = h->bounces + (uint64_t)tag * h->ch.conf.slot_bytes;
+        h->requests[tag].bounce_len = h->ch.conf.slot_bytes;
+    }
+    return 0;
+}
+
+int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
 {
     struct handler *h = calloc(1, sizeof(*h));
-    int err = h ? channel_init(&h->ch, mem, conf) : -ENOMEM;
+    int err = h ? channel_init(&h->ch, &shared->mem, conf) : -ENOMEM;
 
     if (!err)
-        err = idle_init(&h->idle, idle);
+        err = idle_init(&h->idle, &shared->idle);
+    if (!err)
+        err = allocate(h);
+    if (!err)
+        err = engine_new(&shared->dev, shared->engine, conf->ring_depth, &h->engine);
     if (!err) {
-        h->bounce = aligned_alloc(BOUNCE_ALIGN, conf->slot_bytes);
-        err = h->bounce ? 0 : -ENOMEM;
-    }
-    if (!err) {
-        h->dev = *dev;
+        h->shared = shared;
         ring_init(&h->submissions, &h->ch.map, h->ch.submissions, conf->ring_depth, conf->epoch);
         ring_init(&h->completions, &h->ch.map, h->ch.completions, conf->ring_depth, conf->epoch);
         err = thread_start(&h->thread, "cbd-handler", run, h);
@@ -205,7 +296,11 @@ void handler_free(struct handler *h)
 {
     if (!h)
         return;
-    free(h->bounce);
+    engine_free(h->engine);
+    if (h->bounces)
+        munmap(h->bounces, h->ch.data_bytes);
+    free(h->requests);
+    free(h->ended);
     free(h);
 }
 

@@ -1,18 +1,30 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * A handler serves the submissions of one channel, in their order, in its own thread.
+ * A handler serves the submissions of one channel in its own thread. It takes them in their order; with io_uring they end in any.
  */
 #ifndef CXL_HANDLER_H
 #define CXL_HANDLER_H
 
+#include <stdatomic.h>
+
 #include "cxl_core.h"
 #include "device.h"
+#include "fence.h"
 
 struct handler;
 
-int handler_start(const struct cxl_mem *mem, const struct cbd_channel_conf *conf, const struct device *dev,
-                  const struct cbd_idle_conf *idle, struct handler **out);
-/* Returns when the request in hand is answered and the thread is gone. */
+/* What the handlers of a backend have in common; it outlives them. */
+struct handler_shared {
+    struct cxl_mem mem;
+    struct device dev;
+    struct fence fence;
+    struct cbd_idle_conf idle;
+    enum cbd_engine engine;
+    atomic_bool fenced; /* set by the handler that finds the fence; that one ends then */
+};
+
+int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out);
+/* Returns when what it took is answered (unless fenced) and the thread is gone. */
 void handler_stop(struct handler *h);
 /* Only after handler_stop(). */
 void handler_free(struct handler *h);

@@ -17,6 +17,8 @@ static const char *const site_names[MEM_SITE_COUNT] = {
     [MEM_SITE_META_LOAD_FENCE] = "meta-load-fence",
     [MEM_SITE_META_CLEAN] = "meta-clean",
     [MEM_SITE_META_FENCE] = "meta-fence",
+    [MEM_SITE_FENCE_INVALIDATE] = "fence-invalidate",
+    [MEM_SITE_FENCE_LOAD_FENCE] = "fence-load-fence",
 };
 
 const char *mem_site_name(enum mem_site site)
@@ -133,6 +135,13 @@ void mem_load_fence(const struct mem_map *map, enum mem_site site)
         _mm_mfence();
 }
 
+void mem_full_fence(const struct mem_map *map, enum mem_site site)
+{
+    (void)map;
+    (void)site;
+    _mm_mfence();
+}
+
 #endif /* CXL_SIM */
 
 int cxl_mem_read(const struct cxl_mem *mem, uint64_t off, void *dst, uint64_t len)
@@ -161,7 +170,7 @@ int cxl_mem_write(const struct cxl_mem *mem, uint64_t off, const void *src, uint
         return -ERANGE;
     mem_copy_in(&map, off, src, len);
     mem_clean(&map, MEM_SITE_META_CLEAN, off, len);
-    mem_store_fence(&map, MEM_SITE_META_FENCE);
+    mem_full_fence(&map, MEM_SITE_META_FENCE);
     return 0;
 }
 

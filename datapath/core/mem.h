@@ -32,6 +32,8 @@ enum mem_site {
     MEM_SITE_META_LOAD_FENCE,
     MEM_SITE_META_CLEAN, /* cxl_mem_write */
     MEM_SITE_META_FENCE,
+    MEM_SITE_FENCE_INVALIDATE, /* a handler's look at its fence line */
+    MEM_SITE_FENCE_LOAD_FENCE,
     MEM_SITE_COUNT
 };
 
@@ -63,6 +65,8 @@ void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint
 void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
 void mem_store_fence(const struct mem_map *map, enum mem_site site);
 void mem_load_fence(const struct mem_map *map, enum mem_site site);
+/* On coherent memory, too: what we stored and cleaned is visible before any later load is done. */
+void mem_full_fence(const struct mem_map *map, enum mem_site site);
 
 #ifdef CXL_SIM
 uint64_t mem_load64(const struct mem_map *map, uint64_t off);

@@ -3,6 +3,7 @@
 #define NBDKIT_API_VERSION 2
 #include "nbdkit_conf.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <nbdkit-plugin.h>
 #include <stdlib.h>
@@ -10,6 +11,11 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "control.h"
+#include "queue.h"
+
+#define MAX_PHYSICAL_BLOCK 65536U
 
 static int set_memory(struct nbdkit_conf *conf, const char *value)
 {
@@ -45,6 +51,15 @@ static int set_bool(const char *value, bool *out)
 
     *out = flag > 0;
     return flag < 0 ? -1 : 0;
+}
+
+static int set_control(struct nbdkit_conf *conf, const char *value)
+{
+    if (nbdkit_parse_int("control", value, &conf->control))
+        return -1;
+    if (conf->control < 0)
+        nbdkit_error("control=%s: expected the number of a descriptor", value);
+    return conf->control < 0 ? -1 : 0;
 }
 
 /* channel=OFFSET:EPOCH, once per queue */
@@ -89,6 +104,10 @@ int nbdkit_conf_set(struct nbdkit_conf *conf, const char *key, const char *value
         return set_size(key, value, &conf->capacity);
     if (!strcmp(key, "block_size"))
         return nbdkit_parse_uint32_t(key, value, &conf->block_size);
+    if (!strcmp(key, "physical_block_size"))
+        return nbdkit_parse_uint32_t(key, value, &conf->physical_block_size);
+    if (!strcmp(key, "control"))
+        return set_control(conf, value);
     if (!strcmp(key, "read_only"))
         return set_bool(value, &conf->read_only);
     if (!strcmp(key, "discard"))
@@ -105,10 +124,18 @@ int nbdkit_conf_set(struct nbdkit_conf *conf, const char *key, const char *value
     return -1;
 }
 
-static int check_geometry(const struct nbdkit_conf *conf)
+static int check_geometry(struct nbdkit_conf *conf)
 {
     if (conf->block_size != 512 && conf->block_size != 4096) {
         nbdkit_error("block_size=%u: expected 512 or 4096", conf->block_size);
+        return -1;
+    }
+    if (!conf->physical_block_size)
+        conf->physical_block_size = conf->block_size;
+    if (conf->physical_block_size < conf->block_size || conf->physical_block_size > MAX_PHYSICAL_BLOCK ||
+        (conf->physical_block_size & (conf->physical_block_size - 1))) {
+        nbdkit_error("physical_block_size=%u: expected a power of two from block_size=%u to %u", conf->physical_block_size,
+                     conf->block_size, MAX_PHYSICAL_BLOCK);
         return -1;
     }
     if (!conf->capacity || conf->capacity % conf->block_size) {
@@ -132,27 +159,38 @@ static int check_geometry(const struct nbdkit_conf *conf)
 
 static int check_channels(struct nbdkit_conf *conf)
 {
+    uint32_t twice = cbd_channels_twice(conf->channels, conf->channel_count);
+
+    if (twice < conf->channel_count) {
+        nbdkit_error("channel=%llu: given twice", (unsigned long long)conf->channels[twice].channel_off);
+        return -1;
+    }
     for (uint32_t i = 0; i < conf->channel_count; i++) {
         conf->channels[i].ring_depth = conf->ring_depth;
         conf->channels[i].slot_bytes = conf->slot_bytes;
         conf->channels[i].features = conf->features;
-        for (uint32_t j = 0; j < i; j++) {
-            if (conf->channels[j].channel_off == conf->channels[i].channel_off) {
-                nbdkit_error("channel=%llu: given twice", (unsigned long long)conf->channels[i].channel_off);
-                return -1;
-            }
-        }
     }
     return 0;
 }
 
+static int check_control(const struct nbdkit_conf *conf)
+{
+    int err = conf->control == NBDKIT_CONF_NONE ? 0 : control_check(conf->control);
+
+    if (!err)
+        return 0;
+    errno = -err;
+    nbdkit_error("control=%d: expected the number of an inherited SOCK_SEQPACKET socket: %m", conf->control);
+    return -1;
+}
+
 int nbdkit_conf_check(struct nbdkit_conf *conf)
 {
-    if (!conf->memory || conf->coherence < 0 || !conf->channel_count) {
+    if (!conf->memory || conf->coherence == NBDKIT_CONF_NONE || !conf->channel_count) {
         nbdkit_error("memory, coherence and at least one channel must be given");
         return -1;
     }
-    return check_geometry(conf) ? -1 : check_channels(conf);
+    return check_geometry(conf) || check_channels(conf) || check_control(conf) ? -1 : 0;
 }
 
 /* How much of the memory to map, or -1. */

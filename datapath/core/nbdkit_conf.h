@@ -10,18 +10,21 @@
 #include "cbd_format.h"
 #include "cxl_core.h"
 
+#define NBDKIT_CONF_NONE (-1) /* not given, where 0 is a value */
+
 struct nbdkit_conf {
     char *memory;
     int64_t memory_len; /* 0: not given */
-    int coherence;      /* -1: not given */
-    uint32_t features, block_size, ring_depth, slot_bytes;
+    int coherence;
+    int control; /* descriptor of a socket, see control.h */
+    uint32_t features, block_size, physical_block_size, ring_depth, slot_bytes;
     int64_t capacity;
     bool read_only, discard, write_zeroes;
     struct cbd_channel_conf channels[CBD_MAX_QUEUES];
     uint32_t channel_count;
 };
 
-#define NBDKIT_CONF_INIT {.coherence = -1}
+#define NBDKIT_CONF_INIT {.coherence = NBDKIT_CONF_NONE, .control = NBDKIT_CONF_NONE}
 
 #define NBDKIT_CONF_HELP \
     "memory=<PATH>            (required) transport: a file or a DAX device\n" \
@@ -33,6 +36,8 @@ struct nbdkit_conf {
     "features=<BITS>          feature bits of the transport, default 0\n" \
     "capacity=<SIZE>          (required) of the backend\n" \
     "block_size=<N>           (required) of the backend, 512 or 4096\n" \
+    "physical_block_size=<N>  of the backend, up to 65536, default block_size\n" \
+    "control=<FD>             inherited SOCK_SEQPACKET socket on which the plugin takes: rebind, offline, stats\n" \
     "read_only=0|1 discard=0|1 write_zeroes=0|1   what the backend allows, default 0"
 
 /* All return 0, or -1 after an error was told. */

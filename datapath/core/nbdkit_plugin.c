@@ -8,6 +8,7 @@
 #include <nbdkit-plugin.h>
 #include <sys/mman.h>
 
+#include "control.h"
 #include "nbdkit_conf.h"
 #include "pool.h"
 
@@ -17,6 +18,7 @@
 static struct nbdkit_conf conf = NBDKIT_CONF_INIT;
 static struct cxl_mem mem;
 static struct pool *pool;
+static struct control *control;
 
 static int plugin_config(const char *key, const char *value)
 {
@@ -44,8 +46,22 @@ static int plugin_config_complete(void)
     return err ? -1 : 0;
 }
 
+/* Not before: a thread does not survive the fork into the background. */
+static int plugin_after_fork(void)
+{
+    int err = conf.control == NBDKIT_CONF_NONE ? 0 : control_start(conf.control, pool, conf.channels, conf.channel_count, &control);
+
+    if (err) {
+        errno = -err;
+        nbdkit_error("control=%d: %m", conf.control);
+    }
+    return err ? -1 : 0;
+}
+
 static void plugin_unload(void)
 {
+    if (control)
+        control_stop(control);
     if (pool)
         pool_free(pool);
     if (mem.base)
@@ -73,6 +89,8 @@ static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferre
     *minimum = conf.block_size;
     for (*preferred = CBD_PAGE; *preferred * 2 <= conf.slot_bytes;)
         *preferred *= 2;
+    if (*preferred < conf.physical_block_size)
+        *preferred = conf.physical_block_size;
     *maximum = MAX_REQUEST;
     return 0;
 }
@@ -157,6 +175,7 @@ static struct nbdkit_plugin plugin = {
     .config = plugin_config,
     .config_complete = plugin_config_complete,
     .config_help = NBDKIT_CONF_HELP,
+    .after_fork = plugin_after_fork,
     .unload = plugin_unload,
     .open = plugin_open,
     .get_size = plugin_get_size,

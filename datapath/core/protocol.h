@@ -27,9 +27,14 @@ static inline bool cbd_op_has_payload(uint32_t op)
     return op == CBD_READ || op == CBD_WRITE;
 }
 
-static inline bool cbd_op_may_fua(uint32_t op)
+static inline bool cbd_op_changes_medium(uint32_t op)
 {
     return op == CBD_WRITE || op == CBD_DISCARD || op == CBD_WRITE_ZEROES;
+}
+
+static inline bool cbd_op_may_fua(uint32_t op)
+{
+    return cbd_op_changes_medium(op);
 }
 
 /* Both ends number what they sent with 64 bits and tell each other 32 of them: how far the peer is behind us. */

@@ -339,6 +339,17 @@ void cbd_queue_abandon(struct cbd_queue *q, uint64_t user)
     }
 }
 
+uint32_t cbd_channels_twice(const struct cbd_channel_conf *channels, uint32_t count)
+{
+    for (uint32_t i = 1; i < count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            if (channels[j].channel_off == channels[i].channel_off)
+                return i;
+        }
+    }
+    return count;
+}
+
 /* ---- other rings ------------------------------------------------------------------------------------------------------ */
 
 /* The same epoch of the same channel would show us the completions that are there since the first time. */

@@ -16,6 +16,9 @@
  * reported. Their tags stay in use until the backend answers, because it may still be using the data slots. */
 void cbd_queue_abandon(struct cbd_queue *q, uint64_t user);
 
+/* The first channel whose offset an earlier one has, too; count when there is none. */
+uint32_t cbd_channels_twice(const struct cbd_channel_conf *channels, uint32_t count);
+
 /* What cbd_queue_rebind() would say. */
 int cbd_queue_check_rebind(const struct cbd_queue *q, const struct cbd_channel_conf *channel);
 

@@ -24,6 +24,7 @@
 #define ZEROES_SECTORS (1U << 17) /* may become real writes in the backend, and others wait behind them */
 #define DELETE_WAIT_S 2U
 #define PAGE_SHIFT 12
+#define MAX_PHYSICAL_BLOCK 65536U
 #define RECOVERY_FLAGS (UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE)
 
 struct cbd_ublk {
@@ -34,17 +35,24 @@ struct cbd_ublk {
     struct ublk_queue *queue[CBD_MAX_QUEUES];
 };
 
-static uint8_t block_shift(uint32_t logical_block_size)
+static uint8_t shift_of(uint32_t power_of_two)
 {
-    return logical_block_size == 4096 ? PAGE_SHIFT : UBLK_SECTOR_SHIFT;
+    return (uint8_t)__builtin_ctz(power_of_two);
+}
+
+static bool blocks_ok(const struct cbd_ublk_conf *conf)
+{
+    uint32_t logical = conf->logical_block_size, physical = conf->physical_block_size;
+
+    return (logical == 512 || logical == 4096) && physical >= logical && physical <= MAX_PHYSICAL_BLOCK &&
+           !(physical & (physical - 1)) && (!conf->discard || conf->discard_granularity);
 }
 
 static bool conf_ok(const struct cbd_channel_conf *channels, const struct cbd_ublk_conf *conf)
 {
-    if (conf->dev_id < -1 || !conf->queues || conf->queues > CBD_MAX_QUEUES)
+    if (conf->dev_id < -1 || !conf->queues || conf->queues > CBD_MAX_QUEUES || !blocks_ok(conf))
         return false;
-    if ((conf->logical_block_size != 512 && conf->logical_block_size != 4096) || !conf->capacity ||
-        conf->capacity > INT64_MAX || conf->capacity % conf->logical_block_size)
+    if (!conf->capacity || conf->capacity > INT64_MAX || conf->capacity % conf->logical_block_size)
         return false;
     for (uint32_t i = 1; i < conf->queues; i++) {
         if (channels[i].ring_depth != channels[0].ring_depth || channels[i].slot_bytes != channels[0].slot_bytes)
@@ -88,20 +96,22 @@ static int wait_for_block_node(const struct cbd_ublk *u)
 
 static struct ublk_params make_params(const struct cbd_channel_conf *channel, const struct cbd_ublk_conf *conf)
 {
+    uint8_t physical_shift = shift_of(conf->physical_block_size);
     struct ublk_params p = {
         .types = UBLK_PARAM_BASIC,
         .attrs = UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA | (conf->read_only ? UBLK_ATTR_READ_ONLY : 0),
-        .logical_bs_shift = block_shift(conf->logical_block_size),
-        .physical_bs_shift = PAGE_SHIFT,
-        .io_opt_shift = PAGE_SHIFT,
-        .io_min_shift = PAGE_SHIFT,
+        .logical_bs_shift = shift_of(conf->logical_block_size),
+        .physical_bs_shift = physical_shift,
+        .io_opt_shift = physical_shift > PAGE_SHIFT ? physical_shift : PAGE_SHIFT,
+        .io_min_shift = physical_shift,
         .max_sectors = channel->slot_bytes >> UBLK_SECTOR_SHIFT,
         .dev_sectors = conf->capacity >> UBLK_SECTOR_SHIFT,
     };
 
     if (conf->discard || conf->write_zeroes) {
         p.types |= UBLK_PARAM_DISCARD;
-        p.discard_granularity = conf->logical_block_size;
+        /* The driver wants one for write-zeroes, too. */
+        p.discard_granularity = conf->discard ? conf->discard_granularity : conf->logical_block_size;
         p.max_discard_sectors = conf->discard ? DISCARD_SECTORS : 0;
         p.max_write_zeroes_sectors = conf->write_zeroes ? ZEROES_SECTORS : 0;
         p.max_discard_segments = 1;
@@ -148,7 +158,8 @@ static int create(struct cbd_ublk *u, const struct cbd_channel_conf *channel, co
     return err;
 }
 
-/* -EEXIST: the number belongs to a device that is not ours to continue; -EBUSY: to one with a living server. */
+/* -EEXIST: the number belongs to a device that is not ours to continue; -EBUSY: to one with a living server. Hints (physical blocks,
+ * discard) may differ: the backend may have moved to another medium, and a device in use keeps the hints that it was made with. */
 static int take_over(struct cbd_ublk *u, const struct ublk_dev_info *info, const struct cbd_channel_conf *channel,
                      const struct cbd_ublk_conf *conf)
 {
@@ -280,6 +291,27 @@ int cbd_ublk_start(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
 int cbd_ublk_dev_id(const struct cbd_ublk *u)
 {
     return (int)u->dev_id;
+}
+
+/* Of channels beyond the queues that the driver made, nothing is wanted. */
+int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels)
+{
+    int err = channels ? 0 : -EINVAL;
+
+    for (uint32_t i = 0; i < u->queues && !err; i++)
+        err = ublk_queue_check_rebind(u->queue[i], &channels[i]);
+    for (uint32_t i = 0; i < u->queues && !err; i++)
+        err = ublk_queue_rebind(u->queue[i], &channels[i]);
+    return err;
+}
+
+int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error)
+{
+    int err = 0;
+
+    for (uint32_t i = 0; i < u->queues && !err; i++)
+        err = ublk_queue_set_offline(u->queue[i], error);
+    return err;
 }
 
 void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out)

@@ -11,12 +11,14 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "cbd_format.h"
 #include "idle.h"
+#include "order.h"
 #include "queue.h"
 #include "thread.h"
 #include "ublk_abi.h"
@@ -27,6 +29,7 @@
 
 #define BATCH 32U
 #define NS_PER_S 1000000000ULL
+#define ORDER UINT64_MAX /* user_data of the watch on orders; the others are tags */
 
 enum where { GONE, FETCHING, WAITING, IN_FLIGHT, PLACES };
 
@@ -36,12 +39,13 @@ struct ublk_queue {
     int char_fd;
     struct cbd_queue *channel;
     struct io_uring ring;
-    bool has_ring, has_thread;
+    bool has_ring, has_orders, has_thread;
     const struct ublk_io_desc *descs; /* by tag, written by the driver */
     uint8_t *buffers;                 /* by tag, slot_bytes each; the driver copies payload in and out */
     uint8_t *where;                   /* by tag, enum where */
     uint32_t count[PLACES];
     struct idle idle;
+    struct orders orders;
     atomic_bool impatient, gave_up;
     uint64_t silent_since_ns; /* impatient: last progress */
     sem_t fetched;
@@ -79,7 +83,7 @@ static void post(struct ublk_queue *q, uint32_t op, uint32_t tag, int32_t result
         .q_id = q->q_id, .tag = (uint16_t)tag, .result = result, .addr = (uint64_t)(uintptr_t)buffer(q, tag)};
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
 
-    if (!sqe) { /* cannot be: the ring has an entry per tag, and a tag is posted once at a time */
+    if (!sqe) { /* cannot be: the ring has an entry per tag and one more, and a tag is posted once at a time */
         move(q, tag, GONE);
         return;
     }
@@ -90,6 +94,16 @@ static void post(struct ublk_queue *q, uint32_t op, uint32_t tag, int32_t result
     sqe->user_data = tag;
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
     move(q, tag, FETCHING);
+}
+
+static void watch_orders(struct ublk_queue *q)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+    if (sqe) { /* there is an entry for it beside those of the tags */
+        io_uring_prep_poll_add(sqe, q->orders.event, POLLIN);
+        sqe->user_data = ORDER;
+    }
 }
 
 static int send_posted(struct ublk_queue *q)
@@ -106,16 +120,26 @@ static void commit(struct ublk_queue *q, uint32_t tag, int32_t result)
     post(q, UBLK_IO_COMMIT_AND_FETCH, tag, result);
 }
 
-/* Takes what the driver handed out; whether there was anything. */
+static void take_tag(struct ublk_queue *q, const struct io_uring_cqe *cqe, int *err)
+{
+    move(q, (uint32_t)cqe->user_data, cqe->res == UBLK_IO_OK ? WAITING : GONE);
+    if (cqe->res != UBLK_IO_OK)
+        *err = cqe->res;
+}
+
+/* Takes what the driver handed out, and the news that there is an order; whether there was anything. */
 static bool reap(struct ublk_queue *q, int *err)
 {
     struct io_uring_cqe *cqes[BATCH];
     unsigned n = io_uring_peek_batch_cqe(&q->ring, cqes, BATCH);
 
     for (unsigned i = 0; i < n; i++) {
-        move(q, (uint32_t)cqes[i]->user_data, cqes[i]->res == UBLK_IO_OK ? WAITING : GONE);
-        if (cqes[i]->res != UBLK_IO_OK)
-            *err = cqes[i]->res;
+        if (cqes[i]->user_data != ORDER) {
+            take_tag(q, cqes[i], err);
+            continue;
+        }
+        orders_clear_event(&q->orders);
+        watch_orders(q);
     }
     io_uring_cq_advance(&q->ring, n);
     return n;
@@ -191,15 +215,6 @@ static bool finish_requests(struct ublk_queue *q)
     return n > 0;
 }
 
-/* The channel is not looked at again, so that nobody writes into the buffers of what is failed here. */
-static void fail_all(struct ublk_queue *q)
-{
-    for (uint32_t tag = 0; tag < q->depth; tag++) {
-        if (q->where[tag] == WAITING || q->where[tag] == IN_FLIGHT)
-            commit(q, tag, -EIO);
-    }
-}
-
 /* ---- the thread ------------------------------------------------------------------------------------------------------- */
 
 static void watch_patience(struct ublk_queue *q, bool progress)
@@ -208,8 +223,10 @@ static void watch_patience(struct ublk_queue *q, bool progress)
         q->silent_since_ns = 0;
     else if (!q->silent_since_ns)
         q->silent_since_ns = idle_now_ns();
-    else if (idle_now_ns() - q->silent_since_ns > UBLK_PATIENCE_S * NS_PER_S)
+    else if (idle_now_ns() - q->silent_since_ns > UBLK_PATIENCE_S * NS_PER_S) {
+        cbd_queue_set_offline(q->channel, -EIO);
         atomic_store(&q->gave_up, true);
+    }
 }
 
 static void wait_for_more(struct ublk_queue *q)
@@ -218,7 +235,7 @@ static void wait_for_more(struct ublk_queue *q)
     struct __kernel_timespec ts = {0};
 
     if (!q->count[WAITING] && !q->count[IN_FLIGHT]) {
-        io_uring_wait_cqe(&q->ring, &cqe); /* only the driver can have news */
+        io_uring_wait_cqe(&q->ring, &cqe); /* only the driver can have news, or an order comes */
         idle_busy(&q->idle);
         return;
     }
@@ -232,12 +249,9 @@ static bool turn(struct ublk_queue *q)
     int ignored = 0;
     bool any = reap(q, &ignored);
 
-    if (atomic_load(&q->gave_up)) {
-        fail_all(q);
-    } else {
-        any |= finish_requests(q);
-        any |= start_waiting(q);
-    }
+    any |= orders_obey(&q->orders, q->channel);
+    any |= finish_requests(q);
+    any |= start_waiting(q);
     send_posted(q);
     return any;
 }
@@ -246,6 +260,7 @@ static void fetch_all(struct ublk_queue *q)
 {
     for (uint32_t tag = 0; tag < q->depth; tag++)
         post(q, UBLK_IO_FETCH, tag, 0);
+    watch_orders(q);
     q->start_err = send_posted(q);
     /* A fetch that is refused is refused at once. */
     while (reap(q, &q->start_err))
@@ -269,6 +284,7 @@ static void *run(void *arg)
         else
             wait_for_more(q);
     }
+    orders_close(&q->orders);
     return NULL;
 }
 
@@ -283,7 +299,10 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
     if (!q)
         return -ENOMEM;
     sem_init(&q->fetched, 0, 0);
-    err = cbd_queue_new(mem, channel, &q->channel);
+    err = orders_init(&q->orders);
+    q->has_orders = !err;
+    if (!err)
+        err = cbd_queue_new(mem, channel, &q->channel);
     if (!err)
         err = idle_init(&q->idle, idle);
     if (!err) {
@@ -295,7 +314,7 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
         q->buffers = mmap(NULL, buffers_len(q), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (q->buffers == MAP_FAILED)
             q->buffers = NULL;
-        err = q->where && q->buffers ? io_uring_queue_init(q->depth, &q->ring, 0) : -ENOMEM;
+        err = q->where && q->buffers ? io_uring_queue_init(q->depth + 1, &q->ring, 0) : -ENOMEM;
         q->has_ring = !err;
     }
     if (err) {
@@ -340,6 +359,21 @@ void ublk_queue_set_impatient(struct ublk_queue *q, bool impatient)
     atomic_store(&q->impatient, impatient);
 }
 
+int ublk_queue_check_rebind(const struct ublk_queue *q, const struct cbd_channel_conf *channel)
+{
+    return cbd_queue_check_rebind(q->channel, channel);
+}
+
+int ublk_queue_rebind(struct ublk_queue *q, const struct cbd_channel_conf *channel)
+{
+    return orders_give(&q->orders, channel, 0);
+}
+
+int ublk_queue_set_offline(struct ublk_queue *q, int32_t error)
+{
+    return orders_give(&q->orders, NULL, error);
+}
+
 bool ublk_queue_gave_up(const struct ublk_queue *q)
 {
     return atomic_load(&q->gave_up);
@@ -365,6 +399,8 @@ void ublk_queue_free(struct ublk_queue *q)
         munmap(q->buffers, buffers_len(q));
     free(q->where);
     cbd_queue_free(q->channel);
+    if (q->has_orders)
+        orders_free(&q->orders);
     sem_destroy(&q->fetched);
     free(q);
 }

@@ -24,9 +24,13 @@ int ublk_queue_probe(struct ublk_queue *q, uint32_t logical_block_size);
  * thread may still run: it ends when the device is stopped, like any other. */
 int ublk_queue_start(struct ublk_queue *q, int char_fd);
 /* While a device starts and stops, the kernel waits for our I/O in places that nothing can interrupt. An impatient queue gives up on
- * a backend that is silent for UBLK_PATIENCE_S: it fails what is in flight and all that follows with -EIO. */
+ * a backend that is silent for UBLK_PATIENCE_S: it goes offline with -EIO. */
 void ublk_queue_set_impatient(struct ublk_queue *q, bool impatient);
 bool ublk_queue_gave_up(const struct ublk_queue *q);
+/* As those of cbd_queue, executed on the thread of the queue; they return when it is done. -ENODEV when the device is gone. */
+int ublk_queue_check_rebind(const struct ublk_queue *q, const struct cbd_channel_conf *channel);
+int ublk_queue_rebind(struct ublk_queue *q, const struct cbd_channel_conf *channel);
+int ublk_queue_set_offline(struct ublk_queue *q, int32_t error);
 /* Waits for the end of the thread, which the stop of the device brings about, and unmaps what belongs to the character device. */
 void ublk_queue_join(struct ublk_queue *q);
 void ublk_queue_free(struct ublk_queue *q);

@@ -25,6 +25,7 @@ class Ram:
         assert offset >= 0 and offset + len(data) <= self.size, "a writer left the memory"
         if self.budget is not None and self.budget < len(data):
             self.data[offset : offset + self.budget] = data[: self.budget]
+            self.budget = 0
             raise Crash
         if self.budget is not None:
             self.budget -= len(data)

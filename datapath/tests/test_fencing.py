@@ -106,7 +106,7 @@ def test_an_epoch_that_cannot_be_is_not_fenced(registry, epoch):
     with pytest.raises(DatapathError) as caught:
         fencing.fence(registry, 0, epoch)
     assert caught.value.code == Code.RANGE
-    assert registry.fence(0) is None
+    assert registry.fence(0) == Fence(0)
 
 
 def test_the_offset_is_that_of_the_line(registry):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries, liveness, registration, channels."""
+"""Entries, liveness, channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from cxl_datapath.cbd import channels
 from cxl_datapath.cbd.channels import Handler
 from cxl_datapath.cbd.fencing import is_fenced
 from cxl_datapath.cbd.geometry import FormatOptions
-from cxl_datapath.cbd.hosting import live_hosts, plan_place, register
 from cxl_datapath.cbd.layout import BLKDEV_READ_ONLY, BLKDEV_SHARED, BackendEntry, BlkdevEntry, HostEntry, State
 from cxl_datapath.cbd.lines import Claim, ControlLine, Fence, Heartbeat, Intent
 from cxl_datapath.cbd.liveness import Liveness, period_s, watch
@@ -220,67 +219,6 @@ def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
     assert watch(lambda _: None, [], LEASE_S, clock, clock.sleep) == set()
 
 
-# ---- hosts
-
-
-def nobody_alive(_read, _hosts, _lease_s):
-    return set()
-
-
-def test_hosts_take_different_entries_and_come_back_to_their_own(registry):
-    first = register(registry, "node1", BOOT, nobody_alive)
-    second = register(registry, "node2", BOOT, nobody_alive)
-    assert (first.entry.id, first.entry.epoch, second.entry.id) == (0, 1, 1)
-    again = register(registry, "node1", bytes(16), nobody_alive)
-    assert (again.entry.id, again.entry.epoch) == (0, 2)
-    with pytest.raises(DatapathError) as caught:
-        first.beat()
-    assert caught.value.code == Code.BUSY
-    again.leave()
-    assert register(registry, "node1", BOOT, nobody_alive).entry.epoch == 3
-
-
-def test_a_name_that_is_alive_is_refused_and_nothing_changes(registry):
-    registration = register(registry, "node1", BOOT, nobody_alive)
-    with pytest.raises(DatapathError) as caught:
-        register(registry, "node1", BOOT, lambda read, hosts, lease_s: set(hosts))
-    assert caught.value.code == Code.EXISTS
-    registration.beat()
-
-
-def test_full_transport(registry):
-    for name in ("node1", "node2", "node3"):
-        register(registry, name, BOOT, nobody_alive)
-    with pytest.raises(DatapathError) as caught:
-        register(registry, "node4", BOOT, nobody_alive)
-    assert caught.value.code == Code.FULL
-
-
-def test_a_new_host_prefers_an_entry_that_nobody_had():
-    entries = [HostEntry(State.NONE, 0, 4, "old", BOOT), DatapathError(Code.CORRUPT, "host 1", "x"), None]
-    assert plan_place(entries, "new").id == 2
-    assert plan_place(entries, "old").id == 0
-    assert plan_place(entries[:2], "new").epoch == 5
-
-
-def test_live_hosts_are_named(registry):
-    alive, _ = register(registry, "node1", BOOT, nobody_alive), register(registry, "node2", BOOT, nobody_alive)
-    clock = Clock(on_sleep=alive.beat)
-    seen = watch(registry.heartbeat, [0, 1], LEASE_S, clock, clock.sleep)
-    assert seen == {0}
-    assert live_hosts(Registry(Ram(SIZE), registry.info)) == []
-
-
-def test_counters_go_on_after_a_restart(registry):
-    first = register(registry, "node1", BOOT, nobody_alive)
-    first.beat()
-    before, bell = registry.heartbeat(0), registry.bell(0)
-    second = register(registry, "node1", BOOT, nobody_alive)
-    second.ring()
-    assert registry.heartbeat(0).counter > before.counter
-    assert registry.bell(0).generation > bell.generation
-
-
 # ---- channels
 
 
@@ -402,7 +340,8 @@ def test_the_lines_of_a_page_are_apart(registry):
     for method, line in written.items():
         getattr(registry, method)(1, line)
     assert [registry.heartbeat(1), registry.fence(1), registry.claim(1), registry.intent(1)] == list(written.values())
-    assert registry.bell(1) is registry.fence(0) is registry.claim(2) is None
+    assert registry.bell(1) is registry.claim(2) is None
+    assert registry.fence(0) == Fence(0)
     for read in (registry.fence, registry.claim, registry.intent):
         with pytest.raises(DatapathError):
             read(3)

@@ -56,6 +56,16 @@ class Daemon:
         except (OSError, ValueError):
             return 0
 
+    def is_outdated(self) -> bool:
+        """Whether the process that was started here runs another command than this one. The kernel puts the interpreter of a
+        script in front; the command itself stays as it was given."""
+        pid = self.own_pid()
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1] if pid else []
+        except OSError:  # it ended meanwhile
+            words = []
+        return bool(words) and words[-len(self.command) :] != [os.fsencode(word) for word in self.command]
+
     def start(self, timeout: float = 30) -> None:
         """Starts it and waits until it answers.
 

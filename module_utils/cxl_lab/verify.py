@@ -45,17 +45,19 @@ class Measured:
     def row(self, where: str) -> str:
         """A line of the table under ``HEADER``."""
         rate = f"{self.size / (1 << 20) / self.seconds:9.1f}" if self.seconds > 0 and self.size else f"{'-':>9}"
-        return f"{self.what:<24} {where:<28} {self.files:>6} {self.size / (1 << 20):>9.1f} {self.seconds:>8.2f} {rate}"
+        return f"{self.what:<12} {where:<40} {self.files:>6} {self.size / (1 << 20):>9.1f} {self.seconds:>8.2f} {rate}"
 
 
-HEADER = f"{'step':<24} {'where':<28} {'files':>6} {'MiB':>9} {'seconds':>8} {'MiB/s':>9}"
+HEADER = f"{'step':<12} {'where':<40} {'files':>6} {'MiB':>9} {'seconds':>8} {'MiB/s':>9}"
 
 
 def verdict(rows: list[Measured]) -> str:
     """The outcome of what was measured, given that nothing failed."""
     read = [row for row in rows if row.what in COMPARISONS]
-    files, size = sum(row.files for row in read), sum(row.size for row in read)
-    return f"All {files} files ({size / (1 << 20):.1f} MiB) are right." if read else "Nothing was compared."
+    files, size = sum(row.files for row in read), f"{sum(row.size for row in read) / (1 << 20):.1f} MiB"
+    if not read:
+        return "Nothing was compared."
+    return f"All {files} files ({size}) are right." if files else f"All {size} are right."
 
 
 def needs_filesystem(device: str, signature: Signature | None, size: int, blank: bool) -> bool:
@@ -85,7 +87,7 @@ def observe_needs_filesystem(runner: Runner, device: str) -> bool:
 
 def make_filesystem(runner: Runner, device: str) -> Measured:
     """mkfs.xfs with our label."""
-    return _timed("make xfs", lambda: must(runner, ["mkfs.xfs", "-q", "-L", LABEL, device], device), lambda _: (0, 0))[1]
+    return timed("make xfs", lambda: must(runner, ["mkfs.xfs", "-q", "-L", LABEL, device], device), lambda _: (0, 0))[1]
 
 
 def is_mounted(device: str, mountpoint: str) -> bool:
@@ -145,7 +147,7 @@ def write(mountpoint: str, size: int, seed: str, transport: str, filesystem: str
     if root.exists():
         shutil.rmtree(root)
     files = plan_tree(size)
-    return _timed(
+    return timed(
         "write",
         lambda: write_tree(root, files, seed, transport, filesystem),
         lambda manifest: (len(manifest.sums), manifest.size),
@@ -166,9 +168,7 @@ def compare(root: Path, device: str, expected_digest: str, what: str) -> tuple[M
             f"carries another tree than the one just written (manifest {manifest.digest[:16]}..., not {expected_digest[:16]}...)"
         )
         raise LabError(device, problem, "check that this is the backing device of that blkdev")
-    problems, measured = _timed(
-        what, lambda: compare_tree(root / FOLDER, manifest), lambda _: (len(manifest.sums), manifest.size)
-    )
+    problems, measured = timed(what, lambda: compare_tree(root / FOLDER, manifest), lambda _: (len(manifest.sums), manifest.size))
     if problems:
         shown = "; ".join(problems[:_SHOWN]) + (f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else "")
         problem = f"{len(problems)} of {len(manifest.sums)} files are wrong: {shown}"
@@ -182,7 +182,11 @@ def filesystem_uuid(runner: Runner, device: str) -> str:
     return signature.uuid if signature else ""
 
 
-def _timed(what: str, work: Callable[[], T], count: Callable[[T], tuple[int, int]]) -> tuple[T, Measured]:
+def timed(what: str, work: Callable[[], T], count: Callable[[T], tuple[int, int]]) -> tuple[T, Measured]:
+    """What ``work`` made, and the line of the report about it.
+
+    :param count: files and bytes, from what was made.
+    """
     begin = time.monotonic()
     made = work()
     seconds = time.monotonic() - begin

@@ -55,6 +55,10 @@ class Manifest:
         return "\n".join([*head, *(f"{digest}  {path}" for path, digest in sorted(self.sums.items()))]) + "\n"
 
     @property
+    def files(self) -> int:
+        return len(self.sums)
+
+    @property
     def digest(self) -> str:
         """The SHA-256 sum of the manifest itself: what a host tells another so that both mean the same tree."""
         return hashlib.sha256(self.text().encode()).hexdigest()

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import zipfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.cxl_lab.datapath_host import DatapathHost
@@ -14,15 +17,16 @@ from fakes import run_module
 
 @pytest.fixture
 def wheel(tmp_path):
-    """Makes a wheel of a version; returns its path."""
+    """Makes a wheel of a version, the same at any time; returns its path."""
 
     def make(version: str) -> str:
         path = tmp_path / f"cxl_datapath-{version}-py3-none-linux_x86_64.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("cxl_datapath.py", f"def main():\n    print({version!r})\n")
-            archive.writestr(
-                f"cxl_datapath-{version}.dist-info/entry_points.txt", "[console_scripts]\ncxl-datapath = cxl_datapath:main\n"
-            )
+            for name, text in {
+                "cxl_datapath.py": f"def main():\n    print({version!r})\n",
+                f"cxl_datapath-{version}.dist-info/entry_points.txt": "[console_scripts]\ncxl-datapath = cxl_datapath:main\n",
+            }.items():
+                archive.writestr(zipfile.ZipInfo(name), text)
         return str(path)
 
     return make
@@ -32,8 +36,9 @@ def wheel(tmp_path):
 def release(monkeypatch, capsys, tmp_path):
     root = str(tmp_path / "opt")
     places = (tmp_path / "command", tmp_path / "unit", tmp_path / "systemd")
-    monkeypatch.setattr(cxl_datapath_release, "DatapathHost", lambda root: DatapathHost(root, *places))
-    return lambda wheel, check=False: run_module(cxl_datapath_release, monkeypatch, capsys, check=check, wheel=wheel, root=root)
+    monkeypatch.setattr(cxl_datapath_release, "DatapathHost", lambda root, private: DatapathHost(root, *places, private))
+    run = partial(run_module, cxl_datapath_release, monkeypatch, capsys)
+    return lambda wheel, check=False, **more: run(check=check, wheel=wheel, root=root, **more)
 
 
 def version(tmp_path) -> str:
@@ -77,3 +82,31 @@ def test_a_damaged_wheel_leaves_the_old_release(release, wheel, tmp_path):
     result = release(str(broken))
     assert result["failed"] is True and result["msg"] == f"wheel {broken.name}: is damaged; remove the wheel cache and run again"
     assert version(tmp_path) == "0.1.0"
+
+
+def test_a_private_release_leaves_the_machine_alone(release, wheel, tmp_path):
+    result = release(wheel("0.1.0"), private=True)
+    assert result["changed"] is True and result["release"].startswith("0.1.0-") and version(tmp_path) == "0.1.0"
+    assert not (tmp_path / "command").is_symlink() and release(wheel("0.1.0"), private=True)["changed"] is False
+    assert release(wheel("0.1.0"))["changed"] is True, "the machine's own is not connected yet"
+    assert (tmp_path / "command").is_symlink()
+
+
+def _install(root: str, wheel: str, results: multiprocessing.Queue) -> None:
+    class Module:
+        params = {"root": root, "wheel": wheel, "private": True}
+        check_mode = False
+
+    results.put(cxl_datapath_release.work(Module()))
+
+
+def test_hosts_of_one_machine_that_install_at_once(wheel, tmp_path):
+    root, results = str(tmp_path / "opt"), multiprocessing.Queue()
+    hosts = [multiprocessing.Process(target=_install, args=(root, wheel("0.1.0"), results)) for _ in range(4)]
+    for host in hosts:
+        host.start()
+    found = [results.get(timeout=120) for _ in hosts]
+    for host in hosts:
+        host.join()
+    assert sorted(result["changed"] for result in found) == [False, False, False, True]
+    assert {result["release"] for result in found} == {Path(root, "current").readlink().name} and version(tmp_path) == "0.1.0"

@@ -24,12 +24,11 @@ while True:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Where the module keeps its pid files in this test; whatever runs is ended afterwards."""
-    monkeypatch.setattr(cxl_service, "Daemon", lambda name, command, socket: Daemon(name, command, socket, tmp_path / "run"))
+def folder(tmp_path):
+    """Below it the module keeps its pid files in this test; whatever runs is ended afterwards."""
     yield tmp_path
-    for name in ("server", "other"):
-        Daemon(name, [], tmp_path / "socket", tmp_path / "run").stop(timeout=0)
+    for name, run in (("server", "run"), ("other", "run"), ("server", "run2")):
+        Daemon(name, [], tmp_path / "socket", tmp_path / run).stop(timeout=0)
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def service(folder, monkeypatch, capsys):
             monkeypatch,
             capsys,
             check=check,
-            **{"name": "server", "command": command, "socket": str(folder / "socket"), **args},
+            **{"name": "server", "command": command, "socket": str(folder / "socket"), "run_dir": str(folder / "run"), **args},
         )
 
     return run
@@ -61,6 +60,30 @@ def test_restart_is_another_process(service):
     first = service()["service"]
     second = service(state="restarted")
     assert second["changed"] is True and second["service"]["running"] is True and second["service"]["pid"] != first["pid"]
+
+
+def test_another_command_takes_the_place_of_the_first_and_stays(service, folder):
+    first = service()["service"]
+    command = [sys.executable, "-c", SERVER, str(folder / "socket"), "another"]
+    planned = service(check=True, command=command)
+    assert planned["changed"] is True and planned["service"] == first
+    second = service(command=command)
+    assert second["changed"] is True and second["service"]["running"] is True and second["service"]["pid"] != first["pid"]
+    assert detached.start_time(first["pid"]) == "", "the first one has ended"
+    assert service(command=command)["changed"] is False
+    assert service(command=command[:-1])["changed"] is True, "what was left out counts as well"
+
+
+def test_a_script_is_known_by_its_name_whatever_runs_it(service, folder):
+    script = folder / "server"
+    script.write_text(f"#!{sys.executable} -E\n{SERVER}")
+    script.chmod(0o755)
+    command = [str(script), str(folder / "socket")]
+    assert service(command=command)["changed"] is True
+    assert service(command=command)["changed"] is False
+    copy = folder / "copy"
+    copy.symlink_to(script)
+    assert service(command=[str(copy), str(folder / "socket")])["changed"] is True
 
 
 def test_restart_starts_what_does_not_run(service):
@@ -105,3 +128,12 @@ def test_a_bad_name_reaches_no_file(service, folder, name):
     result = service(name=name)
     assert result["failed"] is True and result["msg"].startswith(f"name: {name!r} is no valid name")
     assert list(folder.iterdir()) == []
+
+
+def test_two_daemons_of_one_name_in_two_folders(service, folder):
+    first = service(run_dir=str(folder / "run"))["service"]
+    command = [sys.executable, "-c", SERVER, str(folder / "other")]
+    second = service(run_dir=str(folder / "run2"), command=command, socket=str(folder / "other"))
+    assert second["changed"] is True and second["service"]["pid"] != first["pid"]
+    stopped = service(run_dir=str(folder / "run2"), command=command, socket=str(folder / "other"), state="stopped")
+    assert stopped["changed"] is True and service()["service"] == first

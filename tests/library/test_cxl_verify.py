@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.cxl_lab import verify
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.modules import cxl_verify
 from fakes import FakeRunner, run_module
+from nbd_server import serve
 
 
 class Device:
@@ -99,6 +101,9 @@ def test_check_mode_changes_nothing(call, device):
 
 def test_the_uuid_of_a_transport_comes_from_the_daemon(monkeypatch):
     class Client:
+        def __init__(self, runtime_dir):
+            assert runtime_dir == "/run/node1"
+
         def __enter__(self):
             return self
 
@@ -110,7 +115,76 @@ def test_the_uuid_of_a_transport_comes_from_the_daemon(monkeypatch):
             return [{"name": "pool0", "uuid": "u-0"}, {"name": "pool1", "uuid": "u-1"}]
 
     monkeypatch.setattr(cxl_verify, "DatapathClient", Client)
-    assert cxl_verify.transport_uuid("pool1") == "u-1"
-    assert cxl_verify.transport_uuid("") == ""
+    assert cxl_verify.transport_uuid("pool1", "/run/node1") == "u-1"
+    assert cxl_verify.transport_uuid("", "/run/node1") == ""
     with pytest.raises(LabError, match="transport pool9: is not registered on this host"):
-        cxl_verify.transport_uuid("pool9")
+        cxl_verify.transport_uuid("pool9", "/run/node1")
+
+
+@pytest.fixture
+def over_nbd(tmp_path, monkeypatch, capsys):
+    """Runs the module on a blank disk of 4 MiB that is served over NBD."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(4 << 20)
+
+    def run(action, check=False, device=f"nbd+unix:///?socket={tmp_path}/cbd0.sock", **args):
+        return run_module(cxl_verify, monkeypatch, capsys, check=check, action=action, device=str(device), host="node2", **args)
+
+    with serve(disk, tmp_path / "cbd0.sock"):
+        yield SimpleNamespace(run=run, disk=disk)
+
+
+def test_a_pattern_over_nbd_written_compared_and_again(over_nbd):
+    planned = over_nbd.run("write", size="2M", check=True)
+    assert planned["changed"] is True and planned["steps"] == ["write a pattern of 2M"]
+    assert not any(over_nbd.disk.read_bytes()), "check mode wrote"
+    written = over_nbd.run("write", size="2M")
+    assert (written["changed"], written["written"], written["pattern"]) == (True, True, True)
+    assert (written["files"], written["bytes"], len(written["report"])) == (0, 2 << 20, 1)
+    assert "cbd0.sock on node2" in written["report"][0] and len(written["report"][0]) == len(written["header"])
+    there = over_nbd.run("compare", device=over_nbd.disk, pattern=True, read_only=True, manifest=written["manifest"])
+    here = over_nbd.run("compare", manifest=written["manifest"])
+    assert there["changed"] is here["changed"] is False and here["verdict"] == "All 2.0 MiB are right."
+    assert [row["what"] for row in there["measured"] + here["measured"]] == ["compare", "read back"]
+    again = over_nbd.run("write", size="2M")
+    assert (again["changed"], again["written"], again["manifest"]) == (False, False, written["manifest"])
+    assert over_nbd.run("write", size="2M", check=True)["changed"] is False
+    for args in ({"size": "1M"}, {"size": "1M", "rerun": True}):
+        assert over_nbd.run("write", **args)["manifest"] != written["manifest"]
+
+
+def test_a_bad_byte_of_the_pattern_is_found_in_both_places(over_nbd):
+    manifest = over_nbd.run("write", size="2M")["manifest"]
+    with over_nbd.disk.open("r+b") as disk:
+        disk.seek((1 << 20) + 5)
+        byte = disk.read(1)
+        disk.seek(-1, 1)
+        disk.write(bytes([byte[0] ^ 1]))
+    for args in ({"device": over_nbd.disk, "pattern": True}, {}):
+        result = over_nbd.run("compare", manifest=manifest, **args)
+        assert result["failed"] is True and "differs from the pattern: 4096 bytes at 0x100000; look at" in result["msg"]
+        assert result["observed"] == ["4096 bytes at 0x100000"]
+
+
+def test_a_pattern_takes_no_place_of_other_data(over_nbd):
+    assert "has 4M, the pattern 8M; lower the size" in over_nbd.run("write", size="8M")["msg"]
+    over_nbd.disk.write_bytes(bytes(8192) + b"somebody's" + bytes((4 << 20) - 8202))
+    before = over_nbd.disk.read_bytes()
+    for args in ({}, {"rerun": True}, {"check": True}):
+        result = over_nbd.run("write", size="1M", **args)
+        assert result["failed"] is True and "carries something that is not ours" in result["msg"]
+    assert over_nbd.disk.read_bytes() == before
+
+
+def test_check_mode_before_the_device_is_there(over_nbd, tmp_path):
+    uri = f"nbd+unix:///?socket={tmp_path}/later.sock"
+    assert over_nbd.run("write", check=True, device=uri)["steps"] == ["write a pattern of 32M"]
+    assert over_nbd.run("compare", check=True, device=uri)["changed"] is False
+    assert "see that the blkdev runs" in over_nbd.run("write", device=uri)["msg"]
+
+
+def test_a_pattern_knows_the_transport_below(over_nbd, monkeypatch):
+    monkeypatch.setattr(cxl_verify, "transport_uuid", lambda name, runtime_dir: f"{len(name)}-{len(runtime_dir)}")
+    over_nbd.run("write", size="64K", transport="pool0", runtime_dir="/run/node2")
+    assert b"# transport: 5-10\n" in over_nbd.disk.read_bytes()[:4096]

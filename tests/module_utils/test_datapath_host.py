@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible.module_utils.cxl_lab.datapath_host import DatapathHost
 from ansible.module_utils.cxl_lab.errors import LabError
@@ -44,6 +46,13 @@ def test_without_systemd_there_is_no_unit(host):
     assert not host.systemd
     assert host.ready_release() == "1-a"
     assert not host.unit.exists()
+
+
+def test_a_private_release_needs_neither_command_nor_service(host):
+    private = replace(host, private=True)
+    assert private.ready_release() == "1-a"
+    private.connect()
+    assert not host.command.is_symlink() and not host.unit.exists() and host.ready_release() == ""
 
 
 def test_a_foreign_command_is_left_alone(host):

@@ -30,16 +30,19 @@ ENTRY_POINTS = "[console_scripts]\ncxl-Datapath = cxl_datapath.cli:main\n"
 
 
 def make_wheel(folder: Path, version: str = "0.1.0", entry_points: str | None = ENTRY_POINTS, info: str | None = None) -> Path:
-    """A wheel with one program that tells its version and ends with 3."""
+    """A wheel with one program that tells its version and ends with 3; the same words make the same wheel at any time."""
     folder.mkdir(exist_ok=True)
     wheel = folder / f"cxl_datapath-{version}-py3-none-linux_x86_64.whl"
     info = info or f"cxl_datapath-{version}.dist-info"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("cxl_datapath/__init__.py", "")
-        archive.writestr("cxl_datapath/cli.py", CODE.format(version=version))
-        archive.writestr(f"{info}/METADATA", f"Name: cxl-datapath\nVersion: {version}\n")
-        if entry_points is not None:
-            archive.writestr(f"{info}/entry_points.txt", entry_points)
+    files = {
+        "cxl_datapath/__init__.py": "",
+        "cxl_datapath/cli.py": CODE.format(version=version),
+        f"{info}/METADATA": f"Name: cxl-datapath\nVersion: {version}\n",
+        **({} if entry_points is None else {f"{info}/entry_points.txt": entry_points}),
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
     return wheel
 
 

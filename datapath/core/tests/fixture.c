@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "crc.h"
 #include "idle.h"
-
 
 void fixture_memory(struct fixture *f, enum cxl_coherence coherence, uint32_t features)
 {
@@ -43,7 +43,14 @@ void fixture_file(struct fixture *f)
 
 void fixture_backend(struct fixture *f, int fd, uint32_t read_only)
 {
-    struct cbd_backend_conf conf = {.fd = fd, .read_only = read_only, .logical_block_size = BLOCK, .capacity = CAPACITY};
+    struct cbd_backend_conf conf = {.fd = fd,
+                                    .is_block = f->is_block,
+                                    .read_only = read_only,
+                                    .logical_block_size = BLOCK,
+                                    .capacity = CAPACITY,
+                                    .fence_off = FENCE_OFF,
+                                    .host_epoch = HOST_EPOCH,
+                                    .engine = f->engine};
 
     CHECK_EQ(cbd_backend_new(&f->mem, &conf, &f->backend), 0);
     for (uint32_t i = 0; i < CHANNELS; i++)
@@ -52,7 +59,7 @@ void fixture_backend(struct fixture *f, int fd, uint32_t read_only)
 
 void fixture_start(struct fixture *f, enum cxl_coherence coherence, uint32_t features)
 {
-    memset(f, 0, sizeof(*f));
+    *f = (struct fixture){.engine = f->engine};
     fixture_memory(f, coherence, features);
     fixture_file(f);
     fixture_backend(f, f->fd, 0);
@@ -68,6 +75,32 @@ void fixture_stop(struct fixture *f)
     if (f->fd > 0)
         close(f->fd);
     munmap(f->mem.base - CBD_PAGE, f->mem.len + 2 * CBD_PAGE);
+}
+
+bool engine_works(enum cbd_engine engine)
+{
+    uint8_t line[CBD_LINE] __attribute__((aligned(CBD_LINE)));
+    struct cxl_mem mem = {.base = line, .len = sizeof(line)};
+    struct cbd_backend_conf conf = {.logical_block_size = BLOCK, .capacity = BLOCK, .engine = engine};
+    struct cbd_backend *be;
+
+    if (cbd_backend_new(&mem, &conf, &be))
+        return false;
+    CHECK_EQ(cbd_backend_engine(be), engine);
+    cbd_backend_free(be);
+    return true;
+}
+
+/* By words, because the handlers look at the line at any time. */
+void raise_fence(const struct fixture *f, uint64_t epoch)
+{
+    struct cbd_fence_line line = {.epoch = epoch};
+    struct mem_map map;
+
+    CHECK_EQ(mem_map_init(&map, &f->mem), 0);
+    line.crc = cxl_crc32c(0, &line, offsetof(struct cbd_fence_line, crc));
+    mem_store64(&map, FENCE_OFF, line.epoch);
+    mem_store64(&map, FENCE_OFF + 8, (uint64_t)line.crc << 32 | line.zero);
 }
 
 int32_t do_io(struct fixture *f, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, void *buf)

@@ -16,9 +16,13 @@
 #define CAPACITY (1U << 20)
 #define BLOCK 512U
 #define CHANNELS 2U
+#define FENCE_OFF 3072U /* in a part of channel 0 that the format does not use */
+#define HOST_EPOCH 7U
 #define WAIT_US 60000000ULL /* only a hang takes as long */
 
 struct fixture {
+    enum cbd_engine engine; /* of the backend, and */
+    uint32_t is_block;      /* what it is told of its descriptor; both are to be set before it is made */
     struct cxl_mem mem;
     uint64_t channel_bytes;
     struct cbd_channel_conf conf[CHANNELS];
@@ -31,9 +35,22 @@ struct fixture {
 void fixture_memory(struct fixture *f, enum cxl_coherence coherence, uint32_t features);
 void fixture_file(struct fixture *f);
 void fixture_backend(struct fixture *f, int fd, uint32_t read_only);
-/* All of it, and the queues. */
+/* All of it, and the queues; keeps f->engine. */
 void fixture_start(struct fixture *f, enum cxl_coherence coherence, uint32_t features);
 void fixture_stop(struct fixture *f);
+
+/* False where the kernel refuses io_uring. */
+bool engine_works(enum cbd_engine engine);
+#define FOR_EACH_ENGINE(engine) for (enum cbd_engine engine = CBD_ENGINE_SYNC; engine <= CBD_ENGINE_URING; engine++)
+#define SKIP_WITHOUT(engine) \
+    do { \
+        if (!engine_works(engine)) \
+            SKIP("the kernel refuses io_uring here, so that engine was not tested"); \
+        printf("%s engine\n", (engine) == CBD_ENGINE_URING ? "io_uring" : "sync"); \
+    } while (0)
+
+/* Writes the fence line of the backend's host, as another host would. */
+void raise_fence(const struct fixture *f, uint64_t epoch);
 
 /* One request on queue 0, to its end; returns its result. */
 int32_t do_io(struct fixture *f, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, void *buf);

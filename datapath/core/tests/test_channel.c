@@ -102,6 +102,8 @@ static void test_configuration(void)
     BAD(slot_bytes, 2U << 20, -EINVAL);
     BAD(slot_bytes, 1U << 20, -ERANGE);
     BAD(features, 2, -EINVAL);
+    BAD(flags, 2, -EINVAL);
+    BAD(reserved, 1, -EINVAL);
     CHECK_EQ(cbd_backend_add(f.backend, &bad), -EEXIST);
     bad.channel_off = 64;
     CHECK_EQ(cbd_backend_add(f.backend, &bad), -EINVAL);
@@ -118,6 +120,16 @@ static void test_configuration(void)
     be.fd = -1;
     CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -EINVAL);
     be.fd = f.fd;
+    be.engine = CBD_ENGINE_URING + 1;
+    CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -EINVAL);
+    be.engine = f.engine;
+    be.fence_off = FENCE_OFF + 8;
+    CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -EINVAL);
+    be.fence_off = f.mem.len;
+    CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -ERANGE);
+    be.fence_off = UINT64_MAX - 63;
+    CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -ERANGE);
+    be.fence_off = f.mem.len - 64;
     be.idle.idle_cap_us = 2000000;
     CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), 0);
     bad = good;
@@ -255,7 +267,7 @@ static void test_stats_survive_removal(void)
     CHECK_EQ(memcmp(&before, &after, sizeof(before)), 0);
 }
 
-int main(void)
+static void test_all(void)
 {
     for (int mode = 0; mode < 4; mode++) {
         printf("%s memory, %s data CRC\n", mode & 1 ? "incoherent" : "coherent", mode & 2 ? "with" : "without");
@@ -267,6 +279,15 @@ int main(void)
         test_random();
         test_stats_survive_removal();
         fixture_stop(&f);
+    }
+}
+
+int main(void)
+{
+    FOR_EACH_ENGINE (engine) {
+        SKIP_WITHOUT(engine);
+        f.engine = engine;
+        test_all();
     }
     return 0;
 }

@@ -4,6 +4,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -181,6 +183,24 @@ static uint64_t edgy(uint64_t *state)
     return edges[(r >> 8) % (sizeof(edges) / sizeof(edges[0]))] + (r >> 16) % 3 - 1;
 }
 
+static void spoil(struct cbd_slot *s, uint64_t *state)
+{
+    for (unsigned n = (unsigned)(rng(state) % 4); n; n--) {
+        switch (rng(state) % 10) {
+        case 0: s->op = (uint8_t)edgy(state); break;
+        case 1: s->flags = (uint8_t)(rng(state) % 4); break;
+        case 2: s->tag = (uint16_t)edgy(state); break;
+        case 3: s->tid = edgy(state); break;
+        case 4: s->offset = edgy(state); break;
+        case 5: s->len = (uint32_t)edgy(state); break;
+        case 6: s->data_off = (uint32_t)edgy(state); break;
+        case 7: s->data_len = (uint32_t)edgy(state); break;
+        case 8: s->credit = (uint32_t)edgy(state); break;
+        default: s->data_crc = (uint32_t)edgy(state); break;
+        }
+    }
+}
+
 static void test_fuzz(void)
 {
     uint64_t state = 4711, answered = 0;
@@ -193,20 +213,7 @@ static void test_fuzz(void)
     for (unsigned i = 0; i < FUZZ_ROUNDS; i++) {
         struct cbd_slot s = i % 2 ? valid_write() : valid_other((uint8_t)(CBD_READ + rng(&state) % 4));
 
-        for (unsigned n = (unsigned)(rng(&state) % 4); n; n--) {
-            switch (rng(&state) % 10) {
-            case 0: s.op = (uint8_t)edgy(&state); break;
-            case 1: s.flags = (uint8_t)(rng(&state) % 4); break;
-            case 2: s.tag = (uint16_t)edgy(&state); break;
-            case 3: s.tid = edgy(&state); break;
-            case 4: s.offset = edgy(&state); break;
-            case 5: s.len = (uint32_t)edgy(&state); break;
-            case 6: s.data_off = (uint32_t)edgy(&state); break;
-            case 7: s.data_len = (uint32_t)edgy(&state); break;
-            case 8: s.credit = (uint32_t)edgy(&state); break;
-            default: s.data_crc = (uint32_t)edgy(&state); break;
-            }
-        }
+        spoil(&s, &state);
         if (i % 16 == 0)
             fill_random(&s, sizeof(s), &state);
         answered += ask(&s) == 0;
@@ -216,7 +223,95 @@ static void test_fuzz(void)
     free(untouched);
 }
 
-int main(void)
+/* Several at once, so that tags are used twice while they are in flight. The tid counts, so each answer can be told. */
+static uint32_t burst(uint64_t *state, bool *open, uint64_t *refused)
+{
+    uint32_t count = 1 + (uint32_t)(rng(state) % DEPTH);
+    uint64_t first = hand.submissions.seq + 1;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct cbd_slot s = rng(state) % 2 ? valid_write() : valid_other((uint8_t)(CBD_READ + rng(state) % 4));
+
+        s.tag = (uint16_t)(rng(state) % (DEPTH / 2));
+        if (rng(state) % 4 == 0)
+            spoil(&s, state);
+        s.tid = hand.submissions.seq + 1;
+        open[i] = true;
+        ring_produce(&hand.submissions, &s);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct cbd_slot done;
+
+        hand_consume(&hand.completions, &done);
+        CHECK(done.tid >= first && done.tid < first + count && open[done.tid - first]);
+        CHECK(done.result <= 0);
+        open[done.tid - first] = false;
+        *refused += done.result == -EINVAL;
+    }
+    return count;
+}
+
+static void test_bursts(void)
+{
+    uint64_t state = 1789, sent = 0, refused = 0;
+    uint8_t *other = f.mem.base + f.conf[1].channel_off;
+    uint8_t *untouched = malloc(f.channel_bytes);
+    bool open[DEPTH];
+
+    TEST("random bursts: each is answered once, in any order, nothing else is touched");
+    CHECK(untouched);
+    memcpy(untouched, other, f.channel_bytes);
+    for (unsigned i = 0; i < FUZZ_ROUNDS / DEPTH; i++)
+        sent += burst(&state, open, &refused);
+    CHECK(refused > sent / 20 && refused < sent * 9 / 10);
+    CHECK_EQ(memcmp(untouched, other, f.channel_bytes), 0);
+    free(untouched);
+    struct cbd_slot s = valid_write();
+    CHECK_EQ(ask(&s), 0);
+}
+
+struct flipper {
+    uint8_t *where;
+    atomic_bool stop;
+};
+
+static void *flip(void *arg)
+{
+    struct flipper *flipper = arg;
+
+    for (uint8_t i = 0; !atomic_load_explicit(&flipper->stop, memory_order_relaxed); i++)
+        *(volatile uint8_t *)flipper->where = i & 1 ? payload[0] : (uint8_t)~payload[0];
+    return NULL;
+}
+
+static void test_payload_that_changes(void)
+{
+    struct cbd_slot s = valid_write();
+    struct flipper flipper = {.where = hand.ch.map.base + hand.ch.requests + s.data_off};
+    uint8_t in_file[4096];
+    pthread_t thread;
+    unsigned written = 0;
+
+    TEST("payload that changes under the eyes of the handler: what was checked is what is written");
+    CHECK_EQ(pthread_create(&thread, NULL, flip, &flipper), 0);
+    for (unsigned i = 0; i < FUZZ_ROUNDS / 10; i++) {
+        int32_t result;
+
+        s.tid = hand.submissions.seq + 1;
+        s.credit = (uint32_t)hand.completions.seq;
+        result = ask(&s);
+        CHECK(result == 0 || result == -EIO);
+        CHECK_EQ(pread(f.fd, in_file, sizeof(in_file), (off_t)s.offset), sizeof(in_file));
+        if (!result)
+            CHECK_EQ(memcmp(in_file, payload, sizeof(in_file)), 0);
+        written += !result;
+    }
+    atomic_store(&flipper.stop, true);
+    pthread_join(thread, NULL);
+    CHECK(written);
+}
+
+static void test_all(void)
 {
     fixture_start(&f, CXL_COHERENCE_HARDWARE, CBD_FEATURE_DATA_CRC);
     CHECK_EQ(cbd_backend_remove(f.backend, f.conf[1].channel_off), 0);
@@ -226,6 +321,17 @@ int main(void)
     test_payload_crc();
     test_torn_slot();
     test_fuzz();
+    test_bursts();
+    test_payload_that_changes();
     fixture_stop(&f);
+}
+
+int main(void)
+{
+    FOR_EACH_ENGINE (engine) {
+        SKIP_WITHOUT(engine);
+        f.engine = engine;
+        test_all();
+    }
     return 0;
 }

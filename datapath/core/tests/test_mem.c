@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "check.h"
 #include "mem.h"
 
 #define LEN 8192U
+#define ROUNDS 200000U
 
 static uint8_t *base;
 
@@ -70,7 +73,7 @@ static void test_flushes(void)
         map.clean = map.invalidate = kinds[i];
         memset(base, (int)i + 1, LEN);
         mem_clean(&map, MEM_SITE_META_CLEAN, 0, LEN);
-        mem_store_fence(&map, MEM_SITE_META_FENCE);
+        mem_store_fence(&map, MEM_SITE_SLOT_FENCE);
         mem_invalidate(&map, MEM_SITE_META_INVALIDATE, 0, LEN);
         mem_load_fence(&map, MEM_SITE_META_LOAD_FENCE);
         for (uint32_t b = 0; b < LEN; b++)
@@ -90,6 +93,58 @@ static void test_choice(void)
     CHECK_EQ(mem_map_init(&map, &mem), 0);
     CHECK(map.clean != MEM_NONE);
     CHECK(map.invalidate == MEM_CLFLUSH || map.invalidate == MEM_CLFLUSHOPT);
+}
+
+/* Both stored, then both looked: at least one must see the other, or two hosts could hold one claim. */
+struct dekker {
+    struct cxl_mem mem;
+    atomic_uint arrived;
+    uint64_t seen[2];
+};
+
+static void meet(struct dekker *d, unsigned *meetings)
+{
+    *meetings += 2;
+    atomic_fetch_add(&d->arrived, 1);
+    while (atomic_load(&d->arrived) < *meetings)
+        ;
+}
+
+static void store_and_look(struct dekker *d, uint32_t who, uint64_t round)
+{
+    CHECK_EQ(cxl_mem_write(&d->mem, who * 64, &round, sizeof(round)), 0);
+    CHECK_EQ(cxl_mem_read(&d->mem, (1 - who) * 64, &d->seen[who], sizeof(round)), 0);
+}
+
+static void *other_host(void *arg)
+{
+    struct dekker *d = arg;
+    unsigned meetings = 0;
+
+    for (uint64_t round = 1; round <= ROUNDS; round++) {
+        meet(d, &meetings);
+        store_and_look(d, 1, round);
+        meet(d, &meetings);
+    }
+    return NULL;
+}
+
+static void test_store_load_order(void)
+{
+    struct dekker d = {.mem = {.base = base, .len = LEN, .coherence = CXL_COHERENCE_HARDWARE}};
+    unsigned meetings = 0;
+    pthread_t thread;
+
+    TEST("a later read is not done before a write is visible, not even on coherent memory");
+    memset(base, 0, LEN);
+    CHECK_EQ(pthread_create(&thread, NULL, other_host, &d), 0);
+    for (uint64_t round = 1; round <= ROUNDS; round++) {
+        meet(&d, &meetings);
+        store_and_look(&d, 0, round);
+        meet(&d, &meetings);
+        CHECK(d.seen[0] == round || d.seen[1] == round);
+    }
+    pthread_join(thread, NULL);
 }
 
 static void test_site_names(void)
@@ -114,6 +169,7 @@ int main(void)
     test_copies(CXL_COHERENCE_SOFTWARE);
     test_flushes();
     test_choice();
+    test_store_load_order();
     test_site_names();
     free(base);
     return 0;

@@ -17,9 +17,13 @@
 
 #include "fixture.h"
 #include "idle.h"
+#include "ublk_ctrl.h"
 
 #define BIG (16U * SLOT_BYTES)
 #define RECOVERED_ID 7
+#define PHYSICAL 8192U
+#define GRANULARITY 16384U
+#define DEATHS 100U
 
 static struct fixture f;
 static uint8_t *data, *back;
@@ -32,12 +36,18 @@ static struct cbd_ublk_conf ublk_conf(int dev_id)
                                   .capacity = CAPACITY,
                                   .logical_block_size = BLOCK,
                                   .discard = 1,
-                                  .write_zeroes = 1};
+                                  .write_zeroes = 1,
+                                  .physical_block_size = PHYSICAL,
+                                  .discard_granularity = GRANULARITY};
 }
 
-/* Fresh epochs: the rings of the last blkdev are history. */
+/* Fresh epochs: the rings of the last blkdev are history. The queues change places, too. */
 static void next_epoch(void)
 {
+    uint64_t first = f.conf[0].channel_off;
+
+    f.conf[0].channel_off = f.conf[1].channel_off;
+    f.conf[1].channel_off = first;
     for (uint32_t i = 0; i < CHANNELS; i++) {
         int err = cbd_backend_remove(f.backend, f.conf[i].channel_off);
 
@@ -85,6 +95,14 @@ static void read_queue_file(int dev_id, const char *name, char *text, size_t len
     close(fd);
 }
 
+static void check_queue_number(int dev_id, const char *name, long want)
+{
+    char text[32];
+
+    read_queue_file(dev_id, name, text, sizeof(text));
+    CHECK_EQ(atol(text), want);
+}
+
 static void check_backing(uint64_t off, uint32_t len, const uint8_t *want)
 {
     uint8_t *got = malloc(len);
@@ -111,13 +129,15 @@ static void test_shape(int id)
     CHECK(!strcmp(text, "write back"));
     read_queue_file(id, "fua", text, sizeof(text));
     CHECK(!strcmp(text, "1"));
-    read_queue_file(id, "max_hw_sectors_kb", text, sizeof(text));
-    CHECK_EQ(atoi(text), SLOT_BYTES / 1024);
+    check_queue_number(id, "max_hw_sectors_kb", SLOT_BYTES / 1024);
+    check_queue_number(id, "physical_block_size", PHYSICAL);
+    check_queue_number(id, "minimum_io_size", PHYSICAL);
+    check_queue_number(id, "discard_granularity", GRANULARITY);
 }
 
 static void test_io(int id)
 {
-    uint64_t range[2] = {8192, 4096};
+    uint64_t range[2] = {GRANULARITY, GRANULARITY};
     int fd = open_device(id, O_RDWR | O_DIRECT | O_DSYNC);
 
     TEST("reads and writes, larger than a slot too");
@@ -139,8 +159,8 @@ static void test_io(int id)
     CHECK_EQ(ioctl(fd, BLKDISCARD, range), 0);
     range[0] = 65536;
     CHECK_EQ(ioctl(fd, BLKZEROOUT, range), 0);
-    memset(data + 8192, 0, 4096);
-    memset(data + 65536, 0, 4096);
+    memset(data + GRANULARITY, 0, GRANULARITY);
+    memset(data + 65536, 0, GRANULARITY);
     check_backing(0, BIG, data);
     close(fd);
 }
@@ -242,6 +262,155 @@ static void test_silent_at_stop(void)
     CHECK_EQ(cbd_ublk_stop(u), 0);
 }
 
+static void test_bad_configuration(void)
+{
+    struct cbd_ublk_conf conf;
+    struct cbd_ublk *u;
+
+    TEST("block sizes that no device has");
+#define BAD(field, value) \
+    conf = ublk_conf(-1); \
+    conf.field = (value); \
+    CHECK_EQ(cbd_ublk_start(&f.mem, f.conf, &conf, &u), -EINVAL)
+    BAD(logical_block_size, 1024);
+    BAD(physical_block_size, 0);
+    BAD(physical_block_size, 256);
+    BAD(physical_block_size, 4096 + 512);
+    BAD(physical_block_size, 131072);
+    BAD(discard_granularity, 0);
+}
+
+/* ---- a backend that comes back ---------------------------------------------------------------------------------------- */
+
+struct load {
+    int fd;
+    uint64_t first; /* of its half of the device */
+    atomic_bool enough;
+    atomic_uint rounds;
+};
+
+static void *verify_half(void *arg)
+{
+    struct load *load = arg;
+    uint8_t *out = aligned_alloc(4096, BIG), *in = aligned_alloc(4096, BIG);
+    uint64_t own = load->first + 1;
+
+    CHECK(out && in);
+    while (!load->enough) {
+        uint32_t len = BLOCK * (1 + (uint32_t)(rng(&own) % (BIG / BLOCK)));
+        off_t off = (off_t)(load->first + BLOCK * (rng(&own) % ((CAPACITY / 2 - len) / BLOCK + 1)));
+
+        fill_random(out, len, &own);
+        CHECK_EQ(pwrite(load->fd, out, len, off), len);
+        CHECK_EQ(pread(load->fd, in, len, off), len);
+        CHECK_EQ(memcmp(out, in, len), 0);
+        load->rounds++;
+    }
+    free(out);
+    free(in);
+    return NULL;
+}
+
+static void await_load(struct load *load, unsigned more)
+{
+    unsigned until = load->rounds + more;
+
+    while (load->rounds < until)
+        idle_sleep(1000000);
+}
+
+static void come_back(struct cbd_ublk *u)
+{
+    next_epoch();
+    CHECK_EQ(cbd_ublk_rebind(u, f.conf), 0);
+}
+
+static void test_rebind(void)
+{
+    struct cbd_ublk_conf conf = ublk_conf(-1);
+    struct cbd_ublk *u = start(&conf);
+    int fd = open_device(cbd_ublk_dev_id(u), O_RDWR | O_DIRECT);
+    struct load load[2] = {{.fd = fd}, {.fd = fd, .first = CAPACITY / 2}};
+    struct cbd_channel_conf bad[CHANNELS];
+    pthread_t threads[2];
+
+    TEST("a rebind while nothing is in flight, and ones that are refused");
+    CHECK(fd >= 0);
+    for (unsigned i = 0; i < 20; i++)
+        come_back(u);
+    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
+    memcpy(bad, f.conf, sizeof(bad));
+    CHECK_EQ(cbd_ublk_rebind(u, bad), -EINVAL); /* where it is already */
+    bad[0].channel_off = f.mem.len;
+    CHECK_EQ(cbd_ublk_rebind(u, bad), -ERANGE);
+    CHECK_EQ(cbd_ublk_rebind(u, NULL), -EINVAL);
+    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
+
+    TEST("verifying writers do not notice that the backend dies and comes back on other channels");
+    for (unsigned i = 0; i < 2; i++)
+        CHECK_EQ(pthread_create(&threads[i], NULL, verify_half, &load[i]), 0);
+    for (unsigned i = 0; i < DEATHS; i++) {
+        await_load(&load[i % 2], (unsigned)(rng(&state) % 3));
+        silence_backend();
+        idle_sleep(rng(&state) % 5000000);
+        come_back(u);
+    }
+    await_load(&load[0], 3);
+    for (unsigned i = 0; i < 2; i++) {
+        load[i].enough = true;
+        pthread_join(threads[i], NULL);
+    }
+    close(fd);
+    CHECK_EQ(cbd_ublk_stop(u), 0);
+}
+
+static void test_offline(void)
+{
+    struct cbd_ublk_conf conf = ublk_conf(-1);
+    struct cbd_ublk *u = start(&conf);
+    int fd = open_device(cbd_ublk_dev_id(u), O_RDWR | O_DIRECT);
+    pthread_t reader;
+
+    CHECK(fd >= 0);
+    for (unsigned i = 0; i < 3; i++) {
+        TEST("offline: errors for those who wait and who come, until a rebind");
+        CHECK_EQ(pread(fd, back, 4096, 0), 4096);
+        silence_backend();
+        CHECK_EQ(pthread_create(&reader, NULL, read_into_error, &fd), 0);
+        idle_sleep(100000000);
+        CHECK_EQ(cbd_ublk_set_offline(u, -EIO), 0);
+        pthread_join(reader, NULL);
+        read_into_error(&fd);
+        come_back(u);
+    }
+    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
+    close(fd);
+    TEST("a device that is offline stops like any other");
+    silence_backend();
+    CHECK_EQ(cbd_ublk_set_offline(u, -EIO), 0);
+    CHECK_EQ(cbd_ublk_stop(u), 0);
+}
+
+static void test_gone(void)
+{
+    struct cbd_ublk_conf conf = ublk_conf(-1);
+    struct cbd_ublk *u = start(&conf);
+    struct ublk_ctrl ctrl;
+    int err = 0;
+
+    TEST("a device that somebody else stopped takes no orders");
+    CHECK_EQ(ublk_ctrl_open(&ctrl), 0);
+    CHECK_EQ(ublk_ctrl_do(&ctrl, UBLK_STOP_DEV, (uint32_t)cbd_ublk_dev_id(u)), 0);
+    while (!err) {
+        err = cbd_ublk_set_offline(u, -EIO);
+        CHECK(!err || err == -ENODEV);
+    }
+    next_epoch();
+    CHECK_EQ(cbd_ublk_rebind(u, f.conf), -ENODEV);
+    ublk_ctrl_close(&ctrl);
+    CHECK_EQ(cbd_ublk_stop(u), 0);
+}
+
 /* ---- recovery: the servers are processes of their own, forked before there are threads ---- */
 
 struct server {
@@ -249,12 +418,13 @@ struct server {
     int command, answer; /* pipes: a configuration of channels in, the result of the start out; closing command stops */
 };
 
-static void serve(int command, int answer)
+static void serve(int command, int answer, uint32_t physical_block_size)
 {
     struct cbd_ublk_conf conf = ublk_conf(RECOVERED_ID);
     struct cbd_ublk *u = NULL;
     int err;
 
+    conf.physical_block_size = physical_block_size;
     if (read(command, f.conf, sizeof(f.conf)) != sizeof(f.conf))
         _exit(0);
     err = cbd_ublk_start(&f.mem, f.conf, &conf, &u);
@@ -265,7 +435,7 @@ static void serve(int command, int answer)
     _exit(cbd_ublk_stop(u) ? 1 : 0);
 }
 
-static struct server fork_server(void)
+static struct server fork_server(uint32_t physical_block_size)
 {
     int command[2], answer[2];
     struct server s;
@@ -277,7 +447,7 @@ static struct server fork_server(void)
     if (!s.pid) {
         close(command[1]);
         close(answer[0]);
-        serve(command[0], answer[1]);
+        serve(command[0], answer[1], physical_block_size);
     }
     close(command[0]);
     close(answer[1]);
@@ -369,12 +539,16 @@ int main(void)
     fixture_memory(&f, CXL_COHERENCE_SOFTWARE, CBD_FEATURE_DATA_CRC);
     fixture_file(&f);
     for (unsigned i = 0; i < 4; i++)
-        servers[i] = fork_server();
+        servers[i] = fork_server(i % 2 ? BLOCK : PHYSICAL); /* the hint of another medium */
     fixture_backend(&f, f.fd, 0);
     test_life();
     test_read_only();
     test_silent_at_start();
     test_silent_at_stop();
+    test_bad_configuration();
+    test_rebind();
+    test_offline();
+    test_gone();
     test_recovery(servers, 4);
     fixture_stop(&f);
     free(data);

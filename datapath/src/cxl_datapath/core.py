@@ -18,6 +18,9 @@ from .errors import Code, DatapathError, from_errno
 
 ABI = 2
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
+CHANNEL_READ_ONLY = 1  # ChannelConf.flags
+ENGINE_AUTO, ENGINE_SYNC, ENGINE_URING = 0, 1, 2
+ENGINE_NAMES = {ENGINE_SYNC: "sync", ENGINE_URING: "io_uring"}
 
 
 class CxlMem(Structure):
@@ -83,11 +86,15 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cxl_crc32c": (c_uint32, [c_uint32, c_void_p, c_size_t]),
     "cbd_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), POINTER(c_void_p)]),
     "cbd_backend_add": (c_int, [c_void_p, POINTER(ChannelConf)]),
+    "cbd_backend_engine": (c_uint32, [c_void_p]),
+    "cbd_backend_fenced": (c_int, [c_void_p]),
     "cbd_backend_remove": (c_int, [c_void_p, c_uint64]),
     "cbd_backend_stats": (None, [c_void_p, POINTER(Stats)]),
     "cbd_backend_free": (None, [c_void_p]),
     "cbd_ublk_start": (c_int, [POINTER(CxlMem), POINTER(ChannelConf), POINTER(UblkConf), POINTER(c_void_p)]),
     "cbd_ublk_dev_id": (c_int, [c_void_p]),
+    "cbd_ublk_rebind": (c_int, [c_void_p, POINTER(ChannelConf)]),
+    "cbd_ublk_set_offline": (c_int, [c_void_p, c_int32]),
     "cbd_ublk_stats": (None, [c_void_p, POINTER(Stats)]),
     "cbd_ublk_stop": (c_int, [c_void_p]),
 }
@@ -144,6 +151,14 @@ class Backend:
     def remove(self, channel_off: int) -> None:
         check(library().cbd_backend_remove(self._handle, channel_off), f"channel at {channel_off:#x}", "stop its handler")
 
+    def engine(self) -> str:
+        """How requests reach the device: "sync" or "io_uring"."""
+        return ENGINE_NAMES[int(library().cbd_backend_engine(self._handle))]
+
+    def fenced(self) -> bool:
+        """Whether a handler found this host fenced: nothing is performed or answered any more."""
+        return bool(library().cbd_backend_fenced(self._handle))
+
     def stats(self) -> Stats:
         out = Stats()
         library().cbd_backend_stats(self._handle, byref(out))
@@ -162,12 +177,24 @@ class Ublk:
     def __init__(self, mem: CxlMem, channels: list[ChannelConf], conf: UblkConf) -> None:
         self._mem = mem
         self._handle = c_void_p()
+        self._queues = len(channels)
         array = (ChannelConf * len(channels))(*channels)
         result = library().cbd_ublk_start(byref(mem), array, byref(conf), byref(self._handle))
         check(result, "ublk", "create the block device", "look at the kernel log")
 
     def dev_id(self) -> int:
         return int(library().cbd_ublk_dev_id(self._handle))
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        """Moves every queue to its new channel, as many as at the start; what is in flight is sent again there. All or none."""
+        if len(channels) != self._queues:
+            raise DatapathError(Code.INVALID, "ublk", f"got {len(channels)} channels for {self._queues} queues")
+        array = (ChannelConf * len(channels))(*channels)
+        check(library().cbd_ublk_rebind(self._handle, array), "ublk", "move to other channels")
+
+    def set_offline(self, error: int) -> None:
+        """Ends what is in flight, and all that comes until the next rebind, with this errno (positive)."""
+        check(library().cbd_ublk_set_offline(self._handle, -error), "ublk", "take the device offline")
 
     def stats(self) -> Stats:
         out = Stats()

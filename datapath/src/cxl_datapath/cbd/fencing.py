@@ -17,22 +17,19 @@ _TRIES = 20
 _SETTLE_S = 0.01  # longer than the store of a host takes that looked at the line before ours was there
 
 
-def fenced_epoch(registry: Registry, host_id: int, sleep: Callable[[float], None] = time.sleep) -> int | None:
-    """The last dead epoch of a host; None while there is none, or when the line stays unreadable. Raises `range`."""
+def fenced_epoch(registry: Registry, host_id: int, sleep: Callable[[float], None] = time.sleep) -> int:
+    """The last dead epoch of a host; 0 while there is none, and when the line stays unreadable. Raises `range`."""
     for look in range(_LOOKS):
         if look:
             sleep(_LOOK_S)
         if (line := registry.fence(host_id)) is not None:
             return line.epoch
-    return None
+    return 0
 
 
 def is_fenced(registry: Registry, host_id: int, host_epoch: int) -> bool:
-    """Whether this incarnation is dead for ever. One of a host that the transport has no entry for cannot live at all."""
-    if not 0 <= host_id < registry.hosts.count:
-        return True
-    fenced = fenced_epoch(registry, host_id)
-    return fenced is not None and fenced >= host_epoch
+    """Whether this incarnation is dead for ever. Epoch 0, and a host that the transport has no entry for, never lived."""
+    return not 0 <= host_id < registry.hosts.count or fenced_epoch(registry, host_id) >= host_epoch
 
 
 def fence(registry: Registry, host_id: int, epoch: int, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -44,12 +41,20 @@ def fence(registry: Registry, host_id: int, epoch: int, sleep: Callable[[float],
     if not 1 <= epoch <= U32_MAX:
         raise DatapathError(Code.RANGE, f"host {registry.host_name(host_id)}", f"epoch {epoch} is not possible")
     for _ in range(_TRIES):
-        if (fenced_epoch(registry, host_id, sleep) or 0) >= epoch:
+        if fenced_epoch(registry, host_id, sleep) >= epoch:
             return
         registry.write_fence(host_id, Fence(epoch))
         sleep(_SETTLE_S)  # before we believe it: who fences an earlier incarnation at this moment may overwrite it
     hint = "somebody else writes this line; look for a host with another version, or format the transport again"
     raise DatapathError(Code.FAILED, f"host {registry.host_name(host_id)}", f"its fence does not stay at epoch {epoch}", hint)
+
+
+def refuse_fenced(registry: Registry, host_id: int, host_epoch: int, name: str) -> None:
+    """Raises `busy` when this incarnation, our own one, called `name`, is fenced."""
+    if is_fenced(registry, host_id, host_epoch):
+        why = f"was declared dead by another host: its heartbeat stood still for {registry.info.lease_s:g} s"
+        hint = "it registers again by itself; was it suspended, or the machine overloaded?"
+        raise DatapathError(Code.BUSY, f"host {name}", why, hint)
 
 
 def fence_line_off(registry: Registry, host_id: int) -> int:

@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+import random
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import Code, DatapathError
-from .layout import HostEntry, State
-from .lines import Bell, Heartbeat
+from .claim import IDLE
+from .fencing import fenced_epoch, is_fenced, refuse_fenced
+from .layout import U32_MAX, HostEntry, State
+from .lines import Bell, Heartbeat, Intent
 from .liveness import watch
 from .registry import Registry
 
 _U64 = (1 << 64) - 1
+SETTLE_S = 0.1  # far longer than a host takes from its look at an entry to its own store
+_TRIES = 40
+
+Watch = Callable[[Callable[[int], Heartbeat | None], list[int], float], set[int]]  # as `liveness.watch`
 
 
 def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> bytes:
@@ -26,30 +36,38 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> bytes:
 
 @dataclass(frozen=True)
 class Place:
-    """The entry that a host may take. `rival`: it says running, so its heartbeat must be seen still first."""
+    """An entry that a host may take. `before`: what is in it now. `rival`: it says running, so its heartbeat must stand still."""
 
     id: int
     epoch: int
     rival: bool
+    before: HostEntry | None
 
 
-def plan_place(entries: list[HostEntry | DatapathError | None], name: str) -> Place:
-    """The host's own old entry if there is one (running or cleared), else the lowest free one. Pure."""
-    own = [entry for entry in entries if isinstance(entry, HostEntry) and entry.name == name]
-    for entry in sorted(own, key=lambda found: found.state == State.NONE):
-        return Place(entry.id, entry.epoch % 0xFFFFFFFF + 1, entry.state != State.NONE)
-    never = [index for index, entry in enumerate(entries) if entry is None]
-    cleared = [entry for entry in entries if isinstance(entry, HostEntry) and entry.state == State.NONE]
-    if never:
-        return Place(never[0], 1, False)
-    if cleared:
-        return Place(cleared[0].id, cleared[0].epoch % 0xFFFFFFFF + 1, False)
-    raise DatapathError(
-        Code.FULL,
-        f"host {name}",
-        f"all {len(entries)} host entries are taken",
-        "unregister a host that is gone, from its own daemon",
-    )
+def plan_places(entries: list[HostEntry | DatapathError | None], fenced: Callable[[int], int], name: str) -> list[Place]:
+    """The host's own old entry if there is one (running or cleared), else all free ones, never used ones first. Pure.
+
+    `fenced(id)` is the last dead epoch of an entry: a new incarnation is above it. Raises `full`.
+    """
+    own, never, cleared = [], [], []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, DatapathError):
+            continue
+        dead = fenced(index)
+        place = Place(index, max(entry.epoch if entry else 0, dead) + 1, False, entry)
+        if place.epoch > U32_MAX:
+            continue  # used up
+        if entry is None:
+            never.append(place)
+        elif entry.name == name:
+            own.append(replace(place, rival=entry.state != State.NONE and entry.epoch > dead))
+        elif entry.state == State.NONE:
+            cleared.append(place)
+    own.sort(key=lambda place: place.before is not None and place.before.state == State.NONE)
+    if places := own[:1] or never + cleared:
+        return places
+    hint = "unregister a host that is gone, from its own daemon, or clear a dead one: cxl-datapath cbd host clear"
+    raise DatapathError(Code.FULL, f"host {name}", f"all {len(entries)} host entries are taken", hint)
 
 
 class Registration:
@@ -60,32 +78,35 @@ class Registration:
         self.entry = entry
         last, bell = registry.heartbeat(entry.id), registry.bell(entry.id)
         self._counter = last.counter if last else 0
+        self._beaten: Heartbeat | None = None
         self._generation = bell.generation if bell else 0
 
     @property
     def id(self) -> int:
         return self.entry.id
 
+    @property
+    def epoch(self) -> int:
+        return self.entry.epoch
+
+    def fenced(self) -> bool:
+        """Whether another host declared this incarnation dead; it must register again, above its fence."""
+        return is_fenced(self._registry, self.id, self.epoch)
+
     def beat(self) -> None:
-        """One heartbeat. Raises `busy` when the entry is not ours any more: somebody formatted, or took the name over."""
-        try:
-            now = self._registry.hosts.read(self.id)
-        except DatapathError:
-            now = None
-        if now is None or (now.epoch, now.name, now.boot_id, now.state) != (
-            self.entry.epoch,
-            self.entry.name,
-            self.entry.boot_id,
-            State.RUNNING,
-        ):
-            raise DatapathError(
-                Code.BUSY,
-                f"host {self.entry.name}",
-                "its entry in the transport belongs to another incarnation now",
-                "was the transport formatted?",
-            )
+        """One heartbeat. Raises `busy` when this incarnation is fenced, and when somebody else is in its entry."""
+        refuse_fenced(self._registry, self.id, self.epoch, self.entry.name)
+        if not self._registry.hosts.still(self.entry):
+            self._refuse("its entry in the transport belongs to another incarnation now", "was the transport formatted?")
+        seen = self._registry.heartbeat(self.id)
+        if self._beaten is not None and seen not in (self._beaten, None):
+            self._refuse("another daemon beats in its entry", "give each daemon its own --host-name")
         self._counter = (self._counter + 1) & _U64
-        self._registry.beat(self.id, Heartbeat(self._counter, self.entry.epoch))
+        self._beaten = Heartbeat(self._counter, self.epoch)
+        self._registry.beat(self.id, self._beaten)
+
+    def _refuse(self, why: str, hint: str) -> NoReturn:
+        raise DatapathError(Code.BUSY, f"host {self.entry.name}", why, hint)
 
     def ring(self) -> None:
         """Tells the peers that an entry of this host changed."""
@@ -93,32 +114,82 @@ class Registration:
         self._registry.ring(self.id, Bell(self._generation))
 
     def leave(self) -> None:
-        self._registry.hosts.write(replace(self.entry, state=State.NONE))
-        self.ring()
+        """Gives the entry back; one that is not ours any more is left alone."""
+        if not self.fenced() and self._registry.hosts.still(self.entry):
+            self._registry.hosts.write(replace(self.entry, state=State.NONE))
+            self.ring()
+
+
+@dataclass(frozen=True)
+class _Registrar:
+    """Takes an entry that other hosts may want at the same moment, by its intent line (docs/cbd-format.md, "Registration")."""
+
+    registry: Registry
+    name: str
+    boot: bytes
+    settle_s: float  # how long a wish and an entry must stand before they count
+    sleep: Callable[[float], None]
+    watch: Watch
+
+    def register(self) -> Registration:
+        for attempt in range(_TRIES):
+            places = plan_places(self.registry.hosts.all(), lambda host: fenced_epoch(self.registry, host), self.name)
+            # Who lost an entry to another host goes for any free one, or all losers would meet again.
+            place = random.choice(places) if attempt else places[0]
+            if place.rival:
+                self._refuse_rival(place.id)
+            if (entry := self._take(place)) is not None:
+                return self._begin(entry)
+            # Long enough for the winner to write its entry, which a new wish in it would only disturb.
+            self.sleep((2 + random.random()) * self.settle_s)
+        hint = "try again; is a host of another version writing the intent lines?"
+        raise DatapathError(Code.BUSY, f"host {self.name}", f"other hosts took each entry that it tried ({_TRIES} times)", hint)
+
+    def _refuse_rival(self, host_id: int) -> None:
+        if self.watch(self.registry.heartbeat, [host_id], self.registry.info.lease_s):
+            why = f"is alive in transport {self.registry.info.name} already"
+            raise DatapathError(Code.EXISTS, f"host {self.name}", why, "give each daemon its own --host-name")
+
+    def _take(self, place: Place) -> HostEntry | None:
+        """The entry once it is certainly ours; None when another host was there first."""
+        wish = Intent(secrets.randbits(64))
+        self.registry.write_intent(place.id, wish)
+        self.sleep(self.settle_s)
+        if self.registry.intent(place.id) != wish or self._now(place.id) != place.before:
+            return None
+        entry = HostEntry(State.RUNNING, place.id, place.epoch, self.name, self.boot)
+        self.registry.hosts.write(entry)
+        self.sleep(self.settle_s)
+        return entry if self._now(place.id) == entry else None
+
+    def _now(self, host_id: int) -> HostEntry | DatapathError | None:
+        try:
+            return self.registry.hosts.read(host_id)
+        except DatapathError as error:
+            return error
+
+    def _begin(self, entry: HostEntry) -> Registration:
+        self.registry.write_claim(entry.id, IDLE)  # an earlier incarnation may have left a ticket
+        registration = Registration(self.registry, entry)
+        registration.beat()
+        registration.ring()
+        return registration
 
 
 def register(
     registry: Registry,
     name: str,
     boot: bytes,
-    watch_hosts: Callable[[Callable[[int], Heartbeat | None], list[int], float], set[int]] = watch,
+    *,
+    settle_s: float = SETTLE_S,
+    sleep: Callable[[float], None] = time.sleep,
+    watch_hosts: Watch = watch,
 ) -> Registration:
-    """Takes the host's entry with a new epoch. Blocks up to one lease when an earlier incarnation must be seen dead.
+    """Takes an entry of this host with a new epoch. Blocks up to one lease when an earlier incarnation must be seen dead.
 
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """
-    place = plan_place(registry.hosts.all(), name)
-    if place.rival and watch_hosts(registry.heartbeat, [place.id], registry.info.lease_s):
-        transport = registry.info.name
-        raise DatapathError(
-            Code.EXISTS, f"host {name}", f"is alive in transport {transport} already", "give each daemon its own --host-name"
-        )
-    entry = HostEntry(State.RUNNING, place.id, place.epoch, name, boot)
-    registry.hosts.write(entry)
-    registration = Registration(registry, entry)
-    registration.beat()
-    registration.ring()
-    return registration
+    return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts).register()
 
 
 def live_hosts(registry: Registry, except_name: str = "") -> list[str]:

@@ -64,7 +64,7 @@ class Bell:
 
 @dataclass(frozen=True)
 class Fence:
-    """Incarnations of a host up to `epoch` are dead for ever."""
+    """Incarnations of a host up to `epoch` are dead for ever. A line of zeros was never written: none is."""
 
     epoch: int
 
@@ -73,6 +73,8 @@ class Fence:
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self | None:
+        if len(raw) >= COUNTER.size and not any(raw[: COUNTER.size]):
+            return cls(0)
         found = _read_counter(raw)
         return cls(found[0]) if found else None
 

@@ -163,6 +163,15 @@ class Registry:
         self.backends = Table(memory, BackendEntry, g.backends_off, g.backend_count)
         self.blkdevs = Table(memory, BlkdevEntry, g.blkdevs_off, g.blkdev_count)
 
+    def incarnation(self, host_id: int) -> int | None:
+        """Epoch of the host in an entry; None where there is none. Of a damaged entry its heartbeat tells, 0 when it cannot."""
+        try:
+            entry = self.hosts.read(host_id)
+        except DatapathError:
+            heartbeat = self.heartbeat(host_id)
+            return heartbeat.epoch if heartbeat else 0
+        return entry.epoch if entry and entry.state != State.NONE else None
+
     def heartbeat(self, host_id: int) -> Heartbeat | None:
         return Heartbeat.unpack(self._line(host_id, HEARTBEAT_OFF))
 
