@@ -108,6 +108,23 @@ def test_one_call_takes_over_all_that_a_host_had(lab, call):
     assert io(device, "write -P 0x33 0 64k", "read -P 0x33 0 64k")
 
 
+def test_a_host_that_comes_back_finds_its_backend_taken_and_can_give_it_up(lab, call):
+    disk, replica = lab.disk("disk"), lab.disk("replica")
+    call(cbd_backend, "node1", **backend(path=disk, id=0))
+    lab.hosts["node1"].kill()
+    call(cbd_backend, "node3", **backend(id=0, path=replica, state="recovered"))
+    lab.hosts["node1"].start()
+    call(cbd_transport, "node1", transports=[{"name": "pool0", "memory": lab.memory}])
+    refused = call(cbd_backend, "node1", refused=True, **backend(path=disk, id=0))
+    assert f"backend 0 is {replica} on node3" in refused["msg"]
+    assert "to be dead" in call(cbd_backend, "node1", refused=True, wait=False, **backend(id=0, state="recovered"))["msg"]
+    gone = backend(path=disk, id=0, state="absent")
+    assert call(cbd_backend, "node1", **gone)["changed"]
+    assert call(cbd_backend, "node1", **gone)["changed"] is False
+    assert call(cbd_transport, "node1", transports=[{"name": "pool0", "state": "absent"}])["changed"]
+    assert [(row["id"], row["host"]) for row in call(cbd_info, "node2")["backends"]] == [(0, "node3")]
+
+
 def test_what_a_dead_host_left_is_cleared_away(lab, call):
     for number in (0, 1):
         call(cbd_backend, "node1", **backend(path=lab.disk(f"disk{number}"), id=number))
@@ -142,7 +159,10 @@ def test_blkdevs_of_one_backend(lab, call):
     call(cbd_backend, "node1", **backend(path=lab.disk("disk"), id=0))
     writer = call(cbd_blkdev, "node2", **blkdev(backend=0, name="writer", io_timeout=60))["blkdevs"][0]
     assert (writer["read_only"], writer["shared"], writer["io_timeout"]) == (False, False, 60)
-    assert "used by" in call(cbd_blkdev, "node3", refused=True, **blkdev(backend=0, name="second"))["msg"]
+    assert (
+        "is written by blkdev 0 of host node2"
+        in call(cbd_blkdev, "node3", refused=True, **blkdev(backend=0, name="second"))["msg"]
+    )
     readers = {"blkdevs": [{**blkdev(backend=0)["blkdevs"][0], "name": name, "read_only": True} for name in ("r1", "r2")]}
     assert [row["read_only"] for row in call(cbd_blkdev, "node3", **readers)["blkdevs"]] == [True, True]
     assert call(cbd_blkdev, "node3", **readers)["changed"] is False
