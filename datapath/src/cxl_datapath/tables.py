@@ -67,6 +67,8 @@ def _cell(value: Any) -> str:
             text = ",".join(_cell(each) for each in value)
         case {"message": message, "object": about}:
             text = f"{about}: {message}"
+        case {"state": "running", "info": {"path_state": "paused" | "offline" as path, "path_reason": reason}}:
+            text = f"{path} ({reason})"
         case {"state": state, "error": error}:
             text = f"{state} ({_cell(error)})" if error else str(state)
         case dict():

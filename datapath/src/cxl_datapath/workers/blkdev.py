@@ -91,8 +91,7 @@ def _wait_answered(config: Config, route: Route, frontend: FrontEnd) -> None:
 
 
 def _info(route: Route, device: str, frontend: str) -> dict[str, Any]:
-    shown = {"device": device, "frontend": frontend, "capacity": route.backend.capacity}
-    return shown | {"epoch": route.entry.epoch, "path_state": str(route.state)}
+    return {"device": device, "frontend": frontend, "capacity": route.backend.capacity} | route.describe()
 
 
 def _target(config: Config, transport: Attached, route: Route, lock: int) -> Target:

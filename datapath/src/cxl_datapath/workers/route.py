@@ -60,12 +60,13 @@ class Route:
         self._registry = transport.registry
         self._id = blkdev_id
         self._clock = clock
-        self._liveness = Liveness(transport.info.lease_s)
+        self._liveness = Liveness(transport.info.lease_s, clock)
         self.entry = self._own_entry(epoch)
         self.bound = self.entry
         self._removed = False
         self.backend = self._first_backend()
         self.state = PathState.SERVING
+        self._reason = ""
         self._broken_since: float | None = None
         self._asked_at: float | None = None
         self._published_at = clock()
@@ -126,6 +127,8 @@ class Route:
         if self._broken_since is None:
             self._broken_since = now
             self._report(PathState.PAUSED, trouble or "")
+        elif trouble and trouble != self._reason:
+            self._report(self.state, trouble)
         if self._may_ask(now):
             self._asked_at = now
             self._link.emit("ask")
@@ -205,8 +208,12 @@ class Route:
     def _report(self, state: PathState, why: str) -> None:
         if state is not self.state:
             print(f"{self._what}: {state}{': ' if why else ''}{why}", file=sys.stderr)
-        self.state = state
-        self._link.emit("info", info={"path_state": str(state), "path_reason": why or None, "epoch": self.entry.epoch})
+        self.state, self._reason = state, why
+        self._link.emit("info", info=self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """For people and programs that ask the daemon."""
+        return {"path_state": str(self.state), "path_reason": self._reason or None, "epoch": self.entry.epoch}
 
     # ---- what is in the transport ------------------------------------------------------------------------------------------
 
