@@ -99,8 +99,9 @@ class _Host:
         for number in range(count):
             self._bakery.acquire(PATIENCE_S)
             index = self._registry.backends.allocate()
-            path, me = f"/{self._name}/{number}", self._registration
-            entry = BackendEntry(State.RUNNING, index, 1, me.id, 0, 512, 512, path, 512, 0, me.epoch)
+            me, size = self._registration, {"logical_block_size": 512, "capacity": 512, "physical_block_size": 512}
+            owner = {"host_id": me.id, "host_epoch": me.epoch, "path": f"/{self._name}/{number}"}
+            entry = BackendEntry(State.RUNNING, index, epoch=1, flags=0, discard_granularity=0, life=1, **size, **owner)
             self._bakery.check()
             self._registry.backends.write(entry)
             self._bakery.release()
