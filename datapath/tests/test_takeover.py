@@ -62,11 +62,12 @@ def trio(make_trio: Callable[..., Trio]) -> Trio:
 
 
 def murder(host: Host) -> None:
-    """SIGKILL for the daemon and all that it started, as when the machine loses power."""
-    victims = children(host.pid)
+    """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
+    victims = {host.pid, *children(host.pid)}
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in victims:
+            with_pid(pid, number)
     host.kill()
-    for pid in filter(running, victims):
-        with_pid(pid, signal.SIGKILL)
     wait_until(lambda: not any(map(running, victims)), f"all of {host.name} is gone")
 
 

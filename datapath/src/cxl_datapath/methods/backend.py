@@ -177,6 +177,7 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     backend_id = params["id"]
     what = f"backend {backend_id}"
+    session.need().registry.backends.page(backend_id)  # raises `range`
     view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
     if view is None:
         raise _not_running(session, backend_id)

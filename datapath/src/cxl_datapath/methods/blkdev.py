@@ -181,6 +181,7 @@ async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     blkdev_id = params["id"]
     what = f"blkdev {blkdev_id}"
+    session.need().registry.blkdevs.page(blkdev_id)  # raises `range`
     view = next((row for row in blkdevs_view(session) if row["id"] == blkdev_id), None)
     if view is None:
         raise _not_running(session, blkdev_id)
