@@ -25,8 +25,8 @@ RUN = Path(f"/run/cxl-lab-{LAB}")
 MEMORY = Path(f"/dev/shm/cxl-lab-{LAB}.pool0")
 DISK = Path(f"/var/lib/cxl-lab-{LAB}/disk0")
 HOSTS = ["node1", "node2", "node3"]
-#: What belongs to the machine and not to this lab: a data path of its own, other labs.
-PLACES = [Path(path) for path in ("/opt/cxl-datapath", "/run/cxl-datapath", "/usr/local/bin/cxl-datapath", "/var/lib/cxl-lab")]
+#: Command and service of the machine's own data path, which it may have beside this lab.
+COMMAND, SERVICE = Path("/usr/local/bin/cxl-datapath"), Path("/etc/systemd/system/cxl-datapathd.service")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the hosts' tasks need root")
 
@@ -40,12 +40,6 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield copy
     if remains():
         playbook(copy, "playbooks/down.yml")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def places() -> list[bool]:
-    """Which of the machine's places are there before the lab is."""
-    return [path.exists() for path in PLACES]
 
 
 def run(command: list[str]) -> tuple[int, str]:
@@ -174,8 +168,9 @@ def test_every_host_is_a_daemon_of_its_own_and_sees_the_others() -> None:
     assert MEMORY.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_machine_has_no_data_path_of_its_own_now(places: list[bool]) -> None:
-    assert [path.exists() for path in PLACES] == places
+def test_nothing_of_the_machine_leads_to_the_lab() -> None:
+    assert not COMMAND.is_symlink() or LAB not in str(COMMAND.readlink())
+    assert not SERVICE.exists() or LAB not in SERVICE.read_text(encoding="utf-8")
 
 
 def test_the_second_run_changes_nothing(inventory: Path) -> None:
@@ -213,11 +208,10 @@ def test_down_of_one_host_does_not_take_the_memory_from_the_others(inventory: Pa
     assert ask("node2", "cbd", "blkdev", "list", "pool0")[0]["worker"]["state"] == "running"
 
 
-def test_down_leaves_nothing(inventory: Path, places: list[bool]) -> None:
+def test_down_leaves_nothing(inventory: Path) -> None:
     code, _ = run(["make", "down", f"INVENTORY={inventory}"])
     assert code == 0
     assert remains() == []
-    assert [path.exists() for path in PLACES] == places
 
 
 def test_down_again_is_fine(inventory: Path) -> None:
