@@ -206,7 +206,7 @@ struct cbd_backend_entry {
     uint32_t physical_block_size;
     uint32_t discard_granularity;
     uint32_t host_epoch;
-    uint32_t reserved;
+    uint32_t life;
 };
 CBD_SIZE(cbd_backend_entry, 304);
 CBD_AT(cbd_backend_entry, state, 0);
@@ -220,7 +220,7 @@ CBD_AT(cbd_backend_entry, path, 32);
 CBD_AT(cbd_backend_entry, physical_block_size, 288);
 CBD_AT(cbd_backend_entry, discard_granularity, 292);
 CBD_AT(cbd_backend_entry, host_epoch, 296);
-CBD_AT(cbd_backend_entry, reserved, 300);
+CBD_AT(cbd_backend_entry, life, 300);
 
 struct cbd_blkdev_entry {
     uint32_t state;

@@ -15,6 +15,7 @@ from hosts import Host
 MIB = 1 << 20
 MEMORY = 64 * MIB
 DISK = 16 * MIB
+LEASE_MS = 2500
 
 needs_nbd = pytest.mark.skipif(
     not all(map(shutil.which, ("nbdkit", "nbdcopy", "qemu-io"))), reason="needs nbdkit, nbdcopy and qemu-io"
@@ -28,7 +29,7 @@ class Lab:
         self.memory = str(memory)
         self.folder = folder
         self.node1, self.node2 = make_host("node1"), make_host("node2")
-        self.node1.call("cbd.transport.format", memory=self.memory, name="pool0", ring_depth=16)
+        self.node1.call("cbd.transport.format", memory=self.memory, name="pool0", ring_depth=16, lease_ms=LEASE_MS)
         for node in (self.node1, self.node2):
             node.call("cbd.transport.register", memory=self.memory)
 

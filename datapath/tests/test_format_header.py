@@ -28,8 +28,7 @@ STRUCTS = {
     "cbd_host": (layout.HOST, "state id epoch flags name boot_id"),
     "cbd_backend_entry": (
         layout.BACKEND,
-        "state id host_id epoch flags logical_block_size capacity path physical_block_size discard_granularity host_epoch "
-        "reserved",
+        "state id host_id epoch flags logical_block_size capacity path physical_block_size discard_granularity host_epoch life",
     ),
     "cbd_blkdev_entry": (
         layout.BLKDEV,

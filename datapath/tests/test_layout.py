@@ -64,6 +64,7 @@ backends = st.builds(
     flags=st.integers(0, 7),
     path=paths,
     host_epoch=u32,
+    life=u32,
 )
 blkdevs = st.builds(
     lambda channels, **rest: BlkdevEntry(channels=tuple(channels), channel_epochs=tuple(c ^ 1 for c in channels), **rest),
@@ -183,9 +184,9 @@ def test_golden_offsets():
     assert struct.unpack_from("<3I", entry, 32) == (4, 6, 0xFFFFFFFF)
     assert struct.unpack_from("<3I", entry, 96) == (10, 11, 0)
     assert struct.unpack_from("<I", entry, 160) == (12,)
-    entry = BackendEntry(State.RUNNING, 3, 9, 1, 2, 512, 1 << 20, "/dev/sdx", 4096, 8192, 12).pack()
+    entry = BackendEntry(State.RUNNING, 3, 9, 1, 2, 512, 1 << 20, "/dev/sdx", 4096, 8192, 12, 7).pack()
     assert struct.unpack_from("<6IQ", entry) == (1, 3, 1, 9, 2, 512, 1 << 20)
-    assert struct.unpack_from("<4I", entry, 288) == (4096, 8192, 12, 0)
+    assert struct.unpack_from("<4I", entry, 288) == (4096, 8192, 12, 7)
     line = ControlLine(State.RUNNING, 7, 1, 2, 3, 4, 5).pack()
     assert (line[:4], struct.unpack_from("<7I", line, 4)) == (b"CXCH", (1, 7, 1, 2, 3, 4, 5))
     assert struct.unpack_from("<QI", Claim(9, True).pack()) == (9, 1)
@@ -225,7 +226,7 @@ def test_info_that_must_be_refused(offset, value, code):
     ],
 )
 def test_backend_limits_that_must_be_refused(offset, value):
-    raw = bytearray(BackendEntry(State.RUNNING, 0, 1, 0, 0, 512, 1 << 20, "/dev/sdx", 4096, 4096, 1).pack())
+    raw = bytearray(BackendEntry(State.RUNNING, 0, 1, 0, 0, 512, 1 << 20, "/dev/sdx", 4096, 4096, 1, 1).pack())
     raw[offset : offset + 4] = struct.pack("<I", value)
     with pytest.raises(DatapathError) as caught:
         BackendEntry.unpack(bytes(raw))

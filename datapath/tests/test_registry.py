@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -60,7 +61,7 @@ def registry(ram) -> Registry:
 
 
 def backend(number=0, host=0, epoch=1, state=State.RUNNING) -> BackendEntry:
-    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx", 512, 0, 1)
+    return BackendEntry(state, number, epoch, host, 0, 512, 1 << 20, "/dev/sdx", 512, 0, 1, epoch)
 
 
 def blkdev(number=0, host=1, *, backend_id=0, backend_epoch=1, flags=0, chosen=(0,), epochs=(1,), host_epoch=1) -> BlkdevEntry:
@@ -226,7 +227,7 @@ def test_watch_is_quick_for_the_living_and_patient_for_the_dead():
 def test_choice_of_channels(count, taken, preferred, queues):
     free = set(range(count)) - taken
     try:
-        chosen = channels.choose(count, taken, preferred, queues)
+        chosen = channels.choose(count, taken, preferred, queues, "")
     except DatapathError as error:
         assert error.code == Code.FULL
         assert len(free) < queues
@@ -319,17 +320,16 @@ def test_no_mix_of_blkdevs_breaks_the_rule_of_writers(wanted, current):
     assert bool(writers) == any(not flags & BLKDEV_READ_ONLY for flags, _ in wanted)
 
 
-def test_a_channel_stays_taken_until_its_handler_ended_or_its_host_is_fenced(registry):
-    line = ControlLine(State.RUNNING, 1, 0, 0, 0, 2, 5)
-    fenced = partial(is_fenced, registry)
-    assert channels.quarantined(line, fenced)
-    registry.write_fence(2, Fence(4))
-    assert channels.quarantined(line, fenced)
-    registry.write_fence(2, Fence(5))
-    assert not channels.quarantined(line, fenced)
-    assert not channels.quarantined(ControlLine(State.NONE, 1, 0, 0, 0, 0, 9), fenced)
-    assert not channels.quarantined(ControlLine(State.RUNNING, 1, 0, 0, 0, 4_000_000_000, 9), fenced)
-    assert not channels.quarantined(None, fenced)
+def test_a_channel_stays_taken_until_its_handler_ended_or_its_host_is_cleared():
+    served = replace(backend(host=2), host_epoch=5)
+    line = ControlLine(State.RUNNING, 1, blkdev_id=7, backend_id=0, queue=0, host_id=2, host_epoch=5)
+    assert channels.is_held(line, 8, served, {2}), "another blkdev's"
+    assert not channels.is_held(line, 7, served, {2}), "its own, in the same life of the backend's host"
+    assert channels.is_held(line, 7, replace(served, host_epoch=6), {2}), "an earlier life that was not swept yet"
+    assert channels.is_held(line, 7, replace(served, host_id=3), {2, 3}), "taken over from a host that may wake up"
+    assert not channels.is_held(line, 7, replace(served, host_id=3), {3}), "taken over from a host that was cleared"
+    assert not channels.is_held(replace(line, state=State.NONE), 8, served, {2})
+    assert not channels.is_held(None, 8, served, {2})
 
 
 # ---- lines of an entry page

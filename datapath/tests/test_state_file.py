@@ -20,7 +20,7 @@ SAMPLE = [
         "pool0",
         "12345678-0000-0000-0000-000000000000",
         [BackendState(0, "/dev/sdb", False), BackendState(3, "/srv/disk", True)],
-        [BlkdevState(1, 2, 4, "auto", "cbd1")],
+        [BlkdevState(1, 2, 4, "auto", "cbd1", False, True, 30, 7)],
     ),
     TransportState("/dev/dax1.0", "pool1", "22345678-0000-0000-0000-000000000000"),
 ]

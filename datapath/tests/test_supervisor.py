@@ -27,7 +27,11 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         program.write_text(f"#!/bin/sh\nread config\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(supervisor, "sys", SimpleNamespace(executable=str(program)))
-        return Supervised("backend", "worker 0", dict, lambda: None)
+
+        async def configure() -> dict[str, object]:
+            return {}
+
+        return Supervised("backend", "worker 0", configure, lambda: None)
 
     return make
 

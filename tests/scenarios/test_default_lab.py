@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -17,98 +16,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scenario import ROOT, VmLab, changed, environment, run
 
-ROOT = Path(__file__).resolve().parents[2]
-LAB = "molecule_default"
-FOLDER = Path("/var/lib/cxl-lab") / LAB
-INVENTORY = ["-i", str(ROOT / "inventories/two_node"), "-e", f"cxl_topology_lab={LAB}"]
+LAB = VmLab("molecule_default")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _leave_nothing_behind() -> Iterator[None]:
     yield
-    playbook("playbooks/down.yml")
-
-
-def run(command: list[str]) -> tuple[int, str]:
-    """Runs a command in the checkout and shows its output as it comes; returns the exit code and the output."""
-    print(f"\n$ {' '.join(command)}", flush=True)
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
-    return process.wait(), "".join(lines)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}", "PY_COLORS": "0", "ANSIBLE_NOCOLOR": "1"}
-
-
-def playbook(name: str, *options: str) -> tuple[int, str]:
-    return run(["ansible-playbook", *INVENTORY, *options, name])
+    LAB.playbook("playbooks/down.yml")
 
 
 def molecule(step: str) -> tuple[int, str]:
     return run(["molecule", step, "-s", "default"])
 
 
-def on(host: str, *command: str) -> str:
-    """Runs a command on a host of the lab; returns its output."""
-    return subprocess.run(
-        ["ssh", "-F", str(FOLDER / "ssh_config"), host, *command], capture_output=True, text=True, check=True
-    ).stdout
-
-
-def answer(host: str, *command: str) -> str:
-    """The same for a host that may be away: "" then."""
-    options = ["-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=2"]
-    ssh = ["ssh", "-F", str(FOLDER / "ssh_config"), *options, host, *command]
-    return subprocess.run(ssh, capture_output=True, text=True, check=False).stdout
-
-
-def changed(output: str) -> int:
-    """How many changes the recap counts, over all hosts."""
-    counts = re.findall(r"changed=(\d+)", output)
-    assert counts, "there is no recap"
-    return sum(map(int, counts))
-
-
-def remains() -> list[str]:
-    """Everything on this machine that carries the lab's name."""
-    domains = subprocess.run(
-        ["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False
-    ).stdout
-    processes = [file.read_bytes().replace(b"\0", b" ").decode(errors="replace") for file in _command_lines()]
-    files = [
-        *Path("/dev/shm").glob(f"*{LAB}*"),
-        *Path("/run").glob(f"*/*{LAB}*"),
-        *Path("/var/log/libvirt/qemu").glob(f"*{LAB}*"),
-    ]
-    return [
-        *(name for name in domains.split() if LAB in name),
-        *(text[:120] for text in processes if f"cxl-lab.{LAB}" in text or str(FOLDER) in text),
-        *(str(path) for path in [*files, FOLDER] if path.exists()),
-        *(line for line in Path("/proc/mounts").read_text().splitlines() if LAB in line),
-    ]
-
-
-def _command_lines() -> list[Path]:
-    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.parent.name != str(os.getpid()) and file.exists()]
-
-
 def test_starts_from_nothing() -> None:
     code, _ = molecule("destroy")
     assert code == 0
-    assert remains() == []
+    assert LAB.remains() == []
 
 
 def test_check_mode_before_anything_exists_tells_and_changes_nothing() -> None:
-    code, output = playbook("site.yml", "--check")
+    code, output = LAB.playbook("site.yml", "--check")
     assert code == 0
     assert "node1 does not exist yet" in output
-    assert remains() == []
+    assert LAB.remains() == []
 
 
 @pytest.mark.parametrize(
@@ -129,15 +62,15 @@ def test_check_mode_before_anything_exists_tells_and_changes_nothing() -> None:
     ],
 )
 def test_preflight_refuses_before_anything_is_changed(setting: str, words: list[str]) -> None:
-    code, output = playbook("site.yml", "-e", setting)
+    code, output = LAB.playbook("site.yml", "-e", setting)
     assert code != 0
     assert all(word in " ".join(output.split()) for word in words)
-    assert remains() == []
+    assert LAB.remains() == []
 
 
 def test_an_archive_that_cannot_be_reached_is_named() -> None:
     # A suite of its own makes a recipe that no cache holds.
-    code, output = playbook(
+    code, output = LAB.playbook(
         "playbooks/image.yml",
         "-e",
         "cxl_guest_image_mirror=http://127.0.0.1:9/debian",
@@ -146,34 +79,34 @@ def test_an_archive_that_cannot_be_reached_is_named() -> None:
     )
     assert code != 0
     assert "guest tree of trixie from http://127.0.0.1:9/debian" in " ".join(output.split())
-    assert remains() == []
+    assert LAB.remains() == []
 
 
 def test_a_host_that_dies_at_boot_shows_its_last_words() -> None:
     images = sorted(Path("/var/cache/cxl-lab").glob("guest-*"), key=lambda path: path.stat().st_mtime)
     if not images:
-        assert playbook("playbooks/hypervisor.yml")[0] == playbook("playbooks/image.yml")[0] == 0
+        assert LAB.playbook("playbooks/hypervisor.yml")[0] == LAB.playbook("playbooks/image.yml")[0] == 0
         images = list(Path("/var/cache/cxl-lab").glob("guest-*"))
     paths = {"disk": str(images[-1] / "disk.raw"), "kernel": str(images[-1] / "vmlinuz"), "initrd": str(images[-1] / "vmlinuz")}
-    code, output = playbook("playbooks/create.yml", "-e", json.dumps({"cxl_guest_image_paths": paths}))
+    code, output = LAB.playbook("playbooks/create.yml", "-e", json.dumps({"cxl_guest_image_paths": paths}))
     assert code != 0
     text = " ".join(output.split())
     assert "host node" in text
     assert "Kernel panic - not syncing" in text
     assert "serial.log" in text
-    assert playbook("playbooks/down.yml")[0] == 0
-    assert remains() == []
+    assert LAB.playbook("playbooks/down.yml")[0] == 0
+    assert LAB.remains() == []
 
 
 def test_a_run_that_is_killed_while_hosts_start_is_repaired_by_the_next() -> None:
-    command = ["ansible-playbook", *INVENTORY, "playbooks/create.yml"]
+    command = ["ansible-playbook", *LAB.options(), "playbooks/create.yml"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 600
-    while process.poll() is None and not (FOLDER / "hosts/node1/disk.qcow2").exists() and time.monotonic() < end:
+    while process.poll() is None and not (LAB.folder / "hosts/node1/disk.qcow2").exists() and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert remains(), "it was killed before it had begun"
+    assert LAB.remains(), "it was killed before it had begun"
 
 
 def test_create() -> None:
@@ -187,14 +120,14 @@ def test_converge() -> None:
 
 
 def test_idempotence() -> None:
-    code, output = playbook("site.yml")
+    code, output = LAB.playbook("site.yml")
     assert code == 0
     assert changed(output) == 0
     assert molecule("idempotence")[0] == 0
 
 
 def test_check_and_diff_on_a_built_lab_show_no_change() -> None:
-    code, output = playbook("site.yml", "--check", "--diff")
+    code, output = LAB.playbook("site.yml", "--check", "--diff")
     assert code == 0
     assert changed(output) == 0
 
@@ -204,34 +137,34 @@ def test_verify() -> None:
 
 
 def test_another_setting_is_refused_and_the_host_goes_on_running() -> None:
-    booted = on("node1", "cat", "/proc/sys/kernel/random/boot_id")
+    booted = LAB.on("node1", "cat", "/proc/sys/kernel/random/boot_id")
     hosts = [{"name": "node1", "memory": "3G"}, {"name": "node2", "memory": "2G", "cpus": 2}]
-    code, output = playbook("playbooks/create.yml", "-e", json.dumps({"cxl_topology_hosts": hosts}))
+    code, output = LAB.playbook("playbooks/create.yml", "-e", json.dumps({"cxl_topology_hosts": hosts}))
     assert code != 0
     assert "host.memory" in output
     assert "cxl_topology_recreate=true" in output
-    assert on("node1", "cat", "/proc/sys/kernel/random/boot_id") == booted
+    assert LAB.on("node1", "cat", "/proc/sys/kernel/random/boot_id") == booted
 
 
 def test_a_host_that_rebooted_is_repaired_and_its_files_are_there() -> None:
-    booted = on("node2", "cat", "/proc/sys/kernel/random/boot_id")
-    on("node2", "sh", "-c", "'date > /mnt/cbd0/before-reboot && systemctl reboot'")
+    booted = LAB.on("node2", "cat", "/proc/sys/kernel/random/boot_id")
+    LAB.on("node2", "sh", "-c", "'date > /mnt/cbd0/before-reboot && systemctl reboot'")
     end = time.monotonic() + 150
-    while time.monotonic() < end and answer("node2", "cat", "/proc/sys/kernel/random/boot_id") in ("", booted):
+    while time.monotonic() < end and LAB.answer("node2", "cat", "/proc/sys/kernel/random/boot_id") in ("", booted):
         time.sleep(1)
-    code, output = playbook("site.yml")
+    code, output = LAB.playbook("site.yml")
     assert code == 0
     assert "are right" in output
-    assert on("node2", "cat", "/proc/sys/kernel/random/boot_id") != booted
-    assert on("node2", "sh", "-c", "'cd /mnt/cbd0/cxl-verify && sha256sum --quiet -c MANIFEST && echo right'") == "right\n"
+    assert LAB.on("node2", "cat", "/proc/sys/kernel/random/boot_id") != booted
+    assert LAB.on("node2", "sh", "-c", "'cd /mnt/cbd0/cxl-verify && sha256sum --quiet -c MANIFEST && echo right'") == "right\n"
 
 
 def test_destroy_leaves_nothing() -> None:
     assert molecule("destroy")[0] == 0
-    assert remains() == []
+    assert LAB.remains() == []
 
 
 def test_destroy_again_is_fine() -> None:
-    code, output = playbook("playbooks/down.yml")
+    code, output = LAB.playbook("playbooks/down.yml")
     assert code == 0
     assert changed(output) == 0

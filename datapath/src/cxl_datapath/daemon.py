@@ -35,6 +35,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=STATE, help="folder of the desired state (%(default)s)")
     parser.add_argument("--host-name", default=socket.gethostname().split(".")[0], help="name in the transports (%(default)s)")
     parser.add_argument("--group", help="members of this group may use the control socket, too")
+    parser.add_argument(
+        "--etcd", default="", help="URL of an etcd whose lock serialises changes beside the transport's own claim"
+    )
     return parser.parse_args(argv)
 
 

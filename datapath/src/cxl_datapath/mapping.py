@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import threading
 from types import TracebackType
 from typing import Protocol
 
@@ -42,27 +43,31 @@ class Mapping:
         base = ctypes.cast(ctypes.c_void_p(address), ctypes.POINTER(ctypes.c_uint8))
         self.mem = core.CxlMem(base, memory.size, core.COHERENCE_SOFTWARE, 0)
         self._address: int | None = address
+        self._lock = threading.Lock()  # a thread may wait for the claim of a transport that is being closed
 
     def use_coherence(self, coherence: int) -> None:
         """Sets what the transport info says of the memory."""
         self.mem.coherence = coherence
 
     def read(self, offset: int, length: int) -> bytes:
-        self._check_open()
         buffer = ctypes.create_string_buffer(length)
-        result = core.library().cxl_mem_read(ctypes.byref(self.mem), offset, buffer, length)
+        with self._lock:
+            self._check_open()
+            result = core.library().cxl_mem_read(ctypes.byref(self.mem), offset, buffer, length)
         core.check(result, self.memory.spec, f"read {length} bytes at {offset:#x}")
         return buffer.raw
 
     def write(self, offset: int, data: bytes) -> None:
-        self._check_open()
-        result = core.library().cxl_mem_write(ctypes.byref(self.mem), offset, data, len(data))
+        with self._lock:
+            self._check_open()
+            result = core.library().cxl_mem_write(ctypes.byref(self.mem), offset, data, len(data))
         core.check(result, self.memory.spec, f"write {len(data)} bytes at {offset:#x}")
 
     def close(self) -> None:
-        address, self._address = self._address, None
-        if address is not None:
-            _libc.munmap(address, self.size)
+        with self._lock:
+            address, self._address = self._address, None
+            if address is not None:
+                _libc.munmap(address, self.size)
 
     def _check_open(self) -> None:
         if self._address is None:

@@ -7,12 +7,12 @@ import asyncio
 import logging
 from typing import TypeVar
 
-from .cbd.liveness import PERIOD_S
 from .errors import Code, DatapathError
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 10.0
+IDLE_PERIOD_S = 0.5  # between two looks for transports to beat in
 STOP_PATIENCE_S = 20.0  # at the end of the daemon; above the grace of the blkdev worker
 
 Entry = TypeVar("Entry", BackendState, BlkdevState)
@@ -117,4 +117,4 @@ class Datapath:
                 except Exception:
                     # Without a heartbeat every peer would take this host for dead.
                     log.exception("transport %s: fault in its heartbeat", session.name)
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(min((each.period_s for each in self.sessions.values() if each.opened), default=IDLE_PERIOD_S))

@@ -4,25 +4,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .cbd import channels
+from . import holdings
+from .cbd.claim import Bakery
+from .cbd.fencing import fence
 from .cbd.hosting import Registration, boot_id, register
-from .cbd.layout import Info, State
-from .cbd.lines import ControlLine
-from .cbd.liveness import DEAD_AFTER_S, PERIOD_S, Liveness
-from .cbd.registry import Registry, owned
+from .cbd.layout import BlkdevEntry, Info
+from .cbd.liveness import Liveness, period_s
+from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
+from .frontends.names import ublk_number
+from .locks.base import HostLock
 from .mapping import Mapping
 from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 
-RELEASE_S = 2.0  # a living backend takes its handlers back within one poll
+CLAIM_PATIENCE_S = 60.0  # above the longest change of another host: a takeover waits out a lease
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,23 @@ class Opened:
     info: Info
     registry: Registry
     registration: Registration
+    liveness: Liveness
+    lock: HostLock
+
+    @property
+    def host_id(self) -> int:
+        return self.registration.id
+
+    @property
+    def host_epoch(self) -> int:
+        return self.registration.entry.epoch
+
+    @property
+    def lease_s(self) -> float:
+        return self.info.lease_s
+
+    def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
+        return True if host_id == self.host_id else self.liveness.alive(host_id, epoch)
 
 
 class Session:
@@ -55,11 +78,10 @@ class Session:
         self.settings = settings
         self.opened: Opened | None = None
         self.reason: DatapathError | None = None
-        self.liveness = Liveness()
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
-        self._reserved: dict[int, tuple[int, ...]] = {}  # channels by blkdev, from its configuration to its end
+        self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
 
     @property
     def name(self) -> str:
@@ -75,43 +97,57 @@ class Session:
         return self.opened
 
     async def open(self) -> None:
-        """Maps, attaches, registers this host. Takes up to `DEAD_AFTER_S` when an earlier incarnation must be seen dead."""
+        """Maps, attaches, registers this host. Takes up to a lease when an earlier incarnation must be seen dead."""
         try:
-            self.opened = await asyncio.to_thread(_open, self.desired, self.settings)
+            opened = await asyncio.to_thread(_open, self.desired, self.settings)
         except DatapathError as error:
             self.reason = error
             raise
-        self.reason = None
-        self._clear_orphans(self.opened)
+        self.opened, self.reason = opened, None
+        holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
+        self.fail_lost_devices()
         self.tick()
-        log.info("transport %s: registered as host %d", self.name, self.opened.registration.id)
+        log.info("transport %s: registered as host %d", self.name, opened.host_id)
+
+    @property
+    def period_s(self) -> float:
+        """Seconds between two beats."""
+        return period_s(self.need().lease_s)
 
     def tick(self) -> None:
-        """One heartbeat, and one look at those of the others. Raises when this host lost its entry."""
+        """One heartbeat, and one look at those of the others. Raises when this host lost its entry or was fenced."""
         opened = self.need()
         opened.registration.beat()
-        for host_id in opened.registry.hosts.used():
-            self.liveness.observe(host_id, opened.registry.heartbeat(host_id))
+        for entry in opened.registry.hosts.used().values():
+            opened.liveness.observe(entry.id, opened.registry.heartbeat(entry.id), entry.epoch)
 
-    def alive(self, host_id: int) -> bool | None:
-        if self.opened is not None and host_id == self.opened.registration.id:
-            return True
-        return self.liveness.alive(host_id)
-
-    async def known_alive(self, host_id: int) -> bool:
-        """Waits until the host has been watched long enough."""
-        for _ in range(int(DEAD_AFTER_S / PERIOD_S) * 4):
-            if (verdict := self.alive(host_id)) is not None:
+    async def known_alive(self, host_id: int, epoch: int | None = None) -> bool:
+        """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""
+        opened = self.need()
+        period = self.period_s
+        for _ in range(int(opened.lease_s / period) * 4):
+            if (verdict := opened.alive(host_id, epoch)) is not None:
                 return verdict
-            await asyncio.sleep(PERIOD_S / 2)
-        return False
+            await asyncio.sleep(period / 2)
+        return epoch is not None
+
+    @contextlib.asynccontextmanager
+    async def claim(self) -> AsyncIterator[Opened]:
+        """Nobody else allocates, clears or takes over in this transport meanwhile. Raises `busy` with the holder's name."""
+        opened = self.need()
+        await asyncio.to_thread(opened.lock.acquire, CLAIM_PATIENCE_S)
+        try:
+            yield opened
+        finally:
+            with contextlib.suppress(DatapathError):  # the transport was lost meanwhile, and the claim with it
+                await asyncio.to_thread(opened.lock.release)
 
     async def close(self, error: DatapathError | None = None, patience: float = 0.0) -> None:
         """Stops all workers (blkdevs first) and unmaps. The entries stay: they keep ids and backends for this host."""
         self.reason = error
-        for group in (self.blkdevs, self.backends):
-            await asyncio.gather(*(worker.end(patience) for worker in group.values()))
-        self._reserved.clear()
+        failing, self._failing = self._failing, {}
+        for group in ([*self.blkdevs.values(), *failing.values()], list(self.backends.values())):
+            await asyncio.gather(*(worker.end(patience) for worker in group))
         opened, self.opened = self.opened, None
         if opened is not None:
             opened.mapping.close()
@@ -121,103 +157,60 @@ class Session:
         for worker in (*self.backends.values(), *self.blkdevs.values()):
             worker.keep()
 
-    def backend_worker(self, want: BackendState) -> Supervised:
-        return Supervised(
-            "backend", f"transport {self.name} backend {want.id}", lambda: self._reference() | asdict(want), self._ring
-        )
+    def backend_worker(self, want: BackendState, takeover: bool = False) -> Supervised:
+        """`takeover`: the entry may still be that of a fenced host."""
 
-    def blkdev_worker(self, want: BlkdevState) -> Supervised:
-        label = f"transport {self.name} blkdev {want.id}"
-        return Supervised("blkdev", label, lambda: self._blkdev_config(want), self._ring)
+        async def configure() -> dict[str, Any]:
+            return self._reference() | asdict(want) | {"takeover": takeover}
 
-    def clear_backend(self, backend_id: int) -> None:
-        """Takes the entry and the channel lines of a stopped backend of this host back."""
-        if self.opened is None:
-            return
-        registry, me = self.opened.registry, self.opened.registration.id
-        for channel in range(self.opened.info.geometry.channel_count):
-            line = registry.lines(channel).backend
-            if line and (line.backend_id, line.host_id) == (backend_id, me) and line.state != State.NONE:
-                registry.write_backend_line(channel, _ended(line))
-        if owned(registry.backends, backend_id, me):
-            registry.backends.clear(backend_id)
-        self._ring()
+        return Supervised("backend", f"transport {self.name} backend {want.id}", configure, self.ring)
 
-    async def clear_blkdev(self, blkdev_id: int) -> None:
-        """The same for a blkdev; returns when its backend gave the channels back, or was given the time for it."""
-        self._reserved.pop(blkdev_id, None)
-        if self.opened is None:
-            return
-        registry, me = self.opened.registry, self.opened.registration.id
-        if not owned(registry.blkdevs, blkdev_id, me):
-            return
-        mine = []
-        for channel in range(self.opened.info.geometry.channel_count):
-            line = registry.lines(channel).blkdev
-            if line and (line.blkdev_id, line.host_id) == (blkdev_id, me):
-                mine.append(channel)
-                if line.state != State.NONE:
-                    registry.write_blkdev_line(channel, _ended(line))
-        registry.blkdevs.clear(blkdev_id)
-        self._ring()
-        for _ in range(int(RELEASE_S / 0.02)):
-            if self.opened is None or not any(self._held(registry, channel, blkdev_id) for channel in mine):
-                return
-            await asyncio.sleep(0.02)
+    def blkdev_worker(self, want: BlkdevState, reserved: BlkdevEntry | None = None) -> Supervised:
+        """`reserved`: the channels of its first start; later ones are reserved when they are needed."""
+        first = [reserved] if reserved else []
 
-    def _held(self, registry: Registry, channel: int, blkdev_id: int) -> bool:
-        line = registry.lines(channel).backend
-        return (
-            line is not None
-            and line.blkdev_id == blkdev_id
-            and channels.held_by_backend(line, registry.backends.used(), self.alive)
-        )
+        async def reserve() -> dict[str, Any]:
+            async with self.claim() as opened:
+                return {"epoch": holdings.reserve(opened, want, first=False).epoch}
 
-    def _ring(self) -> None:
+        async def configure() -> dict[str, Any]:
+            fresh = {"epoch": first.pop().epoch, "resume": False} if first else await reserve() | {"resume": True}
+            return self._reference() | asdict(want) | fresh | {"dev": str(self.settings.dev)}
+
+        return Supervised("blkdev", f"transport {self.name} blkdev {want.id}", configure, self.ring, reserve)
+
+    def ring(self) -> None:
         if self.opened is not None:
             self.opened.registration.ring()
 
     def _reference(self) -> dict[str, Any]:
         opened = self.need()
         memory = opened.memory
-        host_id = opened.registration.id
         reference = {"spec": memory.spec, "path": memory.path, "size": memory.size, "kind": memory.kind}
-        place = {"uuid": self.desired.uuid, "host_id": host_id, "runtime": str(self.settings.runtime)}
-        return {"transport": reference | place}
+        host = {"host_id": opened.host_id, "host_epoch": opened.host_epoch}
+        return {"transport": reference | host | {"uuid": self.desired.uuid, "runtime": str(self.settings.runtime)}}
 
-    def _blkdev_config(self, want: BlkdevState) -> dict[str, Any]:
+    def fail_lost_devices(self) -> None:
+        """Who waits for a device that was lost while this host was dead gets errors, not an endless wait."""
         opened = self.need()
-        registry, count = opened.registry, opened.info.geometry.channel_count
-        others = [entry for entry in registry.blkdevs.used().values() if entry.id != want.id]
-        taken = {channel for entry in others for channel in entry.channels}
-        taken |= {channel for blkdev, mine in self._reserved.items() if blkdev != want.id for channel in mine}
-        backends = registry.backends.used()
-        for channel in range(count):
-            line = registry.lines(channel).backend
-            ours = line is not None and (line.backend_id, line.blkdev_id) == (want.backend, want.id)
-            if not ours and channels.held_by_backend(line, backends, self.alive):
-                taken.add(channel)
-        before = registry.blkdevs.read(want.id)
-        chosen = channels.choose(count, taken, before.channels if before else (), want.queues)
-        self._reserved[want.id] = tuple(chosen)
-        mine = {"id": want.id, "backend": want.backend, "name": want.name, "frontend": want.frontend, "channels": chosen}
-        return self._reference() | mine | {"dev": str(self.settings.dev)}
+        for want in self.desired.blkdevs:
+            number = ublk_number(self.settings.dev / want.name)
+            if number is not None and want.id not in self._failing and _is_lost(opened, want):
+                self._failing[want.id] = self.remover(want, number, patient=True)
+                self._failing[want.id].keep()
 
-    def _clear_orphans(self, opened: Opened) -> None:
-        """Entries of this host that nobody wants any more: left by a crash between entry and state file."""
-        me = opened.registration.id
-        wanted_blkdevs = {blkdev.id for blkdev in self.desired.blkdevs}
-        wanted_backends = {backend.id for backend in self.desired.backends}
-        for blkdev in opened.registry.blkdevs.used().values():
-            if blkdev.host_id == me and blkdev.id not in wanted_blkdevs:
-                opened.registry.blkdevs.clear(blkdev.id)
-        for backend in opened.registry.backends.used().values():
-            if backend.host_id == me and backend.id not in wanted_backends:
-                self.clear_backend(backend.id)
+    async def end_failing(self, want: BlkdevState) -> None:
+        remover = self._failing.pop(want.id, None)
+        if remover is not None:
+            await remover.end(patience=5.0)
 
+    def remover(self, want: BlkdevState, number: int, patient: bool) -> Supervised:
+        """A worker that removes a kept ublk device; a patient one fails its requests at once and waits for its users to go."""
 
-def _ended(line: ControlLine) -> ControlLine:
-    return ControlLine(State.NONE, line.epoch, line.blkdev_id, line.backend_id, line.queue, line.host_id)
+        async def configure() -> dict[str, Any]:
+            return {"device": number, "name": want.name, "dev": str(self.settings.dev), "patient": patient}
+
+        return Supervised("remove", f"blkdev {want.id} ublk device {number}", configure, lambda: None)
 
 
 def _open(desired: TransportState, settings: Settings) -> Opened:
@@ -231,7 +224,17 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
             raise DatapathError(Code.CORRUPT, memory.spec, what, hint)
         mapping.use_coherence(info.coherence)
         registry = Registry(mapping, info)
-        return Opened(memory, mapping, info, registry, register(registry, settings.host_name, boot_id()))
+        registration = register(registry, settings.host_name, boot_id())
+        liveness = Liveness(info.lease_s)
+        claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
+        return Opened(memory, mapping, info, registry, registration, liveness, claim)
     except BaseException:
         mapping.close()
         raise
+
+
+def _is_lost(opened: Opened, want: BlkdevState) -> bool:
+    try:
+        return bool(holdings.why_lost(opened, want))
+    except DatapathError:
+        return False  # what cannot be read may be repaired

@@ -14,7 +14,7 @@ from .errors import Code, DatapathError, from_errno
 from .memory import check_spec
 from .names import check_blkdev_name, check_name, check_path
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -35,12 +35,23 @@ class BlkdevState:
     queues: int
     frontend: str  # as asked for, "auto" included
     name: str
+    read_only: bool
+    shared: bool
+    io_timeout: int  # seconds that requests wait for a backend that is away
+    backend_life: int  # of the backend that it was started on
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        name = check_blkdev_name("blkdev", raw["name"])
         return cls(
-            _number(raw["id"]), _number(raw["backend"]), _number(raw["queues"]), check_name("front end", raw["frontend"]), name
+            _number(raw["id"]),
+            _number(raw["backend"]),
+            _number(raw["queues"]),
+            check_name("front end", raw["frontend"]),
+            check_blkdev_name("blkdev", raw["name"]),
+            _flag(raw["read_only"]),
+            _flag(raw["shared"]),
+            _number(raw["io_timeout"]),
+            _number(raw["backend_life"]),
         )
 
 

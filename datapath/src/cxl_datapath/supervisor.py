@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
@@ -38,13 +38,25 @@ class Phase(StrEnum):
 
 
 class Supervised:
-    """One wanted worker. `configure` gives its configuration at each start, and may raise why it cannot start now."""
+    """One wanted worker. `configure` gives its configuration at each start, and may raise why it cannot start now.
 
-    def __init__(self, kind: str, label: str, configure: Callable[[], dict[str, Any]], on_bell: Callable[[], None]) -> None:
+    `answer` is for a worker that asks for something while it runs (event "ask"); what it returns or raises goes back to it.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        label: str,
+        configure: Callable[[], Awaitable[dict[str, Any]]],
+        on_bell: Callable[[], None],
+        answer: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+    ) -> None:
         self._kind = kind
         self.label = label
         self._configure = configure
         self._on_bell = on_bell
+        self._answer = answer
+        self._answering: asyncio.Task[None] | None = None
         self.phase = Phase.STOPPED
         self.info: dict[str, Any] = {}
         self.error: DatapathError | None = None
@@ -142,7 +154,7 @@ class Supervised:
     async def _run_once(self) -> None:
         """One life of the process. Returns after an end that was asked for; raises what ended it otherwise."""
         await self._set(Phase.STARTING)
-        config = self._configure()
+        config = await self._configure()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -170,6 +182,8 @@ class Supervised:
                     process.kill()
                 await _exit_status(process)
             listener.cancel()
+            if self._answering is not None:
+                self._answering.cancel()
             self._process = None
         if status == 0 and self._stopping and reported is None:
             await self._set(Phase.STOPPED)
@@ -187,7 +201,10 @@ class Supervised:
                 event = json.loads(line) if line else None
                 if event is None:
                     return reported
-                reported = await self._handle(event["event"], event) or reported
+                if event["event"] == "ask" and self._answer is not None:
+                    self._answering = asyncio.create_task(self._reply(process, self._answer))
+                else:
+                    reported = await self._handle(event["event"], event) or reported
             except TimeoutError:
                 return DatapathError(Code.TIMEOUT, self.label, f"was not ready within {READY_S:.0f} s")
             except (ValueError, KeyError, TypeError) as error:
@@ -222,6 +239,14 @@ class Supervised:
     def _unexplained(self, status: int, tail: deque[str]) -> DatapathError:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         return DatapathError(Code.FAILED, self.label, how + (f": {tail[-1]}" if tail else ""))
+
+    async def _reply(self, process: asyncio.subprocess.Process, answer: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        try:
+            message = await answer()
+        except Exception as error:
+            message = {"error": _as_datapath_error(error, self.label).to_json()}
+        with contextlib.suppress(ConnectionError):
+            self._write(process, {"answer": message})
 
     def _command(self, process: asyncio.subprocess.Process, command: str) -> None:
         with contextlib.suppress(ConnectionError):

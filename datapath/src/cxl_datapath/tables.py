@@ -7,9 +7,23 @@ from typing import Any
 
 _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
-    "host": ("id", "name", "state", "alive", "epoch", "local"),
+    "host": ("id", "name", "state", "alive", "fenced", "epoch", "local"),
     "backend": ("id", "host", "path", "capacity", "state", "alive", "read_only", "blkdevs", "worker"),
-    "blkdev": ("id", "name", "host", "backend", "device", "frontend", "queues", "capacity", "state", "alive", "worker"),
+    "blkdev": (
+        "id",
+        "name",
+        "host",
+        "backend",
+        "device",
+        "frontend",
+        "queues",
+        "capacity",
+        "read_only",
+        "shared",
+        "state",
+        "alive",
+        "worker",
+    ),
 }
 
 
@@ -20,7 +34,7 @@ def show(method: str, answer: Any) -> str:
         return _status(answer)
     if isinstance(answer, list):
         return table(_COLUMNS[noun], answer) if answer else "none"
-    if noun in ("backend", "blkdev"):
+    if noun in ("host", "backend", "blkdev"):
         return table(_COLUMNS[noun], [answer])
     return "\n".join(f"{key}: {_cell(value)}" for key, value in answer.items())
 
@@ -53,6 +67,8 @@ def _cell(value: Any) -> str:
             text = ",".join(_cell(each) for each in value)
         case {"message": message, "object": about}:
             text = f"{about}: {message}"
+        case {"state": "running", "info": {"path_state": "paused" | "offline" as path, "path_reason": reason}}:
+            text = f"{path} ({reason})"
         case {"state": state, "error": error}:
             text = f"{state} ({_cell(error)})" if error else str(state)
         case dict():

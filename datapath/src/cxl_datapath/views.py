@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .cbd.fencing import is_fenced
 from .cbd.layout import (
     BACKEND_DISCARD,
     BACKEND_READ_ONLY,
     BACKEND_WRITE_ZEROES,
+    BLKDEV_READ_ONLY,
+    BLKDEV_SHARED,
     COHERENCES,
     FEATURE_DATA_CRC,
     BackendEntry,
@@ -41,6 +44,7 @@ def info_view(info: Info) -> Row:
         "channels": g.channel_count,
         "ring_depth": g.ring_depth,
         "slot_bytes": g.slot_bytes,
+        "lease_ms": info.lease_ms,
     }
 
 
@@ -81,13 +85,14 @@ def blkdevs_view(session: Session) -> list[Row]:
         rows = {index: _damaged(index, entry) or _blkdev(session, entry) for index, entry in present}
     for want in session.desired.blkdevs:
         pending = {"id": want.id, "backend": want.backend, "queues": want.queues, "state": "pending", "local": True}
-        row = rows.setdefault(want.id, pending)
+        row = rows.setdefault(want.id, pending | {"read_only": want.read_only, "shared": want.shared})
         worker = session.blkdevs[want.id].to_json()
         live = worker["info"] if worker["state"] == "running" else {}
         row |= {
             "name": want.name,
             "device": live.get("device"),
             "frontend": live.get("frontend", want.frontend),
+            "io_timeout": want.io_timeout,
             "worker": worker,
         }
     return [rows[index] for index in sorted(rows)]
@@ -117,21 +122,22 @@ def _damaged(index: int, entry: object) -> Row | None:
     )
 
 
-def _place(session: Session, host_id: int) -> Row:
+def _place(session: Session, host_id: int, host_epoch: int) -> Row:
     opened = session.need()
-    alive = alive_word(session.alive(host_id))
+    fenced = is_fenced(opened.registry, host_id, host_epoch)
     return {
         "host_id": host_id,
         "host": opened.registry.host_name(host_id),
-        "alive": alive,
-        "local": host_id == opened.registration.id,
+        "alive": False if fenced else alive_word(opened.alive(host_id)),
+        "fenced": fenced,
+        "local": host_id == opened.host_id,
     }
 
 
 def _host(session: Session, entry: HostEntry) -> Row:
-    place = _place(session, entry.id)
+    place = _place(session, entry.id, entry.epoch)
     return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch} | {
-        k: place[k] for k in ("alive", "local")
+        k: place[k] for k in ("alive", "fenced", "local")
     }
 
 
@@ -144,11 +150,13 @@ def _backend(session: Session, entry: BackendEntry) -> Row:
         "epoch": entry.epoch,
         "capacity": entry.capacity,
         "logical_block_size": entry.logical_block_size,
+        "physical_block_size": entry.physical_block_size,
+        "discard_granularity": entry.discard_granularity,
         "read_only": bool(entry.flags & BACKEND_READ_ONLY),
         "discard": bool(entry.flags & BACKEND_DISCARD),
         "write_zeroes": bool(entry.flags & BACKEND_WRITE_ZEROES),
         "blkdevs": sorted(user.id for user in users if user.backend_id == entry.id),
-    } | _place(session, entry.host_id)
+    } | _place(session, entry.host_id, entry.host_epoch)
 
 
 def _blkdev(session: Session, entry: BlkdevEntry) -> Row:
@@ -161,4 +169,6 @@ def _blkdev(session: Session, entry: BlkdevEntry) -> Row:
         "queues": entry.queues,
         "channels": list(entry.channels),
         "capacity": backend.capacity if backend else None,
-    } | _place(session, entry.host_id)
+        "read_only": bool(entry.flags & BLKDEV_READ_ONLY),
+        "shared": bool(entry.flags & BLKDEV_SHARED),
+    } | _place(session, entry.host_id, entry.host_epoch)

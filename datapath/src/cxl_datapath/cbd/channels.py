@@ -17,19 +17,25 @@ from .registry import ChannelLines
 Fenced = Callable[[int, int], bool]
 
 
-def choose(count: int, taken: set[int], preferred: Iterable[int], queues: int) -> list[int]:
-    """`queues` channels of `count` that are not taken, the preferred ones first. Raises `full`."""
+def choose(count: int, taken: set[int], preferred: Iterable[int], queues: int, hint: str) -> list[int]:
+    """`queues` channels of `count` that are not taken, the preferred ones first. Raises `full` with the hint."""
     first = [channel for channel in preferred if 0 <= channel < count and channel not in taken]
     free = list(dict.fromkeys([*first, *(channel for channel in range(count) if channel not in taken)]))
     if len(free) < queues:
-        hint = "choose fewer queues, stop a blkdev, or format with more channels"
         raise DatapathError(Code.FULL, "transport", f"{queues} queue(s) wanted, {len(free)} of {count} channels are free", hint)
     return free[:queues]
 
 
-def quarantined(line: ControlLine | None, fenced: Fenced) -> bool:
-    """True while a handler may still be on the channel of this backend line, whatever the entries say: nobody allocates it."""
-    return line is not None and line.state != State.NONE and not fenced(line.host_id, line.host_epoch)
+def is_held(line: ControlLine | None, blkdev_id: int, backend: BackendEntry, registered: set[int]) -> bool:
+    """Whether some backend's handler may still write into a channel, so that nobody else may have it.
+
+    Not held: a channel whose handler serves this very blkdev in this life of the backend (it is given back first), or whose
+    handler's host has left or was cleared. The lines of an earlier life of a host count until that host takes them back itself.
+    """
+    if line is None or line.state == State.NONE or line.host_id not in registered:
+        return False
+    ours = (line.blkdev_id, line.backend_id, line.host_id, line.host_epoch)
+    return ours != (blkdev_id, backend.id, backend.host_id, backend.host_epoch)
 
 
 def may_join(backend_users: Iterable[BlkdevEntry], flags: int) -> bool:

@@ -172,15 +172,16 @@ class BackendEntry(Entry):
     physical_block_size: int  # bytes
     discard_granularity: int  # bytes, 0 where discard does not work
     host_epoch: int
+    life: int  # epoch of its first start; restarts and takeovers keep it
 
     def pack(self) -> bytes:
         numbers = (self.state, self.id, self.host_id, self.epoch, self.flags, self.logical_block_size, self.capacity)
         limits = (self.physical_block_size, self.discard_granularity)
-        return BACKEND.pack(*numbers, self.path.encode(), *limits, self.host_epoch, 0)
+        return BACKEND.pack(*numbers, self.path.encode(), *limits, self.host_epoch, self.life)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Self:
-        state, number, host_id, epoch, flags, block, capacity, path, physical, granularity, host_epoch, _ = _fields(
+        state, number, host_id, epoch, flags, block, capacity, path, physical, granularity, host_epoch, life = _fields(
             BACKEND, raw, cls.WHAT
         )
         _need(not flags & ~_BACKEND_FLAGS, cls.WHAT, f"flags {flags:#x} are unknown")
@@ -195,7 +196,7 @@ class BackendEntry(Entry):
         except DatapathError as error:
             raise corrupt(cls.WHAT, error.message) from None
         fixed = (_state(state, cls.WHAT), number, epoch, host_id, flags, block, capacity, text)
-        return cls(*fixed, physical, granularity, host_epoch)
+        return cls(*fixed, physical, granularity, host_epoch, life)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cbd.layout import COHERENCES
+from ..core import ChannelConf
 from ..errors import Code, DatapathError, from_errno
 from ..workers.attach import Attached
 
@@ -30,9 +31,11 @@ class Target:
     channels: tuple[int, ...]
     epochs: tuple[int, ...]
     capacity: int  # bytes
-    block_size: int  # bytes
+    block_size: int  # bytes, logical
+    physical_block_size: int  # bytes
     read_only: bool
     discard: bool
+    discard_granularity: int  # bytes
     write_zeroes: bool
     runtime: Path  # folder for sockets
     lock: int  # descriptor that every process of this blkdev holds open
@@ -53,6 +56,18 @@ class FrontEnd(ABC):
     @abstractmethod
     def start(self) -> str:
         """Starts and returns the device: a path or an NBD URI. After a failure nothing is left."""
+
+    @abstractmethod
+    def kept(self) -> bool:
+        """Whether users of an earlier run may be waiting for this start."""
+
+    @abstractmethod
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        """Moves every queue to another channel; requests in flight are sent again there. Ends an offline state."""
+
+    @abstractmethod
+    def set_offline(self, error: int) -> None:
+        """Fails what is in flight, and what comes, with this errno, until the next `rebind`."""
 
     @abstractmethod
     def check(self) -> None:
@@ -137,6 +152,7 @@ def plugin_arguments(target: Target) -> list[str]:
         "features": info.features,
         "capacity": target.capacity,
         "block_size": target.block_size,
+        "physical_block_size": target.physical_block_size,
         "read_only": int(target.read_only),
         "discard": int(target.discard),
         "write_zeroes": int(target.write_zeroes),

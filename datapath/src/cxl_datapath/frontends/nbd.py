@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from .base import FrontEnd, Target, check_unused, missing_module, missing_program, run_tool
 from .names import check_free, publish, withdraw
@@ -53,6 +54,16 @@ class NbdFrontEnd(FrontEnd):
             self.abort()
             raise
         return str(self._link)
+
+    def kept(self) -> bool:
+        """The kernel gave up what the last server left unanswered."""
+        return False
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        self._server.rebind(channels)
+
+    def set_offline(self, error: int) -> None:
+        self._server.set_offline(error)
 
     def check(self) -> None:
         self._server.check()

@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import time
 from pathlib import Path
 from urllib.parse import quote
 
-from ..core import library_path
-from ..errors import Code, DatapathError
+from ..core import ChannelConf, library_path
+from ..errors import Code, DatapathError, from_errno
 from .base import FrontEnd, Target, missing_program, plugin_arguments
 
 START_S = 10.0
 STOP_S = 2.0
+CONTROL_S = 10.0
+_ANSWER_MAX = 4096
 SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
 _CONNECTED = "03"  # SS_CONNECTED in /proc/net/unix
 
@@ -35,6 +38,7 @@ class NbdServer:
         self.socket = target.runtime / f"{target.name}.sock"
         self._pid_file = pid_file(target.runtime, target.name)
         self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
 
     def start(self) -> None:
         """Returns when the server accepts connections."""
@@ -45,11 +49,14 @@ class NbdServer:
         # With --exit-with-parent nbdkit waits for its clients to leave; a dead worker's server must go at once.
         command = ["setpriv", "--pdeathsig", "KILL", "nbdkit", "--foreground", "--newstyle", "--exportname", ""]
         command += ["--unix", str(self.socket), "--pidfile", str(self._pid_file)]
-        command += [str(plugin_path()), *plugin_arguments(self._target)]
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.settimeout(CONTROL_S)
+        command += [str(plugin_path()), *plugin_arguments(self._target), f"control={theirs.fileno()}"]
         # umask: the socket is for its owner only.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/", pass_fds=(self._target.lock,)
+            command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/", pass_fds=(self._target.lock, theirs.fileno())
         )
+        theirs.close()
         deadline = time.monotonic() + START_S
         while not self._pid_file.exists():
             try:
@@ -65,6 +72,26 @@ class NbdServer:
         if self._process is not None and (status := self._process.poll()) is not None:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise DatapathError(Code.FAILED, "nbdkit", f"ended with {how}")
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        self._tell("rebind " + " ".join(f"{channel.channel_off}:{channel.epoch}" for channel in channels))
+
+    def set_offline(self, error: int) -> None:
+        self._tell(f"offline {error}")
+
+    def _tell(self, command: str) -> None:
+        """One command to the plugin. Raises what it answers."""
+        if self._control is None:
+            return
+        try:
+            self._control.sendall(command.encode())
+            answer = self._control.recv(_ANSWER_MAX).decode(errors="replace")
+        except TimeoutError:
+            raise DatapathError(Code.TIMEOUT, "nbdkit", f"did not do it within {CONTROL_S:.0f} s: {command:.40}") from None
+        except OSError as error:
+            raise from_errno(error.errno or 0, "nbdkit", f"send it {command:.40}") from None
+        if answer.split(maxsplit=1)[:1] != ["ok"]:
+            raise DatapathError(Code.FAILED, "nbdkit", f"refused {command:.40}: {answer or 'it hung up'}")
 
     def clients(self) -> int:
         """Connections that are open now."""
@@ -82,6 +109,9 @@ class NbdServer:
                 self._process.kill()
                 self._process.wait()
         self._process = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         self._remove_files()
 
     def _remove_files(self) -> None:
@@ -104,6 +134,16 @@ class NbdkitFrontEnd(FrontEnd):
     def start(self) -> str:
         self._server.start()
         return f"nbd+unix:///?socket={quote(str(self._server.socket))}"
+
+    def kept(self) -> bool:
+        """Clients may connect again: they wait, and get errors after the I/O timeout, rather than finding nobody."""
+        return True
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        self._server.rebind(channels)
+
+    def set_offline(self, error: int) -> None:
+        self._server.set_offline(error)
 
     def check(self) -> None:
         self._server.check()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core import IdleConf, Ublk, UblkConf
+from ..core import ChannelConf, IdleConf, Ublk, UblkConf
 from .base import FrontEnd, Target, check_unused, missing_module
 from .names import check_free, publish, ublk_number, withdraw
 
@@ -39,6 +39,8 @@ class UblkFrontEnd(FrontEnd):
             t.read_only,
             t.discard,
             t.write_zeroes,
+            t.physical_block_size,
+            t.discard_granularity,
             IdleConf(0, 0),
         )
         self._ublk = Ublk(t.transport.mapping.mem, channels, conf)
@@ -49,6 +51,17 @@ class UblkFrontEnd(FrontEnd):
             self._ublk.stop(t.name)
             raise
         return str(self._link)
+
+    def kept(self) -> bool:
+        return ublk_number(self._link) is not None
+
+    def rebind(self, channels: list[ChannelConf]) -> None:
+        if self._ublk is not None:
+            self._ublk.rebind(channels)
+
+    def set_offline(self, error: int) -> None:
+        if self._ublk is not None:
+            self._ublk.set_offline(error)
 
     def check(self) -> None:
         """The threads are in this process: they end with it."""

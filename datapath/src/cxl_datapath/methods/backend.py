@@ -1,30 +1,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`cbd.backend.*`: start, stop, list."""
+"""`cbd.backend.*`: start, stop, recover, clear, list."""
 
 from __future__ import annotations
 
 import os
 
+from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import State
+from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry, State
+from ..cbd.registry import owned
 from ..errors import Code, DatapathError
 from ..names import check_path
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
-from ..session import Session
+from ..session import Opened, Session
 from ..state import BackendState
 from ..views import Row, backends_view
 from .base import TRANSPORT, Method, Params
+from .dead import bury, need_dead, need_fenced, refuse_own
 
 
 def _view(session: Session, backend_id: int) -> Row:
     return next(row for row in backends_view(session) if row["id"] == backend_id)
 
 
+def _wanted(session: Session, backend_id: int | None) -> BackendState | None:
+    """This host's own backend of that number, running or not."""
+    return next((each for each in session.desired.backends if each.id == backend_id), None)
+
+
 async def start_backend(datapath: Datapath, params: Params) -> Row:
     """Returns when the backend serves; the same path again returns what runs."""
     session = datapath.session(params["transport"])
-    opened = session.need()
+    session.need()
     path, wanted = params["path"], params["id"]
     found = _on_path(datapath, session, path)
     if found is not None:
@@ -35,22 +43,31 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
             )
         await session.backends[found.id].start()
         return _view(session, found.id)
-    pending = next((each for each in session.desired.backends if each.id == wanted), None)
-    if pending is not None:
+    if (pending := _wanted(session, wanted)) is not None:
         raise DatapathError(
             Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or none for a free one"
         )
-    state = BackendState(opened.registry.backends.allocate(wanted), path, params["read_only"])
-    worker = session.backends[state.id] = session.backend_worker(state)
+    # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
+    async with session.claim() as opened:
+        state = BackendState(opened.registry.backends.allocate(wanted), path, params["read_only"])
+        await _start(datapath, session, state)
+    return _view(session, state.id)
+
+
+async def _start(datapath: Datapath, session: Session, state: BackendState, heir_of: BackendEntry | None = None) -> None:
+    """Starts the worker and makes the backend part of the desired state; on failure everything is as it was before.
+
+    `heir_of`: the entry of the fenced host from which it is taken over.
+    """
+    worker = session.backends[state.id] = session.backend_worker(state, takeover=heir_of is not None)
     session.desired.backends.append(state)
     try:
         await worker.start()
         datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
-        await _drop(session, state)
+        await _drop(session, state, heir_of)
         raise
-    return _view(session, state.id)
 
 
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
@@ -67,19 +84,21 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
     return None
 
 
-async def _drop(session: Session, state: BackendState) -> None:
+async def _drop(session: Session, state: BackendState, before: BackendEntry | None = None) -> None:
+    """`before`: whose backend it was. Then it is to be taken over again, and its blkdevs go on waiting for that."""
     worker = session.backends.pop(state.id)
     await worker.end(patience=5.0)
-    session.clear_backend(state.id)
+    if session.opened is not None:
+        holdings.give_back_backend(session.opened, state.id, before)
 
 
 async def stop_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
-    state = next((each for each in session.desired.backends if each.id == params["id"]), None)
+    state = _wanted(session, params["id"])
     if state is None:
         raise _not_ours(session, params["id"])
-    if session.opened is not None and (users := _live_users(session, state.id)):
-        raise DatapathError(Code.BUSY, f"backend {state.id}", f"is used by {', '.join(users)}", "stop the blkdev(s) first")
+    if session.opened is not None and _is_ours(session.opened, state.id):
+        _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
     view = _view(session, state.id) | {"state": "stopped", "worker": None}
     # The state first: what cannot be written must not come back after a restart as if it had never been stopped.
     datapath.save_without(session.desired.backends, state)
@@ -87,30 +106,94 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     return view
 
 
-def _live_users(session: Session, backend_id: int) -> list[str]:
-    """Blkdevs whose host may be alive. Unknown counts as alive."""
-    registry = session.need().registry
-    users = [entry for entry in registry.blkdevs.used().values() if entry.backend_id == backend_id]
-    return [
-        f"blkdev {user.id} of host {registry.host_name(user.host_id)}"
-        for user in users
-        if session.alive(user.host_id) is not False
-    ]
+def _is_ours(opened: Opened, backend_id: int) -> bool:
+    """Another host may have taken it over while this one was away: then its users are not ours to care for."""
+    return owned(opened.registry.backends, backend_id, opened.host_id)
+
+
+def _refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
+    if users := holdings.live_users(opened, backend_id):
+        raise DatapathError(Code.BUSY, f"backend {backend_id}", f"is used by {', '.join(users)}", hint)
+
+
+def _running(session: Session, backend_id: int) -> BackendEntry:
+    entry = session.need().registry.backends.read(backend_id)
+    if entry is None or entry.state == State.NONE:
+        raise _not_running(session, backend_id)
+    return entry
+
+
+def _not_running(session: Session, backend_id: int) -> DatapathError:
+    hint = "see: cxl-datapath cbd backend list"
+    return DatapathError(Code.NOT_FOUND, f"backend {backend_id}", f"is not running in transport {session.name}", hint)
 
 
 def _not_ours(session: Session, backend_id: int) -> DatapathError:
-    if session.opened is not None:
-        registry = session.opened.registry
-        entry = registry.backends.read(backend_id)
-        if entry is not None and entry.state != State.NONE:
-            owner = registry.host_name(entry.host_id)
-            return DatapathError(Code.DENIED, f"backend {backend_id}", f"belongs to host {owner}", f"stop it on {owner}")
-    return DatapathError(
-        Code.NOT_FOUND,
-        f"backend {backend_id}",
-        f"is not running in transport {session.name}",
-        "see: cxl-datapath cbd backend list",
-    )
+    try:
+        entry = _running(session, backend_id)
+    except DatapathError as error:
+        return error
+    owner = session.need().registry.host_name(entry.host_id)
+    return DatapathError(Code.DENIED, f"backend {backend_id}", f"belongs to host {owner}", f"stop it on {owner}")
+
+
+async def recover_backend(datapath: Datapath, params: Params) -> Row:
+    """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
+    session = datapath.session(params["transport"])
+    backend_id = params["id"]
+    if _wanted(session, backend_id) is not None and _is_ours(session.need(), backend_id):
+        await session.backends[backend_id].start()
+        return _view(session, backend_id)
+    entry = _running(session, backend_id)
+    state = _successor(entry, params)
+    if (found := _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
+        raise DatapathError(Code.EXISTS, state.path, f"is backend {found.id} of this host already", "give the path of the copy")
+    what = f"backend {backend_id}"
+    dead = await need_dead(session, entry.host_id, what)
+    async with session.claim() as opened:
+        await bury(opened, dead)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        await _forget_lost(datapath, session, backend_id)
+        await _start(datapath, session, state, heir_of=entry)
+    return _view(session, backend_id)
+
+
+def _successor(entry: BackendEntry, params: Params) -> BackendState:
+    read_only = params["read_only"]
+    was_read_only = bool(entry.flags & BACKEND_READ_ONLY)
+    return BackendState(entry.id, params["path"] or entry.path, was_read_only if read_only is None else read_only)
+
+
+async def _forget_lost(datapath: Datapath, session: Session, backend_id: int) -> None:
+    """This host may itself have had the backend before another one took it over."""
+    lost = _wanted(session, backend_id)
+    if lost is not None:
+        datapath.save_without(session.desired.backends, lost)
+        await session.backends.pop(backend_id).end(patience=5.0)
+
+
+async def clear_backend(datapath: Datapath, params: Params) -> Row:
+    """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
+    session = datapath.session(params["transport"])
+    backend_id = params["id"]
+    what = f"backend {backend_id}"
+    view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
+    if view is None:
+        raise _not_running(session, backend_id)
+    if not params["force"]:
+        _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
+    if view["state"] == "corrupt":
+        async with session.claim() as opened:
+            opened.registry.backends.clear(backend_id)
+        return view | {"state": "cleared"}
+    entry = _running(session, backend_id)
+    refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd backend stop {session.name} {backend_id}")
+    dead = await need_dead(session, entry.host_id, what)
+    async with session.claim() as opened:
+        await bury(opened, dead)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        holdings.clear_dead_backend(opened, entry)
+    return view | {"state": "cleared"}
 
 
 async def list_backends(datapath: Datapath, params: Params) -> list[Row]:
@@ -119,10 +202,14 @@ async def list_backends(datapath: Datapath, params: Params) -> list[Row]:
 
 # Ids beyond the transport's own count are refused by its registry, which can say how many there are.
 _ID = integer(0, ENTRIES_MAX - 1)
+_ONE = {"transport": TRANSPORT, "id": Field(_ID)}
 _START = {"transport": TRANSPORT, "path": Field(check_path), "id": Field(optional(_ID), None), "read_only": Field(boolean, False)}
+_RECOVER = _ONE | {"path": Field(optional(check_path), None), "read_only": Field(optional(boolean), None)}
 
 METHODS = {
     "cbd.backend.start": Method(start_backend, _START, mutates=True),
-    "cbd.backend.stop": Method(stop_backend, {"transport": TRANSPORT, "id": Field(_ID)}, mutates=True),
+    "cbd.backend.stop": Method(stop_backend, _ONE, mutates=True),
+    "cbd.backend.recover": Method(recover_backend, _RECOVER, mutates=True),
+    "cbd.backend.clear": Method(clear_backend, _ONE | {"force": Field(boolean, False)}, mutates=True),
     "cbd.backend.list": Method(list_backends, {"transport": TRANSPORT}),
 }

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`cbd.blkdev.*`: start, stop, list."""
+"""`cbd.blkdev.*`: start, stop, clear, list."""
 
 from __future__ import annotations
 
 import logging
 
+from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import QUEUES_MAX, State
+from ..cbd.layout import QUEUES_MAX, BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
 from ..frontends import CHOICES
 from ..frontends.names import ublk_number
 from ..names import check_blkdev_name
-from ..schema import Field, choice, integer, optional
+from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
-from ..session import Session
+from ..session import Opened, Session
 from ..state import BlkdevState
-from ..supervisor import Supervised
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
+from .dead import bury, need_dead, need_fenced, refuse_own
+
+IO_TIMEOUT_MAX_S = 86400
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +32,38 @@ def _view(session: Session, blkdev_id: int) -> Row:
 async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     """Returns when the device can be used; the same settings again return what runs."""
     session = datapath.session(params["transport"])
-    opened = session.need()
-    backend_id = params["backend"]
-    mine = next((each for each in session.desired.blkdevs if each.backend == backend_id), None)
+    session.need()
+    mine = _mine(session, params)
     if mine is not None:
         _check_same(session, mine, params)
         await session.blkdevs[mine.id].start()
         return _view(session, mine.id)
-    await _check_backend(session, backend_id)
-    blkdev_id = opened.registry.blkdevs.allocate()
-    name = params["name"] or f"cbd{blkdev_id}"
-    _check_name_free(datapath, name)
-    state = BlkdevState(blkdev_id, backend_id, params["queues"], params["frontend"], name)
-    worker = session.blkdevs[blkdev_id] = session.blkdev_worker(state)
+    if params["name"]:
+        _check_name_free(datapath, params["name"])
+    backend = await _check_backend(session, params["backend"])
+    async with session.claim() as opened:
+        blkdev_id = opened.registry.blkdevs.allocate()
+        state = _state(blkdev_id, backend.life, params)
+        _check_name_free(datapath, state.name)
+        entry = holdings.reserve(opened, state, first=True)
+    await _start(datapath, session, state, entry)
+    return _view(session, blkdev_id)
+
+
+def _mine(session: Session, params: Params) -> BlkdevState | None:
+    """The blkdev of this host that is meant: by its name, without one by its backend."""
+    key, wanted = ("name", params["name"]) if params["name"] else ("backend", params["backend"])
+    return next((each for each in session.desired.blkdevs if getattr(each, key) == wanted), None)
+
+
+def _state(blkdev_id: int, backend_life: int, params: Params) -> BlkdevState:
+    chosen = {key: params[key] for key in ("backend", "queues", "frontend", "read_only", "shared", "io_timeout")}
+    return BlkdevState(id=blkdev_id, name=params["name"] or f"cbd{blkdev_id}", backend_life=backend_life, **chosen)
+
+
+async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry: BlkdevEntry) -> None:
+    """Starts the worker and makes the blkdev part of the desired state; on failure nothing of it is left."""
+    worker = session.blkdevs[state.id] = session.blkdev_worker(state, entry)
     session.desired.blkdevs.append(state)
     try:
         await worker.start()
@@ -51,25 +73,23 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         session.desired.blkdevs.remove(state)
         await _forget(session, state)
         raise
-    return _view(session, blkdev_id)
 
 
 def _check_same(session: Session, mine: BlkdevState, params: Params) -> None:
     actual = session.blkdevs[mine.id].info.get("frontend")
-    same_frontend = params["frontend"] in ("auto", mine.frontend, actual)
-    if mine.queues == params["queues"] and same_frontend and params["name"] in (None, mine.name):
+    same = all(getattr(mine, key) == params[key] for key in ("backend", "queues", "read_only", "shared", "io_timeout"))
+    if same and params["frontend"] in ("auto", mine.frontend, actual) and params["name"] in (None, mine.name):
         return
-    have = f"name {mine.name}, {mine.queues} queue(s), front end {actual or mine.frontend}"
-    raise DatapathError(
-        Code.EXISTS,
-        f"backend {mine.backend}",
-        f"is blkdev {mine.id} of this host with other settings ({have})",
-        "stop that one first",
+    have = f"name {mine.name}, backend {mine.backend}, {mine.queues} queue(s), front end {actual or mine.frontend}"
+    have += (
+        f", {'read-only' if mine.read_only else 'writing'}{', shared' if mine.shared else ''}, I/O timeout {mine.io_timeout} s"
     )
+    what = f"blkdev {mine.id}"
+    raise DatapathError(Code.EXISTS, what, f"of this host has other settings ({have})", "stop it first, or give another name")
 
 
-async def _check_backend(session: Session, backend_id: int) -> None:
-    """Running, on a live host, and nobody else's."""
+async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
+    """Running, on a live host: a device that cannot serve its first request is not started."""
     registry = session.need().registry
     backend = registry.backends.read(backend_id)
     if backend is None or backend.state != State.RUNNING:
@@ -77,16 +97,9 @@ async def _check_backend(session: Session, backend_id: int) -> None:
         raise DatapathError(Code.NOT_FOUND, f"backend {backend_id}", f"is not running in transport {session.name}", hint)
     owner = registry.host_name(backend.host_id)
     if not await session.known_alive(backend.host_id):
-        raise DatapathError(
-            Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", f"start cxl-datapathd on {owner}"
-        )
-    for user in registry.blkdevs.used().values():
-        # A dead host's device that still names an older life of the backend holds nothing any more.
-        if user.backend_id == backend_id and (user.backend_epoch == backend.epoch or session.alive(user.host_id) is not False):
-            holder = f"blkdev {user.id} of host {registry.host_name(user.host_id)}"
-            raise DatapathError(
-                Code.BUSY, f"backend {backend_id}", f"is used by {holder}", "a backend serves one blkdev: stop that one first"
-            )
+        hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
+        raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
+    return backend
 
 
 def _check_name_free(datapath: Datapath, name: str) -> None:
@@ -101,7 +114,8 @@ def _check_name_free(datapath: Datapath, name: str) -> None:
 
 async def _forget(session: Session, state: BlkdevState) -> None:
     session.blkdevs.pop(state.id)
-    await session.clear_blkdev(state.id)
+    if session.opened is not None:
+        await holdings.give_back_blkdev(session.opened, state.id)
 
 
 async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
@@ -124,15 +138,16 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
 
 async def _remove_kept(session: Session, state: BlkdevState) -> None:
     """A ublk device outlives a worker that was killed or had no backend any more. It goes before the entry does."""
+    await session.end_failing(state)
     number = ublk_number(session.settings.dev / state.name)
     if number is None:
         return
-    config = {"device": number, "name": state.name, "dev": str(session.settings.dev)}
-    remover = Supervised("remove", f"blkdev {state.id} ublk device {number}", lambda: config, lambda: None)
+    remover = session.remover(state, number, patient=False)
     try:
         await remover.start()
     except DatapathError as error:
         if error.code == Code.BUSY:
+            session.fail_lost_devices()
             session.blkdevs[state.id].keep()
             raise
         log.warning("blkdev %d: the kernel keeps its ublk device: %s", state.id, error)
@@ -140,16 +155,52 @@ async def _remove_kept(session: Session, state: BlkdevState) -> None:
         await remover.end(patience=5.0)
 
 
+def _running(session: Session, blkdev_id: int) -> BlkdevEntry:
+    entry = session.need().registry.blkdevs.read(blkdev_id)
+    if entry is None or entry.state == State.NONE:
+        raise _not_running(session, blkdev_id)
+    return entry
+
+
+def _not_running(session: Session, blkdev_id: int) -> DatapathError:
+    hint = "see: cxl-datapath cbd blkdev list"
+    return DatapathError(Code.NOT_FOUND, f"blkdev {blkdev_id}", f"is not running in transport {session.name}", hint)
+
+
 def _not_ours(session: Session, blkdev_id: int) -> DatapathError:
-    if session.opened is not None:
-        registry = session.opened.registry
-        entry = registry.blkdevs.read(blkdev_id)
-        if entry is not None and entry.state != State.NONE:
-            owner = registry.host_name(entry.host_id)
-            return DatapathError(Code.DENIED, f"blkdev {blkdev_id}", f"belongs to host {owner}", f"stop it on {owner}")
-    return DatapathError(
-        Code.NOT_FOUND, f"blkdev {blkdev_id}", f"is not running in transport {session.name}", "see: cxl-datapath cbd blkdev list"
-    )
+    try:
+        entry = _running(session, blkdev_id)
+    except DatapathError as error:
+        return error
+    owner = session.need().registry.host_name(entry.host_id)
+    return DatapathError(Code.DENIED, f"blkdev {blkdev_id}", f"belongs to host {owner}", f"stop it on {owner}")
+
+
+async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
+    """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
+    session = datapath.session(params["transport"])
+    blkdev_id = params["id"]
+    what = f"blkdev {blkdev_id}"
+    view = next((row for row in blkdevs_view(session) if row["id"] == blkdev_id), None)
+    if view is None:
+        raise _not_running(session, blkdev_id)
+    if view["state"] == "corrupt":
+        async with session.claim() as opened:
+            opened.registry.blkdevs.clear(blkdev_id)
+        return view | {"state": "cleared"}
+    entry = _running(session, blkdev_id)
+    refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd blkdev stop {session.name} {blkdev_id}")
+    dead = await need_dead(session, entry.host_id, what)
+    async with session.claim() as opened:
+        await bury(opened, dead)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        await _clear(opened, entry)
+    return view | {"state": "cleared"}
+
+
+async def _clear(opened: Opened, entry: BlkdevEntry) -> None:
+    given_back = holdings.clear_dead_blkdev(opened, entry)
+    await holdings.wait_released(opened, given_back, entry.id)
 
 
 async def list_blkdevs(datapath: Datapath, params: Params) -> list[Row]:
@@ -157,16 +208,21 @@ async def list_blkdevs(datapath: Datapath, params: Params) -> list[Row]:
 
 
 _ID = integer(0, ENTRIES_MAX - 1)
+_ONE = {"transport": TRANSPORT, "id": Field(_ID)}
 _START = {
     "transport": TRANSPORT,
     "backend": Field(_ID),
     "queues": Field(integer(1, QUEUES_MAX), 1),
     "frontend": Field(choice(CHOICES), "auto"),
     "name": Field(optional(check_blkdev_name), None),
+    "read_only": Field(boolean, False),
+    "shared": Field(boolean, False),
+    "io_timeout": Field(integer(1, IO_TIMEOUT_MAX_S), 120),
 }
 
 METHODS = {
     "cbd.blkdev.start": Method(start_blkdev, _START, mutates=True),
-    "cbd.blkdev.stop": Method(stop_blkdev, {"transport": TRANSPORT, "id": Field(_ID)}, mutates=True),
+    "cbd.blkdev.stop": Method(stop_blkdev, _ONE, mutates=True),
+    "cbd.blkdev.clear": Method(clear_blkdev, _ONE, mutates=True),
     "cbd.blkdev.list": Method(list_blkdevs, {"transport": TRANSPORT}),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
 from ..cbd.hosting import live_hosts
-from ..cbd.layout import COHERENCES, Info
+from ..cbd.layout import COHERENCES, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
 from ..cbd.registry import Registry
 from ..cbd.transport import attach, check_may_format, plan_format, probe, write_format
 from ..errors import Code, DatapathError
@@ -59,7 +59,8 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over a transport or a known signature, and always while a host is alive in it."""
     memory = await _resolve(datapath, params["memory"])
     counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
-    plan = plan_format(memory.size, params["name"], FormatOptions(**counts), params["coherence"], params["data_crc"])
+    how = (params["coherence"], params["data_crc"])
+    plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *how, lease_ms=params["lease_ms"])
     session = _session_of(datapath, params["memory"], memory)
     if session is not None:
         hint = f"run: cxl-datapath cbd transport unregister {session.name}"
@@ -153,6 +154,7 @@ _FORMAT = {
     "slot_bytes": Field(integer(4096, 1 << 20), 65536),
     "coherence": Field(choice(COHERENCES), "software"),
     "data_crc": Field(boolean, True),
+    "lease_ms": Field(integer(LEASE_MS_MIN, LEASE_MS_MAX), LEASE_MS_DEFAULT),
 }
 
 METHODS = {

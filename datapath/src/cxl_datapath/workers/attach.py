@@ -26,6 +26,7 @@ class TransportRef:
     kind: str
     uuid: str
     host_id: int
+    host_epoch: int
     runtime: str  # folder of the locks and sockets
 
     @classmethod
@@ -41,13 +42,14 @@ class TransportRef:
 
 @dataclass(frozen=True)
 class Attached:
+    ref: TransportRef
     mapping: Mapping
     info: Info
     registry: Registry
 
-    def channel_conf(self, channel: int, epoch: int) -> ChannelConf:
+    def channel_conf(self, channel: int, epoch: int, flags: int = 0) -> ChannelConf:
         g = self.info.geometry
-        return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features)
+        return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features, flags)
 
 
 def attach_worker(ref: TransportRef) -> Attached:
@@ -62,4 +64,4 @@ def attach_worker(ref: TransportRef) -> Attached:
             "it was formatted again: unregister and register it",
         )
     mapping.use_coherence(info.coherence)
-    return Attached(mapping, info, Registry(mapping, info))
+    return Attached(ref, mapping, info, Registry(mapping, info))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A backend: publishes its entry, then runs a C handler on each channel that its blkdev asks for."""
+"""A backend: publishes its entry, then runs a C handler on each channel that its blkdevs ask for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..cbd.channels import Handler, user_of, wanted_handlers
+from .. import holdings
+from ..cbd.channels import Handler, users_of, wanted_handlers
+from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
-from ..core import Backend, BackendConf, IdleConf
+from ..cbd.liveness import Liveness
+from ..core import CHANNEL_READ_ONLY, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
 from ..names import check_path
 from .attach import Attached, TransportRef, attach_worker
+from .guard import Guard
 from .link import Link
 from .lock import hold
 from .store import Store, open_store
@@ -29,44 +33,54 @@ class Config:
     id: int
     path: str
     read_only: bool
+    takeover: bool  # the entry may still be that of a fenced host
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
         return cls(
-            TransportRef.from_json(raw["transport"]), int(raw["id"]), check_path("backend", raw["path"]), bool(raw["read_only"])
+            TransportRef.from_json(raw["transport"]),
+            int(raw["id"]),
+            check_path("backend", raw["path"]),
+            bool(raw["read_only"]),
+            bool(raw["takeover"]),
         )
 
 
 def run(link: Link) -> None:
     config = Config.from_json(link.config())
     hold(link, config.transport.lock_file("backend", config.id), f"backend {config.id}")
+    transport = attach_worker(config.transport)
+    # With the lock held no handler of an earlier life is left: what it said on its channels is over.
+    holdings.end_backend_lines(transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id)
+    _check_owner(config, transport)
     store = open_store(config.path, config.read_only)
     try:
-        _serve(link, config, store, attach_worker(config.transport))
+        _serve(link, config, store, transport)
     finally:
         os.close(store.fd)
 
 
 def _serve(link: Link, config: Config, store: Store, transport: Attached) -> None:
+    guard = Guard(transport)
+    guard.check_fence()
     entry = _publish(config, store, transport)
     link.emit("bell")
-    conf = BackendConf(store.fd, store.is_block, store.read_only, store.block_size, store.capacity, IdleConf(0, 0))
-    engine = Backend(transport.mapping.mem, conf)
+    engine = Backend(transport.mapping.mem, _engine_conf(config, store, transport, entry))
     handlers = Handlers(transport, engine, entry)
     try:
-        link.emit(
-            "ready",
-            info={
-                "capacity": store.capacity,
-                "logical_block_size": store.block_size,
-                "direct": store.direct,
-                "epoch": entry.epoch,
-            },
-        )
+        info = {
+            "capacity": entry.capacity,
+            "logical_block_size": entry.logical_block_size,
+            "direct": store.direct,
+            "engine": engine.engine(),
+            "epoch": entry.epoch,
+        }
+        link.emit("ready", info=info)
         bells: list[bytes] = []
         polls = 0
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
         while link.wait(POLL_S) is None:
+            guard.check_lease()
             now = transport.registry.bells()
             polls += 1
             if now != bells or polls % RESCAN_EVERY == 0:
@@ -77,25 +91,66 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
         handlers.close()
 
 
+def _engine_conf(config: Config, store: Store, transport: Attached, entry: BackendEntry) -> BackendConf:
+    return BackendConf(
+        fd=store.fd,
+        is_block=store.is_block,
+        read_only=store.read_only,
+        logical_block_size=entry.logical_block_size,
+        capacity=entry.capacity,
+        fence_off=fence_line_off(transport.registry, config.transport.host_id),
+        host_epoch=config.transport.host_epoch,
+        idle=IdleConf(0, 0),
+    )
+
+
+def _check_owner(config: Config, transport: Attached) -> None:
+    """Raises `exists` when the entry is another host's, and no takeover from a fenced one is asked for."""
+    before = transport.registry.backends.read(config.id)
+    if before is None or before.state == State.NONE or before.host_id == config.transport.host_id:
+        return
+    if config.takeover and is_fenced(transport.registry, before.host_id, before.host_epoch):
+        return
+    owner = transport.registry.host_name(before.host_id)
+    what, hint = f"belongs to host {owner} now", "stop it here; if it was taken over, that host has the data"
+    raise DatapathError(Code.EXISTS, f"backend {config.id}", what, hint)
+
+
 def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
     table = transport.registry.backends
-    host_id = config.transport.host_id
     before = table.read(config.id)
-    if before is not None and before.state != State.NONE and before.host_id != host_id:
-        owner = transport.registry.host_name(before.host_id)
-        raise DatapathError(Code.EXISTS, f"backend {config.id}", f"belongs to host {owner}", "choose another id")
+    epoch = life = table.next_epoch(config.id)
+    capacity, block_size = store.capacity, store.block_size
+    if before is not None and before.state != State.NONE:
+        capacity, block_size = _same_device(config, store, before)
+        life = before.life
     entry = BackendEntry(
         state=State.RUNNING,
         id=config.id,
-        epoch=table.next_epoch(config.id),
-        host_id=host_id,
+        epoch=epoch,
+        host_id=config.transport.host_id,
         flags=store.flags,
-        logical_block_size=store.block_size,
-        capacity=store.capacity,
+        logical_block_size=block_size,
+        capacity=capacity,
         path=config.path,
+        physical_block_size=max(store.physical_block_size, block_size),
+        discard_granularity=store.discard_granularity,
+        host_epoch=config.transport.host_epoch,
+        life=life,
     )
     table.write(entry)
     return entry
+
+
+def _same_device(config: Config, store: Store, before: BackendEntry) -> tuple[int, int]:
+    """Capacity and block size of a running backend do not change under its blkdevs. Raises `range` for another medium."""
+    if store.capacity < before.capacity:
+        what = f"has {store.capacity} bytes, backend {config.id} was given away with {before.capacity}"
+        raise DatapathError(Code.RANGE, config.path, what, "give the medium or a whole copy of it, or stop the backend first")
+    if before.logical_block_size % store.block_size:
+        what = f"has blocks of {store.block_size} bytes, backend {config.id} was given away with {before.logical_block_size}"
+        raise DatapathError(Code.RANGE, config.path, what, "give a medium with smaller blocks")
+    return before.capacity, before.logical_block_size
 
 
 class Handlers:
@@ -106,7 +161,7 @@ class Handlers:
         self._engine = engine
         self._entry = entry
         self._running: set[Handler] = set()
-        self._user: int | None = None
+        self._liveness = Liveness(transport.info.lease_s)
 
     def follow(self) -> bool:
         """One look at the blkdevs; True when something changed."""
@@ -114,15 +169,23 @@ class Handlers:
         if not registry.backends.still(self._entry):
             hint = "look at: cxl-datapath cbd backend list"
             raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
-        user = user_of(self._entry, registry.blkdevs.used().values(), self._user)
-        self._user = user.id if user else None
-        wanted = wanted_handlers(self._entry, user, registry.lines, self._transport.info.geometry.channel_count)
+        used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
+        users = users_of(self._entry, used, current, self._is_gone)
+        wanted = wanted_handlers(self._entry, users, registry.lines, self._transport.info.geometry.channel_count)
         changed = wanted != self._running
         for handler in sorted(self._running - wanted, key=lambda h: h.channel):
             self._remove(handler)
         for handler in sorted(wanted - self._running, key=lambda h: h.channel):
             self._add(handler)
         return changed
+
+    def _is_gone(self, host_id: int, host_epoch: int) -> bool:
+        """Fenced, or dead for a lease: its channels are given back. One that was only slow asks for others by itself."""
+        registry = self._transport.registry
+        if is_fenced(registry, host_id, host_epoch):
+            return True
+        self._liveness.observe(host_id, registry.heartbeat(host_id), host_epoch)
+        return self._liveness.alive(host_id, host_epoch) is False
 
     def describe(self) -> list[dict[str, int]]:
         return [vars(handler) for handler in sorted(self._running, key=lambda h: h.channel)]
@@ -136,8 +199,9 @@ class Handlers:
         self._running = set()
 
     def _add(self, handler: Handler) -> None:
+        flags = CHANNEL_READ_ONLY if handler.read_only else 0
         try:
-            self._engine.add(self._transport.channel_conf(handler.channel, handler.epoch))
+            self._engine.add(self._transport.channel_conf(handler.channel, handler.epoch, flags))
         except DatapathError as error:
             print(f"backend {self._entry.id}: {error}", file=sys.stderr)  # the blkdev times out; the next look tries again
             return
@@ -150,5 +214,6 @@ class Handlers:
         self._say(handler, State.NONE)
 
     def _say(self, handler: Handler, state: State) -> None:
-        line = ControlLine(state, handler.epoch, handler.blkdev_id, self._entry.id, handler.queue, self._entry.host_id)
+        mine = self._entry
+        line = ControlLine(state, handler.epoch, handler.blkdev_id, mine.id, handler.queue, mine.host_id, mine.host_epoch)
         self._transport.registry.write_backend_line(handler.channel, line)

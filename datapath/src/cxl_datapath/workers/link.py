@@ -25,6 +25,7 @@ LINE_MAX = 1 << 20
 class Command(Enum):
     STOP = "stop"  # stop if nobody uses you, else say busy and go on
     QUIT = "quit"  # SIGTERM: stop, and take no more than a moment for it
+    ANSWER = "answer"  # what was asked for is in `Link.answer`
     ABANDONED = "abandoned"  # the supervisor is gone: end now, and leave to its successor what can be left
 
 
@@ -37,6 +38,7 @@ class Link:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ended: Command | None = None
         self._input = b""
+        self.answer: dict[str, Any] = {}
         signal.signal(signal.SIGTERM, self._on_term)
 
     def _on_term(self, *_: object) -> None:
@@ -66,13 +68,14 @@ class Link:
             return self._ended
         if not line:
             return None
-        try:
-            known = json.loads(line) == {"command": "stop"}
-        except ValueError:
-            known = False
-        if not known:
-            print(f"worker: unknown command {line!r:.200}", file=sys.stderr)
-        return Command.STOP if known else None
+        match _message(line):
+            case {"command": "stop"}:
+                return Command.STOP
+            case {"answer": dict(answer)}:
+                self.answer = answer
+                return Command.ANSWER
+        print(f"worker: unknown command {line!r:.200}", file=sys.stderr)
+        return None
 
     def _line(self, deadline: float | None) -> bytes:
         while self._ended is None:
@@ -90,3 +93,10 @@ class Link:
             elif not ready and deadline is not None and time.monotonic() >= deadline:
                 break
         return b""
+
+
+def _message(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -53,19 +53,40 @@ def read_shape(number: int, block: Path = Path("/sys/block")) -> Shape:
 
 
 def run(link: Link) -> None:
-    """Ready when the device is gone. Raises `busy`, and changes nothing, while it is in use."""
+    """Ready when the device is gone. Raises `busy`, and changes nothing, while it is in use.
+
+    A patient one is ready when every request fails; it removes the device once nobody uses it any more.
+    """
     raw = link.config()
-    number, name, dev = int(raw["device"]), str(raw["name"]), Path(raw["dev"])
+    number, name, dev, patient = int(raw["device"]), str(raw["name"]), Path(raw["dev"]), bool(raw["patient"])
     device = dev / f"ublkb{number}"
-    check_unused(device, f"blkdev {name}")
+    if not patient:
+        check_unused(device, f"blkdev {name}")
     shape = read_shape(number)
     with _failing_channels(shape) as (mapping, channels):
-        conf = UblkConf(number, shape.queues, shape.capacity, shape.block_size, 0, 0, 0, IdleConf(0, 0))
-        Ublk(mapping.mem, channels, conf).stop(f"blkdev {name}")
+        conf = UblkConf(number, shape.queues, shape.capacity, shape.block_size, 0, 0, 0, shape.block_size, 0, IdleConf(0, 0))
+        ublk = Ublk(mapping.mem, channels, conf)
+        if patient:
+            link.emit("ready", info={"device": str(device)})
+            if not _wait_unused(link, device, name):
+                return  # the device stays, as the daemon found it
+        ublk.stop(f"blkdev {name}")
     withdraw(dev / name, device)
-    link.emit("ready", info={})
+    if not patient:
+        link.emit("ready", info={})
     while link.wait(1.0) in (None, Command.STOP):
         pass
+
+
+def _wait_unused(link: Link, device: Path, name: str) -> bool:
+    """False when the daemon ends first."""
+    while link.wait(1.0) in (None, Command.STOP):
+        try:
+            check_unused(device, f"blkdev {name}")
+            return True
+        except DatapathError:
+            continue
+    return False
 
 
 @contextmanager
@@ -75,7 +96,7 @@ def _failing_channels(shape: Shape) -> Iterator[tuple[Mapping, list[ChannelConf]
     nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # reads of it fail, and the backend is read-only
     os.ftruncate(scratch, one * shape.queues)
     mapping = Mapping(Memory("scratch memory", f"/proc/self/fd/{scratch}", one * shape.queues, "file"))
-    engine = Backend(mapping.mem, BackendConf(nothing, 0, 1, shape.block_size, shape.capacity, IdleConf(0, 0)))
+    engine = Backend(mapping.mem, BackendConf(nothing, 0, 1, shape.block_size, shape.capacity, idle=IdleConf(0, 0)))
     channels = [ChannelConf(index * one, shape.ring_depth, shape.slot_bytes, 1, 0) for index in range(shape.queues)]
     try:
         for channel in channels:

@@ -13,10 +13,10 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROES, BLOCK_SIZES
+from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROES, BLOCK_SIZES, PHYSICAL_BLOCK_MAX
 from ..errors import Code, DatapathError, from_errno
 
-_BLKSSZGET, _BLKGETSIZE64, _BLKROGET = 0x1268, 0x80081272, 0x125E
+_BLKSSZGET, _BLKPBSZGET, _BLKGETSIZE64, _BLKROGET = 0x1268, 0x127B, 0x80081272, 0x125E
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -32,6 +32,8 @@ class Store:
     capacity: int  # bytes
     discard: bool
     write_zeroes: bool
+    physical_block_size: int  # bytes
+    discard_granularity: int  # bytes, 0 without discard
 
     @property
     def flags(self) -> int:
@@ -88,8 +90,16 @@ def _block_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
         raise DatapathError(Code.DENIED, path, "is read-only", "start the backend read-only")
     _check_capacity(path, capacity, block)
     number = os.fstat(fd).st_rdev
-    discard = _queue_limit(number, "discard_max_bytes") > 0
-    return Store(fd, True, read_only, direct, block, capacity, discard and not read_only, not read_only)
+    discard = not read_only and _queue_limit(number, "discard_max_bytes") > 0
+    physical = _physical(_ioctl_number(fd, _BLKPBSZGET, "I"), block)
+    granularity = max(_queue_limit(number, "discard_granularity"), block) // block * block if discard else 0
+    return Store(fd, True, read_only, direct, block, capacity, discard, not read_only, physical, granularity)
+
+
+def _physical(reported: int, block: int) -> int:
+    """What the format takes as a physical block: a power of two, not below the logical one."""
+    sound = reported & (reported - 1) == 0 and reported > block
+    return min(reported, PHYSICAL_BLOCK_MAX) if sound else block
 
 
 def _queue_limit(device: int, name: str) -> int:
@@ -114,8 +124,10 @@ def _file_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
         direct = False
     _check_capacity(path, capacity, block or BLOCK_SIZES[0])
+    block = block or BLOCK_SIZES[0]
     holes = not read_only and _punches_holes(fd, capacity)
-    return Store(fd, False, read_only, direct, block or BLOCK_SIZES[0], capacity, holes, not read_only)
+    physical = _physical(os.fstat(fd).st_blksize, block)
+    return Store(fd, False, read_only, direct, block, capacity, holes, not read_only, physical, physical if holes else 0)
 
 
 def _direct_block(fd: int, capacity: int) -> int | None:

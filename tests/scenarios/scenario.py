@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the scenarios on real virtual machines share: a lab of its own name, its playbooks, and commands on its hosts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_SSH_OPTIONS = ["-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=2"]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}", "PY_COLORS": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
+def run(command: list[str]) -> tuple[int, str]:
+    """Runs a command in the checkout and shows its output as it comes; returns the exit code and the output."""
+    print(f"\n$ {' '.join(command)}", flush=True)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    return process.wait(), "".join(lines)
+
+
+def wait_until(condition: Callable[[], object], what: str, patience_s: float = 180) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(1)
+
+
+def changed(output: str) -> int:
+    """How many changes the recap counts, over all hosts."""
+    counts = re.findall(r"changed=(\d+)", output)
+    assert counts, "there is no recap"
+    return sum(map(int, counts))
+
+
+@dataclass(frozen=True)
+class VmLab:
+    """A lab of `inventories/two_node` under another name, so that a user's own lab is not touched."""
+
+    name: str
+    variables: tuple[str, ...] = ()  # options of ansible-playbook that every run gets
+
+    @property
+    def folder(self) -> Path:
+        return Path("/var/lib/cxl-lab") / self.name
+
+    def options(self) -> list[str]:
+        return ["-i", str(ROOT / "inventories/two_node"), "-e", f"cxl_topology_lab={self.name}", *self.variables]
+
+    def playbook(self, name: str, *options: str) -> tuple[int, str]:
+        return run(["ansible-playbook", *self.options(), *options, name])
+
+    def _ssh(self, host: str, *command: str) -> list[str]:
+        return ["ssh", "-F", str(self.folder / "ssh_config"), host, *command]
+
+    def on(self, host: str, *command: str) -> str:
+        """Runs a command on a host of the lab; returns its output."""
+        done = subprocess.run(self._ssh(host, *command), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{host}: {' '.join(command)}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def background(self, host: str, *command: str) -> subprocess.Popen[str]:
+        """The same, while other things happen; its output is for `communicate`."""
+        return subprocess.Popen(self._ssh(host, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def answer(self, host: str, *command: str) -> str:
+        """The same for a host that may be away: "" then."""
+        ssh = self._ssh(*_SSH_OPTIONS, host, *command)
+        return subprocess.run(ssh, capture_output=True, text=True, check=False).stdout
+
+    def boot_id(self, host: str) -> str:
+        return self.answer(host, "cat", "/proc/sys/kernel/random/boot_id").strip()
+
+    def virsh(self, *command: str) -> str:
+        done = subprocess.run(["virsh", "-c", "qemu:///system", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def domain(self, host: str) -> str:
+        """The name of the host's virtual machine."""
+        names = self.virsh("list", "--all", "--name").split()
+        return next(name for name in names if self.name in name and name.endswith(host))
+
+    def remains(self) -> list[str]:
+        """Everything on this machine that carries the lab's name."""
+        domains = subprocess.run(
+            ["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False
+        ).stdout
+        processes = [file.read_bytes().replace(b"\0", b" ").decode(errors="replace") for file in _command_lines()]
+        files = [
+            *Path("/dev/shm").glob(f"*{self.name}*"),
+            *Path("/run").glob(f"*/*{self.name}*"),
+            *Path("/var/log/libvirt/qemu").glob(f"*{self.name}*"),
+        ]
+        return [
+            *(name for name in domains.split() if self.name in name),
+            *(text[:120] for text in processes if f"cxl-lab.{self.name}" in text or str(self.folder) in text),
+            *(str(path) for path in [*files, self.folder] if path.exists()),
+            *(line for line in Path("/proc/mounts").read_text().splitlines() if self.name in line),
+        ]
+
+
+def _command_lines() -> list[Path]:
+    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.parent.name != str(os.getpid()) and file.exists()]
