@@ -7,6 +7,7 @@ it is made, so that a user's own lab is not touched.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
@@ -188,10 +189,19 @@ def test_check_and_diff_on_a_built_lab_show_no_change(inventory: Path) -> None:
     assert changed(output) == 0
 
 
+def test_node3_takes_over_when_node1_dies_and_a_reader_waits_for_it(inventory: Path, tmp_path: Path) -> None:
+    os.kill(pid("node1"), signal.SIGKILL)
+    with subprocess.Popen(["nbdcopy", f"nbd+unix:///?socket={RUN}/node2/cbd0.sock", str(tmp_path / "copy")]) as reader:
+        code, _ = playbook(inventory, "playbooks/recover.yml", "-e", "recover_host=node1", "-e", "recover_to=node3")
+    assert code == reader.returncode == 0
+    assert filecmp.cmp(tmp_path / "copy", DISK, shallow=False)
+    assert [row["host"] for row in ask("node2", "cbd", "backend", "list", "pool0")] == ["node3"]
+
+
 def test_a_lab_whose_memory_was_lost_with_its_hosts_is_repaired_and_the_disk_keeps_its_bytes(inventory: Path) -> None:
     """What a reboot does: processes, /run and /dev/shm are gone."""
     before = DISK.read_bytes()[: 32 << 20]
-    for host in HOSTS:
+    for host in HOSTS[1:]:  # node1 is dead
         os.kill(pid(host), signal.SIGKILL)
     shutil.rmtree(RUN)
     MEMORY.unlink()
