@@ -69,7 +69,7 @@ options:
     default: 0.2
 attributes:
   check_mode:
-    description: Reports what would be done and does nothing. Where the daemon does not run yet, that is to start it.
+    description: Reports what would be done and does nothing. Where the daemon does not run, that is nothing.
     support: full
   diff_mode:
     description: Shows each host before and after.

@@ -69,6 +69,24 @@ def test_the_readme_has_an_example_that_the_installed_collection_understands(
         assert done.returncode == 0, done.stderr
 
 
+def test_one_default_reaches_every_module_of_cbd(collections: Path, tmp_path: Path) -> None:
+    modules = sorted(path.stem for path in (ROOT / "library").glob("cbd_*.py"))
+    runtime = yaml.safe_load((ROOT / "meta/runtime.yml").read_text(encoding="utf-8"))
+    assert sorted(runtime["action_groups"]["cbd"]) == modules
+    nouns = {"cbd_transport": "transports", "cbd_backend": "backends", "cbd_blkdev": "blkdevs", "cbd_host": "hosts"}
+    tasks = [{f"cxl.lab.{name}": {nouns[name]: []} if name in nouns else {}, "ignore_errors": True} for name in modules]
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
+    play["module_defaults"] = {"group/cxl.lab.cbd": {"runtime_dir": "/nowhere"}}
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg")}
+    command = [str(BIN / "ansible-playbook"), "-i", "localhost,", "-c", "local", str(tmp_path / "play.yml")]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    said = [task for task in done.stdout.split("TASK [")[1:] if "nobody listens on /nowhere/control.sock" in task]
+    assert len(said) == len(modules), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_the_example_gives_the_role_what_it_takes(role: str) -> None:
     specs = yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))

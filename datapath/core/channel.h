@@ -19,7 +19,8 @@ struct channel {
     uint64_t data_bytes; /* of each data area */
 };
 
-/* -EINVAL: a number is outside what the format allows, a feature or flag is unknown, or `reserved` is not 0; -ERANGE: the channel does not fit into the mapping. */
+/* -EINVAL: a number is outside what the format allows, a feature or a flag is unknown, or `reserved` is not 0. -ERANGE: the channel
+ * does not fit into the mapping. */
 int channel_init(struct channel *ch, const struct cxl_mem *mem, const struct cbd_channel_conf *conf);
 
 /* Whether the payload carries a CRC on this transport. */

@@ -80,10 +80,10 @@ void engine_free(struct engine *e)
     free(e);
 }
 
-/* What runs on our own thread runs alone. */
-uint32_t engine_capacity(const struct engine *e)
+/* After a step on our own thread the handler has to look around: it may have taken long. */
+bool engine_has_room(const struct engine *e, uint32_t in_flight)
 {
-    return e->kind == CBD_ENGINE_URING ? e->depth : 1;
+    return !e->performed && in_flight < (e->kind == CBD_ENGINE_URING ? e->depth : 1);
 }
 
 /* ---- submission ------------------------------------------------------------------------------------------------------- */

@@ -19,12 +19,13 @@ struct ended {
     int32_t result; /* as of device_perform() */
 };
 
-/* The engine for what was asked for; CBD_ENGINE_URING gives the errno of a kernel that refuses io_uring, CBD_ENGINE_AUTO does not. */
+/* The engine for what was asked for. Where the kernel refuses io_uring, CBD_ENGINE_URING gives its errno, CBD_ENGINE_AUTO the other
+ * engine. */
 int engine_choose(enum cbd_engine wanted, enum cbd_engine *out);
 /* dev outlives the engine; depth: tags. */
 int engine_new(const struct device *dev, enum cbd_engine kind, uint32_t depth, struct engine **out);
-/* How many requests can be in flight. */
-uint32_t engine_capacity(const struct engine *e);
+/* Whether it takes another request beside those in flight. */
+bool engine_has_room(const struct engine *e, uint32_t in_flight);
 /* One step at a time per tag. */
 void engine_start(struct engine *e, uint32_t tag, const struct step *step);
 /* Hands what was started to the kernel; what it does not take now stays for the next call. */

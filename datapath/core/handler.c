@@ -168,7 +168,7 @@ static bool take(struct handler *h, struct taken *t)
     uint64_t rereads = 0;
     enum ring_got got;
 
-    if (stopping(h) || h->in_flight >= engine_capacity(h->engine))
+    if (stopping(h) || !engine_has_room(h->engine, h->in_flight))
         return false;
     got = ring_consume(&h->submissions, &t->slot, &rereads);
     if (rereads)

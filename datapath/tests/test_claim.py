@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+from claimants import PATIENCE_S, Claimant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interleave import Choose, Steps, Turns, every_schedule
@@ -23,6 +27,8 @@ from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.core import crc32c
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 SIZE = 1 << 16
 BOOT = bytes(16)
@@ -204,13 +210,14 @@ def test_a_host_that_dies_at_any_store_is_passed_over_after_one_lease(cut):
         mortal.release()
     alone.ram.budget = None
     alone.dead.add(0)
+    left = alone.registry.claim(0)
     for host in (1, 2):
         survivor = alone.bakery(host)
         survivor.acquire(2 * LEASE_S)
         survivor.check()
         survivor.release()
     assert alone.now < LEASE_S + 0.1
-    assert alone.fenced in ([], [(0, 5)])
+    assert alone.fenced == ([] if left == IDLE else [(0, 5)])
 
 
 @settings(max_examples=80)
@@ -280,6 +287,26 @@ def test_a_holder_that_was_fenced_finds_out_before_it_writes():
     other.check()
     assert "declared dead" in alone.refuse(0).message
     other.release()
+
+
+@pytest.mark.parametrize("last", ["claim", "entry"])
+def test_the_look_at_the_fence_is_the_last_one_before_a_write(monkeypatch, last):
+    alone = Alone()
+    bakery = alone.bakery(0)
+    bakery.acquire(1)
+    others = Registry(alone.ram, alone.registry.info)
+
+    def look_and_be_fenced(look: Callable[[int], Any], number: int) -> Any:
+        found = look(number)
+        fencing.fence(others, 0, 5)
+        return found
+
+    if last == "claim":
+        monkeypatch.setattr(alone.registry, "claim", partial(look_and_be_fenced, others.claim))
+    else:
+        monkeypatch.setattr(alone.registry.hosts, "read", partial(look_and_be_fenced, others.hosts.read))
+    with pytest.raises(DatapathError, match="declared dead"):
+        bakery.check()
 
 
 def test_a_ticket_that_is_gone_is_noticed():
@@ -443,3 +470,56 @@ def test_threads_of_one_host_take_turns():
     bakery.release()
     bakery.acquire(1)
     bakery.release()
+
+
+# ---- real processes over the C core
+
+
+@pytest.fixture
+def claimants(shared_file: Callable[[int], Path]) -> Iterator[Callable[[int], list[Claimant]]]:
+    """Registered hosts, a process each, in one transport; the lease is long enough for a loaded machine."""
+    made: list[Claimant] = []
+
+    def make(count: int) -> list[Claimant]:
+        memory = shared_file(1 << 20)
+        with Mapping(resolve(str(memory))) as mapping:
+            options = FormatOptions(hosts=count, backends=200, blkdevs=1, channels=1, ring_depth=2, slot_bytes=4096)
+            write_format(mapping, plan_format(mapping.size, "pool0", options, "software", True, lease_ms=3000))
+        made.extend(Claimant(memory, f"node{number}") for number in range(count))
+        for claimant in made:
+            claimant.ask("register")
+        return made
+
+    yield make
+    for claimant in made:
+        claimant.kill()
+
+
+def together(claimants: list[Claimant], command: str) -> list[Any]:
+    for claimant in claimants:
+        claimant.tell(command)
+    return [claimant.answer() for claimant in claimants]
+
+
+def test_no_id_is_given_twice_by_processes_that_allocate_at_the_same_time(claimants):
+    found = together(claimants(4), "allocate 25")
+    assert sorted(number for numbers in found for number in numbers) == list(range(100))
+
+
+def test_the_others_go_on_after_kill_9_of_a_holder(claimants):
+    holder, *others = claimants(3)
+    assert holder.ask("hold")
+    holder.kill()
+    found = together(others, "allocate 5")
+    assert sorted(number for numbers in found for number in numbers) == list(range(10))
+
+
+def test_the_others_go_on_when_hosts_kill_themselves_at_any_access(claimants):
+    everybody = claimants(8)
+    mortal, others = everybody[:6], everybody[6:]
+    for number, claimant in enumerate(mortal):
+        claimant.tell(f"die {40 + 53 * number}")
+    found = [number for numbers in together(others, "allocate 20") for number in numbers]
+    assert len(found) == len(set(found)) == 40
+    for claimant in mortal:
+        assert claimant.process.wait(PATIENCE_S) == -signal.SIGKILL

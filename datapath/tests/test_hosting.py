@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from claimants import Claimant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interleave import Steps, Turns
@@ -24,6 +25,8 @@ from cxl_datapath.cbd.liveness import watch
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 BOOT = bytes(range(16))
 SIZE = 1 << 17
@@ -194,16 +197,19 @@ def test_an_entry_that_is_not_ours_any_more_is_left_alone(registry):
     assert registry.hosts.read(0).name == "node9"
 
 
-@pytest.mark.parametrize("late", [1, 2])
-def test_somebody_elses_wish_or_entry_sends_us_to_another_place(registry, late):
+@pytest.mark.parametrize(("wish", "late"), [(True, 1), (False, 1), (False, 2)])
+def test_somebody_elses_wish_or_entry_sends_us_to_another_place(registry, wish, late):
     """The first sleep is between wish and look, the second one between entry and verification."""
     sleeps = []
 
     def sleep(seconds):
         sleeps.append(seconds)
-        if len(sleeps) == 1 and late == 1:
-            registry.write_intent(0, Intent(1))
         if len(sleeps) == late:
+            if wish:
+                registry.write_intent(0, Intent(1))
+            else:
+                registry.hosts.write(HostEntry(State.RUNNING, 0, 1, "node9", BOOT))
+        elif wish:
             registry.hosts.write(HostEntry(State.RUNNING, 0, 1, "node9", BOOT))
 
     assert register(registry, "node1", sleep=sleep).id in (1, 2)
@@ -255,7 +261,7 @@ def many(seed: int, names: list[str], pauses: Callable[[random.Random, Steps], N
             super().write(offset, data)
 
     def come(name: str) -> None:
-        steps.sleep(source.random() * 2 * SETTLE_S)
+        steps.sleep(source.randrange(5) * SETTLE_S / 2)  # often the moment at which another one goes on
         registry = Registry(Slow(ram, steps, torn=True), info)
         try:
             done.append(register_for_real(registry, name, name.encode().ljust(16), sleep=steps.sleep))
@@ -276,6 +282,7 @@ def test_prompt_hosts_all_get_an_entry_in_every_order_of_steps(seed, hosts):
     for registration in done:
         registration.beat()
     assert {entry.name for entry in registry.hosts.used().values()} == {f"node{number}" for number in range(hosts)}
+    assert {registry.hosts._pair(index).newest().seq for index in range(hosts)} == {1}, "an entry was written by two hosts"
 
 
 @settings(max_examples=100)
@@ -298,3 +305,23 @@ def test_hosts_that_stop_anywhere_for_any_time_find_out_at_a_beat(seed, hosts):
             standing.append(registration.id)
             assert registry.hosts.read(registration.id) == registration.entry
     assert len(set(standing)) == len(standing)
+
+
+def test_processes_that_register_at_the_same_moment_never_share_an_entry(shared_file):
+    memory = shared_file(1 << 20)
+    with Mapping(resolve(str(memory))) as mapping:
+        options = FormatOptions(hosts=6, backends=1, blkdevs=1, channels=1, ring_depth=2, slot_bytes=4096)
+        write_format(mapping, plan_format(mapping.size, "pool0", options, "software", True, lease_ms=3000))
+        claimants = [Claimant(memory, f"node{number}") for number in range(6)]
+        try:
+            for claimant in claimants:
+                claimant.tell("register")
+            for claimant in claimants:
+                claimant.answer()
+            found = {claimant.name: claimant.ask("where") for claimant in claimants}
+            entries = Registry(mapping, attach(mapping, "memory")).hosts.used()
+            assert {entry.name: entry.id for entry in entries.values()} == found
+            assert sorted(found.values()) == list(range(6))
+        finally:
+            for claimant in claimants:
+                claimant.kill()

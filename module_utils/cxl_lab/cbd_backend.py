@@ -118,8 +118,14 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
     return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
 
 
+def _lost(want: BackendWant, rows: list[Row]) -> Row | None:
+    """A backend of this host that another one took over while it was away; this host still wants to serve it."""
+    found = _with_id(want, rows)
+    return found if found and not found.get("local") and found.get("worker") else None
+
+
 def _stop(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
-    mine = _own(want, rows)
+    mine = _own(want, rows) or _lost(want, rows)
     if mine is None:
         return []
     _check_id(want, mine)

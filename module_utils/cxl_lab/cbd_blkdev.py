@@ -145,8 +145,10 @@ def _start(want: BlkdevWant, rows: list[Row], backends: list[Row]) -> list[Call]
             )
         if mine.get("device") and serves(mine):
             return []
-    # Only what was chosen: the rest is the daemon's to decide.
+    # Only what was chosen: the rest is the daemon's to decide, and stays as it was decided.
     params = {"transport": want.transport, **{key: value for key, value in want.settings.items() if value is not False}}
+    if mine and mine.get("io_timeout") is not None:
+        params["io_timeout"] = mine["io_timeout"]
     call = Call(f"start a blkdev on backend {want.backend}", "cbd.blkdev.start", params)
     if is_ready(want.backend, backends):
         return [call]

@@ -76,6 +76,15 @@ def test_stops_by_its_path_or_its_number(tmp_path):
     assert plan(ABSENT, OTHERS) == plan(replace(ABSENT, path="", id=0), OTHERS) == []
 
 
+def test_gives_up_what_another_host_took_over():
+    """The host was away; its daemon would serve the backend again, could it."""
+    taken = {**OTHERS, "host": "node2", "path": "/dev/replica", "worker": {"state": "failed"}}
+    stop = [("cbd.backend.stop", {"transport": "pool0", "id": 0})]
+    assert methods(plan(replace(ABSENT, id=0), taken)) == methods(plan(replace(ABSENT, path="", id=0), taken)) == stop
+    with pytest.raises(LabError, match="backend 0 is /dev/replica on node2"):
+        plan(replace(PRESENT, id=0), taken)
+
+
 def test_takes_over_from_a_dead_host():
     assert methods(plan(RECOVERED, LOST)) == [("cbd.backend.recover", {"transport": "pool0", "id": 0})]
     replica = replace(RECOVERED, path="/dev/sdb", read_only=True)

@@ -75,8 +75,9 @@ def test_stays_while_its_backend_is_away():
 
 
 @pytest.mark.parametrize("change", [{"device": None}, {"worker": {"state": "failed"}}, {"state": "pending"}])
-def test_one_without_a_device_is_started(change):
-    assert plan(PRESENT, {**OWN, **change})
+def test_one_without_a_device_is_started_as_it_was(change):
+    (call,) = plan(PRESENT, {**OWN, "io_timeout": 5, **change})
+    assert call.params["io_timeout"] == 5, "the daemon would take its default for another setting"
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from local_play import LocalPlay, changed
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.modules import cbd_backend, cbd_blkdev, cbd_transport
+from local_play import ROOT, LocalPlay, changed
 from real_daemons import needs_daemon, real_lab
 
-pytestmark = [needs_daemon, pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")]
+needs_nbdkit = pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
+INVENTORIES = sorted(file for file in (ROOT / "inventories").glob("*/group_vars/cxl_hosts.yml") if "cbd_" in file.read_text())
 HOSTS = ("node1", "node2", "node3")
 
 
@@ -58,6 +62,8 @@ def inside(lab, observer="node3"):
     )
 
 
+@needs_daemon
+@needs_nbdkit
 def test_any_number_of_objects_over_any_hosts(lab, play):
     role = play.role("cbd", **lists(lab))
     for options in (("--check", "--diff"), ()):
@@ -85,8 +91,49 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
     assert changed(play.run(role)[1]) == 0
 
 
+@needs_daemon
 def test_a_host_that_nobody_knows(lab, play):
     wrong = lists(lab)
     wrong["cbd_hosts"] = [{"host": "node7", "name": "node1"}]
     code, output = play.run(play.role("cbd", **wrong))
     assert code != 0 and "node7: named in the lists of cbd, but no host of the inventory" in output
+
+
+@needs_daemon
+@needs_nbdkit
+def test_a_host_dies_and_the_playbook_recovers(lab, play):
+    """The inventory that says so afterwards finds everything done."""
+    assert play.run(play.role("cbd", **lists(lab)))[0] == 0
+    lab.hosts["node1"].kill()
+    asked = {"recover_host": "node1", "recover_to": "node3", "recover_paths": {"0": lab.disk("replica")}}
+    code, output = play.run("playbooks/recover.yml", "--check", **asked)
+    assert code == 0 and changed(output) == 1, output
+    code, output = play.run("playbooks/recover.yml", **asked)
+    assert code == 0 and changed(output) == 1, output
+    assert inside(lab) == ([(0, "node3"), (1, "node2"), (3, "node3")], [(0, "node2"), (1, "node3"), (3, "node3")])
+    code, output = play.run("playbooks/recover.yml", **asked)
+    assert code == 0 and changed(output) == 0 and "the transports of node3 know nothing of node1" in output
+
+    after = lists(lab)
+    after["cbd_transports"][0] |= {"format_on": "node2", "hosts": ["node2", "node3"]}
+    for entry in after["cbd_backends"][:2]:
+        entry |= {"host": "node3", "state": "recovered"}
+    after["cbd_backends"][0]["path"] = asked["recover_paths"]["0"]
+    after["cbd_hosts"] = [{"host": "node3", "name": "node1"}]
+    code, output = play.run(play.role("cbd", **after), "--limit", "node2,node3")
+    assert code == 0 and changed(output) == 0, output
+
+
+@pytest.mark.parametrize("file", INVENTORIES, ids=lambda file: file.parents[1].name)
+@pytest.mark.parametrize(
+    ("module", "noun", "whose"),
+    [
+        (cbd_transport, "transports", {"format_on", "hosts"}),
+        (cbd_backend, "backends", {"host"}),
+        (cbd_blkdev, "blkdevs", {"host"}),
+    ],
+)
+def test_what_an_inventory_says_is_what_the_modules_take(file, module, noun, whose):
+    entries = yaml.safe_load(file.read_text(encoding="utf-8")).get(f"cbd_{noun}", [])
+    share = [{key: value for key, value in entry.items() if key not in whose} for entry in entries]
+    assert ArgumentSpecValidator(module.SPEC["argument_spec"]).validate({noun: share}).error_messages == []

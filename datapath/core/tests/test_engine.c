@@ -210,13 +210,13 @@ static void test_more_than_the_depth(void)
 
 /* ---- a kernel without io_uring ---- */
 
-/* In a child, because a filter is for life. Returns what the child returned. */
-static int without_io_uring(int (*child)(void))
+/* Runs child in a process whose calls of this number fail with this errno (its own, because a filter is for life). */
+static void with_failing_call(uint32_t number, uint32_t error, void (*child)(void))
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
@@ -227,11 +227,12 @@ static int without_io_uring(int (*child)(void))
     if (!pid) {
         CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         CHECK_EQ(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
-        _exit(child());
+        child();
+        exit(0);
     }
     CHECK_EQ(waitpid(pid, &status, 0), pid);
     CHECK(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    CHECK_EQ(WEXITSTATUS(status), 0);
 }
 
 static int new_backend(enum cbd_engine wanted, uint32_t *got)
@@ -249,14 +250,13 @@ static int new_backend(enum cbd_engine wanted, uint32_t *got)
     return err;
 }
 
-static int refused(void)
+static void check_refused(void)
 {
     uint32_t got = 0;
 
     CHECK_EQ(new_backend(CBD_ENGINE_URING, &got), -EPERM);
     CHECK_EQ(new_backend(CBD_ENGINE_AUTO, &got), 0);
     CHECK_EQ(got, CBD_ENGINE_SYNC);
-    return 0;
 }
 
 static void test_choice(void)
@@ -264,7 +264,7 @@ static void test_choice(void)
     uint32_t got = 0;
 
     TEST("the engine is the one asked for, or the best that the kernel allows");
-    CHECK_EQ(without_io_uring(refused), 0);
+    with_failing_call(SYS_io_uring_setup, EPERM, check_refused);
     CHECK_EQ(new_backend(CBD_ENGINE_SYNC, &got), 0);
     CHECK_EQ(got, CBD_ENGINE_SYNC);
     if (!engine_works(CBD_ENGINE_URING))
@@ -273,9 +273,38 @@ static void test_choice(void)
     CHECK_EQ(got, CBD_ENGINE_URING);
 }
 
+/* Steps wait on our side of the ring; the fence must reach them there. */
+static void check_unsubmitted(void)
+{
+    struct cbd_completion done;
+    uint8_t out[512] = {7}, in[512];
+    uint64_t start_ns = idle_now_ns();
+
+    start();
+    CHECK_EQ(cbd_queue_submit(f.queue[0], CBD_WRITE, 0, 0, sizeof(out), out, 0), 0);
+    CHECK_EQ(cbd_queue_wait(f.queue[0], &done, 1, 20000), 0);
+    raise_fence(&f, HOST_EPOCH);
+    while (!cbd_backend_fenced(f.backend)) {
+        CHECK(idle_now_ns() - start_ns < WAIT_US * 1000);
+        idle_sleep(20000);
+    }
+    CHECK_EQ(cbd_backend_remove(f.backend, f.conf[0].channel_off), 0);
+    CHECK_EQ(cbd_queue_poll(f.queue[0], &done, 1), 0);
+    CHECK_EQ(fcntl(pipe_fd, F_SETFL, O_NONBLOCK), 0);
+    CHECK_EQ(read(pipe_fd, in, sizeof(in)), -1);
+    stop();
+}
+
+static void test_kernel_that_takes_nothing(void)
+{
+    TEST("what the kernel has no memory for is neither performed nor answered behind the fence");
+    with_failing_call(SYS_io_uring_enter, EAGAIN, check_unsubmitted);
+}
+
 int main(void)
 {
     test_choice();
+    test_kernel_that_takes_nothing();
     test_order();
     test_depth();
     test_stop();

@@ -127,6 +127,8 @@ class Route:
         if self._broken_since is None:
             self._broken_since = now
             self._report(PathState.PAUSED, trouble or "")
+        elif trouble and trouble != self._reason:
+            self._report(self.state, trouble)
         if self._may_ask(now):
             self._asked_at = now
             self._link.emit("ask")
