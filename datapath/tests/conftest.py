@@ -57,9 +57,9 @@ def make_host() -> Iterator[Callable[..., Host]]:
     folder = Path(tempfile.mkdtemp(prefix="cxlt-"))
     hosts: list[Host] = []
 
-    def make(name: str, start: bool = True) -> Host:
+    def make(name: str, start: bool = True, options: tuple[str, ...] = ()) -> Host:
         (folder / name).mkdir()
-        hosts.append(Host(folder / name, name))
+        hosts.append(Host(folder / name, name, options))
         if start:
             hosts[-1].start()
         return hosts[-1]

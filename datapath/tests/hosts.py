@@ -30,8 +30,9 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 class Host:
     """One daemon. `start` and `stop` as often as a test likes; the state folder stays."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, options: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.options = options  # of the daemon, beside those that every host has
         self.name = name
         self.runtime = folder / "run"
         self.state = folder / "state"
@@ -46,7 +47,7 @@ class Host:
 
     def command(self) -> list[str]:
         options = ["--runtime", str(self.runtime), "--state", str(self.state), "--host-name", self.name]
-        return [sys.executable, "-P", "-m", "cxl_datapath.daemon", *options]
+        return [sys.executable, "-P", "-m", "cxl_datapath.daemon", *options, *self.options]
 
     def start(self) -> None:
         with self.log.open("ab") as log:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pytest
 from hosts import PATIENCE_S, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import MEMORY, MIB
 
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.locks.base import Both
@@ -340,6 +342,34 @@ class Stub:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         self._thread.join()
+
+
+@needs_etcd
+def test_daemons_take_it_beside_the_claim_and_say_when_it_is_not_there(tmp_path, shared_file, make_host):
+    (tmp_path / "etcd").mkdir()
+    etcd = Etcd(tmp_path / "etcd")
+    try:
+        memory = str(shared_file(MEMORY))
+        hosts = [make_host(name, options=("--etcd", etcd.url)) for name in ("node1", "node2")]
+        hosts[0].call("cbd.transport.format", memory=memory, name="pool0", ring_depth=16, lease_ms=1000)
+        for host in hosts:
+            host.call("cbd.transport.register", memory=memory)
+        disks = [tmp_path / name for name in ("a", "b", "c", "d")]
+        for disk in disks:
+            disk.write_bytes(bytes(MIB))
+        with ThreadPoolExecutor(4) as pool:
+            starts = [
+                pool.submit(host.call, "cbd.backend.start", transport="pool0", path=str(disk))
+                for host, disk in zip(hosts * 2, disks, strict=True)
+            ]
+        assert sorted(start.result()["id"] for start in starts) == [0, 1, 2, 3]
+    finally:
+        etcd.end()
+    (tmp_path / "e").write_bytes(bytes(MIB))
+    with pytest.raises(DatapathError) as caught:
+        hosts[0].call("cbd.backend.start", transport="pool0", path=str(tmp_path / "e"))
+    assert etcd.url in str(caught.value)
+    assert len(hosts[1].call("cbd.backend.list", transport="pool0")) == 4
 
 
 @pytest.fixture

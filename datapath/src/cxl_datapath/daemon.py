@@ -35,9 +35,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=STATE, help="folder of the desired state (%(default)s)")
     parser.add_argument("--host-name", default=socket.gethostname().split(".")[0], help="name in the transports (%(default)s)")
     parser.add_argument("--group", help="members of this group may use the control socket, too")
-    parser.add_argument(
-        "--etcd", default="", help="URL of an etcd whose lock serialises changes beside the transport's own claim"
-    )
+    parser.add_argument("--etcd", default="", help="URL of an etcd whose lock is taken beside the transport's own claim")
     return parser.parse_args(argv)
 
 
@@ -95,7 +93,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         name = check_name("--host-name", options.host_name)
-        settings = Settings(options.runtime.absolute(), options.state.absolute(), name)
+        settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
         core.library()

@@ -22,7 +22,8 @@ from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .frontends.names import ublk_number
-from .locks.base import HostLock
+from .locks.base import Both, HostLock
+from .locks.etcd import EtcdLock
 from .mapping import Mapping
 from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
@@ -40,6 +41,7 @@ class Settings:
     host_name: str
     sysfs: Path = Path("/sys")
     dev: Path = Path("/dev")
+    etcd: str = ""  # URL of an etcd whose lock is taken beside the transport's own claim; empty: none
 
 
 @dataclass
@@ -118,8 +120,10 @@ class Session:
         """One heartbeat, and one look at those of the others. Raises when this host lost its entry or was fenced."""
         opened = self.need()
         opened.registration.beat()
-        for entry in opened.registry.hosts.used().values():
-            opened.liveness.observe(entry.id, opened.registry.heartbeat(entry.id), entry.epoch)
+        for host_id in range(opened.registry.hosts.count):
+            epoch = opened.registry.incarnation(host_id)
+            if epoch is not None:
+                opened.liveness.observe(host_id, opened.registry.heartbeat(host_id), epoch)
 
     async def known_alive(self, host_id: int, epoch: int | None = None) -> bool:
         """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""
@@ -226,8 +230,8 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
         registry = Registry(mapping, info)
         registration = register(registry, settings.host_name, boot_id())
         liveness = Liveness(info.lease_s)
-        claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
-        return Opened(memory, mapping, info, registry, registration, liveness, claim)
+        lock = _lock(registry, registration, liveness, settings.etcd)
+        return Opened(memory, mapping, info, registry, registration, liveness, lock)
     except BaseException:
         mapping.close()
         raise
@@ -238,3 +242,11 @@ def _is_lost(opened: Opened, want: BlkdevState) -> bool:
         return bool(holdings.why_lost(opened, want))
     except DatapathError:
         return False  # what cannot be read may be repaired
+
+
+def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:
+    """The transport's own claim; with an etcd, its lock first."""
+    claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
+    if not etcd:
+        return claim
+    return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)

@@ -4,38 +4,48 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from ..cbd.fencing import fence, is_fenced
-from ..cbd.layout import HostEntry, State
 from ..errors import Code, DatapathError
 from ..session import Opened, Session
 
 
-async def need_dead(session: Session, host_id: int, what: str) -> HostEntry | None:
-    """The incarnation of the host that was dead for a lease; None when no host has the entry. Raises `busy` while it lives."""
+@dataclass(frozen=True)
+class Dead:
+    """An incarnation of a host that was seen dead for a lease; epoch 0: that of a damaged entry that does not tell."""
+
+    host_id: int
+    epoch: int
+
+
+async def need_dead(session: Session, host_id: int, what: str) -> Dead | None:
+    """The dead incarnation of the host; None when no host has the entry. Raises `busy` while it lives."""
     registry = session.need().registry
-    entry = registry.hosts.read(host_id)
-    if entry is None or entry.state == State.NONE:
+    epoch = registry.incarnation(host_id) if 0 <= host_id < registry.hosts.count else None
+    if epoch is None:
         return None
-    if await session.known_alive(host_id, entry.epoch):
-        hint = f"stop or unregister it on {entry.name}"
-        raise DatapathError(Code.BUSY, what, f"its host {entry.name} is alive", hint)
-    return entry
+    if await session.known_alive(host_id, epoch):
+        name = registry.host_name(host_id)
+        raise DatapathError(Code.BUSY, what, f"its host {name} is alive", f"stop or unregister it on {name}")
+    return Dead(host_id, epoch)
 
 
-async def bury(opened: Opened, dead: HostEntry | None) -> None:
+async def bury(opened: Opened, dead: Dead | None) -> None:
     """Fences the incarnation, then waits a lease: what it had in hand has ended by then. The claim is held."""
     if dead is not None:
-        await asyncio.to_thread(fence, opened.registry, dead.id, dead.epoch)
+        if dead.epoch:
+            await asyncio.to_thread(fence, opened.registry, dead.host_id, dead.epoch)
         await asyncio.sleep(opened.lease_s)
         opened.lock.check()
 
 
 def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str) -> None:
     """Raises `busy` when the object belongs to a life of its host that began after the one that was buried."""
-    entry = opened.registry.hosts.read(host_id)
-    if entry is not None and entry.state != State.NONE and not is_fenced(opened.registry, host_id, host_epoch):
-        raise DatapathError(Code.BUSY, what, f"its host {entry.name} is alive again", f"stop it on {entry.name}")
+    registry = opened.registry
+    if 0 <= host_id < registry.hosts.count and registry.incarnation(host_id) and not is_fenced(registry, host_id, host_epoch):
+        name = registry.host_name(host_id)
+        raise DatapathError(Code.BUSY, what, f"its host {name} is alive again", f"stop it on {name}")
 
 
 def refuse_own(opened: Opened, host_id: int, what: str, hint: str) -> None:

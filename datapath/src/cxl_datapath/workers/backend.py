@@ -184,8 +184,9 @@ class Handlers:
         registry = self._transport.registry
         if is_fenced(registry, host_id, host_epoch):
             return True
-        self._liveness.observe(host_id, registry.heartbeat(host_id), host_epoch)
-        return self._liveness.alive(host_id, host_epoch) is False
+        now = registry.incarnation(host_id)
+        self._liveness.observe(host_id, registry.heartbeat(host_id), host_epoch if now is None else now)
+        return self._liveness.alive(host_id) is False
 
     def describe(self) -> list[dict[str, int]]:
         return [vars(handler) for handler in sorted(self._running, key=lambda h: h.channel)]
