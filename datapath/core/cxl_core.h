@@ -156,9 +156,9 @@ struct cbd_ublk_conf {
 CXL_API int cbd_ublk_start(const struct cxl_mem *mem, const struct cbd_channel_conf *channels, const struct cbd_ublk_conf *conf,
                            struct cbd_ublk **out);
 CXL_API int cbd_ublk_dev_id(const struct cbd_ublk *u);
-/* cbd_queue_rebind() of every queue, on the thread of the queue; channels as many as at the start. Returns when it is done. After
- * -EINVAL and -ERANGE nothing has changed; -ENODEV when the device is gone. Like the rest, except for the counters, not while another
- * call on the device is under way. */
+/* cbd_queue_rebind() of every queue, on the thread of the queue; channels as many as at the start; queues may
+ * change places. Returns when it is done. After -EINVAL and -ERANGE nothing has changed; -ENODEV when the device is gone. Like the
+ * rest, except for the counters, not while another call on the device is under way. */
 CXL_API int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels);
 /* cbd_queue_set_offline() of every queue. Returns when it is done; -ENODEV when the device is gone. */
 CXL_API int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error);

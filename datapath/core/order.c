@@ -2,8 +2,11 @@
 #include "order.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "queue.h"
 
 int orders_init(struct orders *orders)
 {
@@ -22,25 +25,24 @@ void orders_free(struct orders *orders)
     sem_destroy(&orders->done);
 }
 
-static int give(struct orders *orders, struct order *order)
+static int give(struct orders *orders, const struct order *order)
 {
-    struct order *none = NULL;
+    const struct order *none = NULL;
 
     if (!atomic_compare_exchange_strong(&orders->waiting, &none, order))
         return -ENODEV;
     eventfd_write(orders->event, 1);
     while (sem_wait(&orders->done))
         ; /* EINTR */
-    return order->result;
+    return orders->result;
 }
 
-int orders_give(struct orders *orders, const struct cbd_channel_conf *channel, int32_t error)
+int orders_give(struct orders *orders, const struct order *order)
 {
-    struct order order = {.channel = channel, .error = error};
     int result;
 
     pthread_mutex_lock(&orders->giving);
-    result = give(orders, &order);
+    result = give(orders, order);
     pthread_mutex_unlock(&orders->giving);
     return result;
 }
@@ -52,32 +54,37 @@ void orders_clear_event(struct orders *orders)
     eventfd_read(orders->event, &ignored);
 }
 
-static void answer(struct orders *orders, struct order *order, int result)
+static void answer(struct orders *orders, int result)
 {
-    order->result = result;
+    orders->result = result;
     sem_post(&orders->done);
+}
+
+static int carry_out(const struct order *order, struct cbd_queue *queue)
+{
+    switch (order->kind) {
+    case ORDER_HOLD:
+        cbd_queue_hold(queue);
+        break;
+    case ORDER_REBIND:
+        return cbd_queue_rebind(queue, order->channel);
+    case ORDER_OFFLINE:
+        cbd_queue_set_offline(queue, order->error);
+        break;
+    }
+    return 0;
 }
 
 bool orders_obey(struct orders *orders, struct cbd_queue *queue)
 {
-    struct order *order;
-    int err = 0;
-
     if (!atomic_load_explicit(&orders->waiting, memory_order_relaxed))
         return false;
-    order = atomic_exchange(&orders->waiting, NULL);
-    if (order->channel)
-        err = cbd_queue_rebind(queue, order->channel);
-    else
-        cbd_queue_set_offline(queue, order->error);
-    answer(orders, order, err);
+    answer(orders, carry_out(atomic_exchange(&orders->waiting, NULL), queue));
     return true;
 }
 
 void orders_close(struct orders *orders)
 {
-    struct order *order = atomic_exchange(&orders->waiting, &orders->closed);
-
-    if (order)
-        answer(orders, order, -ENODEV);
+    if (atomic_exchange(&orders->waiting, &orders->closed))
+        answer(orders, -ENODEV);
 }

@@ -14,17 +14,20 @@
 
 #include "cxl_core.h"
 
+enum order_kind { ORDER_HOLD, ORDER_REBIND, ORDER_OFFLINE }; /* cbd_queue_hold(), _rebind(), _set_offline() */
+
 struct order {
-    const struct cbd_channel_conf *channel; /* to move to; NULL: offline */
-    int32_t error;                          /* ... with this */
-    int result;
+    enum order_kind kind;
+    const struct cbd_channel_conf *channel; /* ORDER_REBIND */
+    int32_t error;                          /* ORDER_OFFLINE */
 };
 
 struct orders {
     pthread_mutex_t giving; /* one at a time */
-    int event; /* eventfd, readable while an order may be waiting */
-    _Atomic(struct order *) waiting;
+    int event;              /* eventfd, readable while an order may be waiting */
+    _Atomic(const struct order *) waiting;
     struct order closed; /* stands in the place of an order when none is taken any more */
+    int result;
     sem_t done;
 };
 
@@ -33,7 +36,7 @@ int orders_init(struct orders *orders);
 void orders_free(struct orders *orders);
 
 /* Any thread: returns the result when the order was carried out, -ENODEV when none is taken any more. */
-int orders_give(struct orders *orders, const struct cbd_channel_conf *channel, int32_t error);
+int orders_give(struct orders *orders, const struct order *order);
 
 /* The queue's thread: the event was seen. To be called before orders_obey(), so that no order is left behind. */
 void orders_clear_event(struct orders *orders);

@@ -40,7 +40,7 @@ struct cbd_queue {
     struct ring submissions, completions;
     struct idle idle;
     struct stats stats;
-    int32_t offline;    /* 0, or what submissions fail with */
+    int32_t offline;    /* 0, or what submissions fail with; the rings are not looked at */
     uint32_t in_flight; /* tags in use */
     uint32_t ended;     /* of these: not with the backend any more */
     uint32_t lost;      /* completions that could not be read since nothing was in flight */
@@ -412,6 +412,11 @@ int cbd_queue_rebind(struct cbd_queue *q, const struct cbd_channel_conf *channel
     use_rings(q);
     send_again(q);
     return 0;
+}
+
+void cbd_queue_hold(struct cbd_queue *q)
+{
+    q->offline = -EAGAIN;
 }
 
 void cbd_queue_set_offline(struct cbd_queue *q, int32_t error)

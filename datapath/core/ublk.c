@@ -13,6 +13,7 @@
 #include "cbd_format.h"
 #include "cxl_core.h"
 #include "idle.h"
+#include "queue.h"
 #include "ublk_ctrl.h"
 #include "ublk_queue.h"
 
@@ -293,25 +294,39 @@ int cbd_ublk_dev_id(const struct cbd_ublk *u)
     return (int)u->dev_id;
 }
 
-/* Of channels beyond the queues that the driver made, nothing is wanted. */
-int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels)
+static int order_all(struct cbd_ublk *u, const struct order *order)
 {
-    int err = channels ? 0 : -EINVAL;
+    int err = 0;
+
+    for (uint32_t i = 0; i < u->queues && !err; i++)
+        err = ublk_queue_order(u->queue[i], order);
+    return err;
+}
+
+/* Of channels beyond the queues that the driver made, nothing is wanted. */
+static int check_rebind(const struct cbd_ublk *u, const struct cbd_channel_conf *channels)
+{
+    int err = channels && cbd_channels_twice(channels, u->queues) == u->queues ? 0 : -EINVAL;
 
     for (uint32_t i = 0; i < u->queues && !err; i++)
         err = ublk_queue_check_rebind(u->queue[i], &channels[i]);
+    return err;
+}
+
+int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels)
+{
+    int err = check_rebind(u, channels);
+
+    if (!err)
+        err = order_all(u, &(struct order){.kind = ORDER_HOLD});
     for (uint32_t i = 0; i < u->queues && !err; i++)
-        err = ublk_queue_rebind(u->queue[i], &channels[i]);
+        err = ublk_queue_order(u->queue[i], &(struct order){.kind = ORDER_REBIND, .channel = &channels[i]});
     return err;
 }
 
 int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error)
 {
-    int err = 0;
-
-    for (uint32_t i = 0; i < u->queues && !err; i++)
-        err = ublk_queue_set_offline(u->queue[i], error);
-    return err;
+    return order_all(u, &(struct order){.kind = ORDER_OFFLINE, .error = error});
 }
 
 void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out)

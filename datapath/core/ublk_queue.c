@@ -364,14 +364,9 @@ int ublk_queue_check_rebind(const struct ublk_queue *q, const struct cbd_channel
     return cbd_queue_check_rebind(q->channel, channel);
 }
 
-int ublk_queue_rebind(struct ublk_queue *q, const struct cbd_channel_conf *channel)
+int ublk_queue_order(struct ublk_queue *q, const struct order *order)
 {
-    return orders_give(&q->orders, channel, 0);
-}
-
-int ublk_queue_set_offline(struct ublk_queue *q, int32_t error)
-{
-    return orders_give(&q->orders, NULL, error);
+    return orders_give(&q->orders, order);
 }
 
 bool ublk_queue_gave_up(const struct ublk_queue *q)

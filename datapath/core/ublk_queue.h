@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "cxl_core.h"
+#include "order.h"
 
 struct ublk_queue;
 
@@ -27,10 +28,9 @@ int ublk_queue_start(struct ublk_queue *q, int char_fd);
  * a backend that is silent for UBLK_PATIENCE_S: it goes offline with -EIO. */
 void ublk_queue_set_impatient(struct ublk_queue *q, bool impatient);
 bool ublk_queue_gave_up(const struct ublk_queue *q);
-/* As those of cbd_queue, executed on the thread of the queue; they return when it is done. -ENODEV when the device is gone. */
 int ublk_queue_check_rebind(const struct ublk_queue *q, const struct cbd_channel_conf *channel);
-int ublk_queue_rebind(struct ublk_queue *q, const struct cbd_channel_conf *channel);
-int ublk_queue_set_offline(struct ublk_queue *q, int32_t error);
+/* Returns when the thread of the queue has carried it out; -ENODEV when the device is gone. */
+int ublk_queue_order(struct ublk_queue *q, const struct order *order);
 /* Waits for the end of the thread, which the stop of the device brings about, and unmaps what belongs to the character device. */
 void ublk_queue_join(struct ublk_queue *q);
 void ublk_queue_free(struct ublk_queue *q);

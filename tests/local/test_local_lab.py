@@ -7,6 +7,7 @@ it is made, so that a user's own lab is not touched.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import re
@@ -25,8 +26,8 @@ RUN = Path(f"/run/cxl-lab-{LAB}")
 MEMORY = Path(f"/dev/shm/cxl-lab-{LAB}.pool0")
 DISK = Path(f"/var/lib/cxl-lab-{LAB}/disk0")
 HOSTS = ["node1", "node2", "node3"]
-#: What belongs to the machine and not to this lab: a data path of its own, other labs.
-PLACES = [Path(path) for path in ("/opt/cxl-datapath", "/run/cxl-datapath", "/usr/local/bin/cxl-datapath", "/var/lib/cxl-lab")]
+#: Command and service of the machine's own data path, which it may have beside this lab.
+COMMAND, SERVICE = Path("/usr/local/bin/cxl-datapath"), Path("/etc/systemd/system/cxl-datapathd.service")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the hosts' tasks need root")
 
@@ -40,12 +41,6 @@ def inventory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield copy
     if remains():
         playbook(copy, "playbooks/down.yml")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def places() -> list[bool]:
-    """Which of the machine's places are there before the lab is."""
-    return [path.exists() for path in PLACES]
 
 
 def run(command: list[str]) -> tuple[int, str]:
@@ -174,8 +169,9 @@ def test_every_host_is_a_daemon_of_its_own_and_sees_the_others() -> None:
     assert MEMORY.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_machine_has_no_data_path_of_its_own_now(places: list[bool]) -> None:
-    assert [path.exists() for path in PLACES] == places
+def test_nothing_of_the_machine_leads_to_the_lab() -> None:
+    assert not COMMAND.is_symlink() or LAB not in str(COMMAND.readlink())
+    assert not SERVICE.exists() or LAB not in SERVICE.read_text(encoding="utf-8")
 
 
 def test_the_second_run_changes_nothing(inventory: Path) -> None:
@@ -193,10 +189,19 @@ def test_check_and_diff_on_a_built_lab_show_no_change(inventory: Path) -> None:
     assert changed(output) == 0
 
 
+def test_node3_takes_over_when_node1_dies_and_a_reader_waits_for_it(inventory: Path, tmp_path: Path) -> None:
+    os.kill(pid("node1"), signal.SIGKILL)
+    with subprocess.Popen(["nbdcopy", f"nbd+unix:///?socket={RUN}/node2/cbd0.sock", str(tmp_path / "copy")]) as reader:
+        code, _ = playbook(inventory, "playbooks/recover.yml", "-e", "recover_host=node1", "-e", "recover_to=node3")
+    assert code == reader.returncode == 0
+    assert filecmp.cmp(tmp_path / "copy", DISK, shallow=False)
+    assert [row["host"] for row in ask("node2", "cbd", "backend", "list", "pool0")] == ["node3"]
+
+
 def test_a_lab_whose_memory_was_lost_with_its_hosts_is_repaired_and_the_disk_keeps_its_bytes(inventory: Path) -> None:
     """What a reboot does: processes, /run and /dev/shm are gone."""
     before = DISK.read_bytes()[: 32 << 20]
-    for host in HOSTS:
+    for host in HOSTS[1:]:  # node1 is dead
         os.kill(pid(host), signal.SIGKILL)
     shutil.rmtree(RUN)
     MEMORY.unlink()
@@ -213,11 +218,10 @@ def test_down_of_one_host_does_not_take_the_memory_from_the_others(inventory: Pa
     assert ask("node2", "cbd", "blkdev", "list", "pool0")[0]["worker"]["state"] == "running"
 
 
-def test_down_leaves_nothing(inventory: Path, places: list[bool]) -> None:
+def test_down_leaves_nothing(inventory: Path) -> None:
     code, _ = run(["make", "down", f"INVENTORY={inventory}"])
     assert code == 0
     assert remains() == []
-    assert [path.exists() for path in PLACES] == places
 
 
 def test_down_again_is_fine(inventory: Path) -> None:

@@ -465,6 +465,33 @@ static void test_ended_stays_ended(void)
     CHECK_EQ(cbd_queue_in_flight(queue), 0);
 }
 
+static void test_held(void)
+{
+    uint8_t buf[LEN] = {0};
+    struct cbd_channel_conf conf;
+    struct cbd_completion done;
+    struct hand old, fresh;
+    struct cbd_slot s;
+
+    TEST("a queue that is held touches no rings, and forgets nothing");
+    start_queue(&old);
+    CHECK_EQ(cbd_queue_submit(queue, CBD_READ, 0, 0, LEN, buf, 1), 0);
+    hand_consume(&old.submissions, &s);
+    cbd_queue_hold(queue);
+    CHECK_EQ(cbd_queue_submit(queue, CBD_FLUSH, 0, 0, 0, NULL, 2), -EAGAIN);
+    CHECK(nothing_submitted(&old));
+    answer(&old, &s);
+    CHECK_EQ(poll_one(&done), 0);
+    CHECK_EQ(cbd_queue_in_flight(queue), 1);
+    conf = fresh_rings(1, &fresh);
+    CHECK_EQ(cbd_queue_rebind(queue, &conf), 0);
+    hand_consume(&fresh.submissions, &s);
+    answer(&fresh, &s);
+    expect(1, 0);
+    CHECK_EQ(memcmp(buf, payload, LEN), 0);
+    use_ring(&fresh);
+}
+
 /* ---- a real backend that dies ------------------------------------------------------------------------------------------ */
 
 #define PART (CAPACITY / DEPTH) /* of each request in flight, so that the model is exact */
@@ -607,6 +634,7 @@ int main(void)
         test_torn_half_way();
         test_offline();
         test_ended_stays_ended();
+        test_held();
         test_load();
         cbd_queue_free(queue);
         queue = NULL;

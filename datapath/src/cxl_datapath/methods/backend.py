@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry, State
+from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
 from ..names import check_path
@@ -17,7 +18,10 @@ from ..session import Opened, Session
 from ..state import BackendState
 from ..views import Row, backends_view
 from .base import TRANSPORT, Method, Params
-from .dead import bury, need_dead, need_fenced, refuse_own
+from .dead import bury, need_dead, need_fenced
+from .entries import clear_entry, not_ours, running
+
+_TABLE = attrgetter("backends")
 
 
 def _view(session: Session, backend_id: int) -> Row:
@@ -96,7 +100,7 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     state = _wanted(session, params["id"])
     if state is None:
-        raise _not_ours(session, params["id"])
+        raise not_ours(session, _TABLE, params["id"])
     if session.opened is not None and _is_ours(session.opened, state.id):
         _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
     view = _view(session, state.id) | {"state": "stopped", "worker": None}
@@ -116,27 +120,6 @@ def _refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
         raise DatapathError(Code.BUSY, f"backend {backend_id}", f"is used by {', '.join(users)}", hint)
 
 
-def _running(session: Session, backend_id: int) -> BackendEntry:
-    entry = session.need().registry.backends.read(backend_id)
-    if entry is None or entry.state == State.NONE:
-        raise _not_running(session, backend_id)
-    return entry
-
-
-def _not_running(session: Session, backend_id: int) -> DatapathError:
-    hint = "see: cxl-datapath cbd backend list"
-    return DatapathError(Code.NOT_FOUND, f"backend {backend_id}", f"is not running in transport {session.name}", hint)
-
-
-def _not_ours(session: Session, backend_id: int) -> DatapathError:
-    try:
-        entry = _running(session, backend_id)
-    except DatapathError as error:
-        return error
-    owner = session.need().registry.host_name(entry.host_id)
-    return DatapathError(Code.DENIED, f"backend {backend_id}", f"belongs to host {owner}", f"stop it on {owner}")
-
-
 async def recover_backend(datapath: Datapath, params: Params) -> Row:
     """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
     session = datapath.session(params["transport"])
@@ -144,7 +127,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     if _wanted(session, backend_id) is not None and _is_ours(session.need(), backend_id):
         await session.backends[backend_id].start()
         return _view(session, backend_id)
-    entry = _running(session, backend_id)
+    entry = running(session, _TABLE, backend_id)
     state = _successor(entry, params)
     if (found := _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
         raise DatapathError(Code.EXISTS, state.path, f"is backend {found.id} of this host already", "give the path of the copy")
@@ -176,25 +159,16 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
     backend_id = params["id"]
-    what = f"backend {backend_id}"
-    session.need().registry.backends.page(backend_id)  # raises `range`
     view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
     if view is None:
-        raise _not_running(session, backend_id)
+        raise not_ours(session, _TABLE, backend_id)
     if not params["force"]:
         _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
-    if view["state"] == "corrupt":
-        async with session.claim() as opened:
-            opened.registry.backends.clear(backend_id)
-        return view | {"state": "cleared"}
-    entry = _running(session, backend_id)
-    refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd backend stop {session.name} {backend_id}")
-    dead = await need_dead(session, entry.host_id, what)
-    async with session.claim() as opened:
-        await bury(opened, dead)
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
-        holdings.clear_dead_backend(opened, entry)
-    return view | {"state": "cleared"}
+    return await clear_entry(session, _TABLE, view, _clear)
+
+
+async def _clear(opened: Opened, entry: BackendEntry) -> None:
+    holdings.clear_dead_backend(opened, entry)
 
 
 async def list_backends(datapath: Datapath, params: Params) -> list[Row]:

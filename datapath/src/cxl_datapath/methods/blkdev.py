@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from operator import attrgetter
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
@@ -18,7 +19,9 @@ from ..session import Opened, Session
 from ..state import BlkdevState
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
-from .dead import bury, need_dead, need_fenced, refuse_own
+from .entries import clear_entry, not_ours
+
+_TABLE = attrgetter("blkdevs")
 
 IO_TIMEOUT_MAX_S = 86400
 
@@ -123,7 +126,7 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     state = next((each for each in session.desired.blkdevs if each.id == params["id"]), None)
     if state is None:
-        raise _not_ours(session, params["id"])
+        raise not_ours(session, _TABLE, params["id"])
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)
@@ -155,48 +158,13 @@ async def _remove_kept(session: Session, state: BlkdevState) -> None:
         await remover.end(patience=5.0)
 
 
-def _running(session: Session, blkdev_id: int) -> BlkdevEntry:
-    entry = session.need().registry.blkdevs.read(blkdev_id)
-    if entry is None or entry.state == State.NONE:
-        raise _not_running(session, blkdev_id)
-    return entry
-
-
-def _not_running(session: Session, blkdev_id: int) -> DatapathError:
-    hint = "see: cxl-datapath cbd blkdev list"
-    return DatapathError(Code.NOT_FOUND, f"blkdev {blkdev_id}", f"is not running in transport {session.name}", hint)
-
-
-def _not_ours(session: Session, blkdev_id: int) -> DatapathError:
-    try:
-        entry = _running(session, blkdev_id)
-    except DatapathError as error:
-        return error
-    owner = session.need().registry.host_name(entry.host_id)
-    return DatapathError(Code.DENIED, f"blkdev {blkdev_id}", f"belongs to host {owner}", f"stop it on {owner}")
-
-
 async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
     session = datapath.session(params["transport"])
-    blkdev_id = params["id"]
-    what = f"blkdev {blkdev_id}"
-    session.need().registry.blkdevs.page(blkdev_id)  # raises `range`
-    view = next((row for row in blkdevs_view(session) if row["id"] == blkdev_id), None)
+    view = next((row for row in blkdevs_view(session) if row["id"] == params["id"]), None)
     if view is None:
-        raise _not_running(session, blkdev_id)
-    if view["state"] == "corrupt":
-        async with session.claim() as opened:
-            opened.registry.blkdevs.clear(blkdev_id)
-        return view | {"state": "cleared"}
-    entry = _running(session, blkdev_id)
-    refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd blkdev stop {session.name} {blkdev_id}")
-    dead = await need_dead(session, entry.host_id, what)
-    async with session.claim() as opened:
-        await bury(opened, dead)
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
-        await _clear(opened, entry)
-    return view | {"state": "cleared"}
+        raise not_ours(session, _TABLE, params["id"])
+    return await clear_entry(session, _TABLE, view, _clear)
 
 
 async def _clear(opened: Opened, entry: BlkdevEntry) -> None:

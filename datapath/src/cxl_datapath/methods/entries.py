@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What backends and blkdevs have in common: whose an entry is, and how that of a dead host is cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..cbd.layout import BackendEntry, BlkdevEntry, State
+from ..cbd.registry import Registry, Table
+from ..errors import Code, DatapathError
+from ..session import Opened, Session
+from ..views import Row
+from .dead import bury, need_dead, need_fenced, refuse_own
+
+E = TypeVar("E", BackendEntry, BlkdevEntry)
+TableOf = Callable[[Registry], Table[E]]
+
+
+def running(session: Session, table_of: TableOf[E], number: int) -> E:
+    """The entry, whoever has it. Raises `not_found`."""
+    table = table_of(session.need().registry)
+    entry = table.read(number)
+    if entry is None or entry.state == State.NONE:
+        raise not_running(session, table.kind.WHAT, number)
+    return entry
+
+
+def not_running(session: Session, noun: str, number: int) -> DatapathError:
+    what = f"is not running in transport {session.name}"
+    return DatapathError(Code.NOT_FOUND, f"{noun} {number}", what, f"see: cxl-datapath cbd {noun} list")
+
+
+def not_ours(session: Session, table_of: TableOf[E], number: int) -> DatapathError:
+    """Why this host cannot stop it."""
+    try:
+        entry = running(session, table_of, number)
+    except DatapathError as error:
+        return error
+    owner = session.need().registry.host_name(entry.host_id)
+    return DatapathError(Code.DENIED, f"{entry.WHAT} {number}", f"belongs to host {owner}", f"stop it on {owner}")
+
+
+async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: Callable[[Opened, E], Awaitable[None]]) -> Row:
+    """Clears the entry of a dead host, or one that is damaged. `view` is its row, `clear` gives back what goes with it."""
+    number = view["id"]
+    if view["state"] == "corrupt":
+        async with session.claim() as opened:
+            table_of(opened.registry).clear(number)
+        return view | {"state": "cleared"}
+    entry = running(session, table_of, number)
+    what = f"{entry.WHAT} {number}"
+    refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd {entry.WHAT} stop {session.name} {number}")
+    dead = await need_dead(session, entry.host_id, what)
+    async with session.claim() as opened:
+        await bury(opened, dead)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        await clear(opened, entry)
+    return view | {"state": "cleared"}
