@@ -51,7 +51,7 @@ def test_writers_only_beside_each_other_when_all_are_shared(lab: Lab, node3: Hos
         error = node3.refuse(Code.BUSY, "cbd.blkdev.start", **START, shared=second)
         assert "blkdev 0 of host node2" in error.message
         assert [row["id"] for row in lab.node1.call("cbd.blkdev.list", **T)] == [0]
-        lab.node2.call("cbd.blkdev.stop", **T, id=0)
+        wait_until(lambda: _stop(lab.node2, 0), "the first one is stopped")
         assert io_works(node3.call("cbd.blkdev.start", **START, shared=second)["device"], 0x12)
         return
     other = node3.call("cbd.blkdev.start", **START, shared=True)
@@ -114,7 +114,7 @@ def test_the_name_says_which_blkdev_is_meant(lab: Lab) -> None:
     lab.node2.refuse(Code.EXISTS, "cbd.blkdev.start", **START, read_only=False, name="look")
     lab.node2.refuse(Code.EXISTS, "cbd.blkdev.start", **START, read_only=True, name="data")
     lab.node2.refuse(Code.BUSY, "cbd.blkdev.start", **START, name="more")
-    lab.node2.call("cbd.blkdev.stop", **T, id=second["id"])
+    assert _stop(lab.node2, second["id"])
     assert io_works(device, 0x13)
 
 
