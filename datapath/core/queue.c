@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The blkdev's end of a channel. A completion is believed only as far as it names a request that the backend has; once it does, the
- * request ends, with -EIO when anything else in the slot does not fit.
+ * The blkdev's end of a channel. A completion is believed only as far as it names a request that the backend has; once it does,
+ * the request ends, with -EIO when anything else in the slot does not fit.
  */
 #include "queue.h"
 

@@ -22,8 +22,8 @@ uint32_t cbd_channels_twice(const struct cbd_channel_conf *channels, uint32_t co
 /* What cbd_queue_rebind() would say. */
 int cbd_queue_check_rebind(const struct cbd_queue *q, const struct cbd_channel_conf *channel);
 
-/* Touches its rings no more until a rebind: what is in flight waits, and submissions find the queue full. Where several queues change
- * places, all of them are held first, for two must never be on one channel. */
+/* Touches its rings no more until a rebind: what is in flight waits, and submissions find the queue full. Where several queues
+ * change places, all of them are held first, for two must never be on one channel. */
 void cbd_queue_hold(struct cbd_queue *q);
 
 /* Whether a queue may be offline with it: -EAGAIN is how a queue says that it is full. */

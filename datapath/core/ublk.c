@@ -159,8 +159,8 @@ static int create(struct cbd_ublk *u, const struct cbd_channel_conf *channel, co
     return err;
 }
 
-/* -EEXIST: the number belongs to a device that is not ours to continue; -EBUSY: to one with a living server. Hints (physical blocks,
- * discard) may differ: the backend may have moved to another medium, and a device in use keeps the hints that it was made with. */
+/* -EEXIST: the number belongs to a device that is not ours to continue; -EBUSY: to one with a living server. Hints (physical
+ * blocks, discard) may differ: the backend may have moved to another medium, and a device in use keeps those it was made with. */
 static int take_over(struct cbd_ublk *u, const struct ublk_dev_info *info, const struct cbd_channel_conf *channel,
                      const struct cbd_ublk_conf *conf)
 {

@@ -131,10 +131,11 @@ static void test_commands(void)
 
 static void test_refused(void)
 {
-    static const char *const unknown[] = {"", " ", "sta", "statsx", " stats", "Stats", "stats\n", "rebin", "offlin", "ok", "offline5"};
+    static const char *const unknown[] = {"", " ", "sta", "statsx", " stats", "Stats", "stats\n", "rebin", "offlin", "ok",
+                                          "offline5"};
     static const char *const no_stats[] = {"stats ", "stats 1", "stats  "};
-    static const char *const no_errno[] = {"offline", "offline ", "offline x", "offline -5", "offline +5", "offline 0", "offline 11",
-                                           "offline 4096", "offline 5 ", "offline 5 5", "offline  5", "offline 0x5",
+    static const char *const no_errno[] = {"offline", "offline ", "offline x", "offline -5", "offline +5", "offline 0",
+                                           "offline 11", "offline 4096", "offline 5 ", "offline 5 5", "offline  5", "offline 0x5",
                                            "offline 18446744073709551617"};
     static const char *const no_channel[] = {"rebind ", "rebind x", "rebind :", "rebind 0", "rebind 0:", "rebind :1", "rebind 0:x",
                                              "rebind 0:1x", "rebind 0:-1", "rebind 0:4294967296", "rebind  0:1", "rebind 0 :1",
@@ -224,7 +225,8 @@ static void test_load(void)
 
 static size_t random_command(char text[TEXT_MAX], uint64_t *state)
 {
-    static const char *const pieces[] = {"rebind", "offline", "stats", " ", ":", "0", "4096", "5", "18446744073709551615", "-", "\n"};
+    static const char *const pieces[] = {"rebind", "offline", "stats", " ", ":", "0", "4096", "5", "-", "\n",
+                                         "18446744073709551615"};
     size_t n = 0;
 
     if (rng(state) % 4 == 0) {

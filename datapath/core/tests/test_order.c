@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Orders for queues that belong to threads of their own, as those of ublk do: these sleep on the event while they have nothing to do.
+ * Orders for queues that belong to threads of their own, as those of ublk do: these sleep on the event while they have nothing
+ * to do.
  */
 #include <errno.h>
 #include <poll.h>

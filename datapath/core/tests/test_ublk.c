@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The ublk front end on the real driver: needs root, and a kernel whose ublk_drv is loaded (6.5 or newer).
+ * The ublk front end on the real driver: the life of a device, and its recovery by another server.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,70 +15,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fixture.h"
 #include "idle.h"
-#include "ublk_ctrl.h"
+#include "ublk_device.h"
 
 #define BIG (16U * SLOT_BYTES)
 #define RECOVERED_ID 7
-#define PHYSICAL 8192U
-#define GRANULARITY 16384U
-#define DEATHS 100U
 
 static struct fixture f;
 static uint8_t *data, *back;
 static uint64_t state = 77;
-
-static struct cbd_ublk_conf ublk_conf(int dev_id)
-{
-    return (struct cbd_ublk_conf){.dev_id = dev_id,
-                                  .queues = CHANNELS,
-                                  .capacity = CAPACITY,
-                                  .logical_block_size = BLOCK,
-                                  .discard = 1,
-                                  .write_zeroes = 1,
-                                  .physical_block_size = PHYSICAL,
-                                  .discard_granularity = GRANULARITY};
-}
-
-/* Fresh epochs: the rings of the last blkdev are history. The queues change places, too. */
-static void next_epoch(void)
-{
-    uint64_t first = f.conf[0].channel_off;
-
-    f.conf[0].channel_off = f.conf[1].channel_off;
-    f.conf[1].channel_off = first;
-    for (uint32_t i = 0; i < CHANNELS; i++) {
-        int err = cbd_backend_remove(f.backend, f.conf[i].channel_off);
-
-        CHECK(!err || err == -ENOENT);
-        f.conf[i].epoch++;
-        CHECK_EQ(cbd_backend_add(f.backend, &f.conf[i]), 0);
-    }
-}
-
-static void silence_backend(void)
-{
-    for (uint32_t i = 0; i < CHANNELS; i++)
-        CHECK_EQ(cbd_backend_remove(f.backend, f.conf[i].channel_off), 0);
-}
-
-static struct cbd_ublk *start(const struct cbd_ublk_conf *conf)
-{
-    struct cbd_ublk *u = NULL;
-
-    next_epoch();
-    CHECK_EQ(cbd_ublk_start(&f.mem, f.conf, conf, &u), 0);
-    return u;
-}
-
-static int open_device(int dev_id, int flags)
-{
-    char path[32];
-
-    snprintf(path, sizeof(path), "/dev/ublkb%d", dev_id);
-    return open(path, flags | O_CLOEXEC);
-}
 
 static void read_queue_file(int dev_id, const char *name, char *text, size_t len)
 {
@@ -179,7 +124,7 @@ static void test_busy(struct cbd_ublk *u, int id)
 static void test_life(void)
 {
     struct cbd_ublk_conf conf = ublk_conf(-1);
-    struct cbd_ublk *u = start(&conf);
+    struct cbd_ublk *u = start_ublk(&f, &conf);
     int id = cbd_ublk_dev_id(u);
     struct cbd_stats stats;
 
@@ -195,7 +140,7 @@ static void test_life(void)
     CHECK(open_device(id, O_RDONLY) < 0);
     conf.dev_id = id;
     for (unsigned i = 0; i < 5; i++) {
-        u = start(&conf);
+        u = start_ublk(&f, &conf);
         CHECK_EQ(cbd_ublk_dev_id(u), id);
         CHECK_EQ(cbd_ublk_stop(u), 0);
     }
@@ -209,7 +154,7 @@ static void test_read_only(void)
 
     TEST("read-only");
     conf.read_only = 1;
-    u = start(&conf);
+    u = start_ublk(&f, &conf);
     fd = open_device(cbd_ublk_dev_id(u), O_RDONLY);
     CHECK_EQ(ioctl(fd, BLKROGET, &ro), 0);
     CHECK_EQ(ro, 1);
@@ -223,11 +168,11 @@ static void test_silent_at_start(void)
     struct cbd_ublk *u = NULL;
 
     TEST("a backend that is silent at the start: an error, and no device remains");
-    next_epoch();
-    silence_backend();
+    next_epoch(&f);
+    silence_backend(&f);
     CHECK_EQ(cbd_ublk_start(&f.mem, f.conf, &conf, &u), -ETIMEDOUT);
     CHECK(open_device(3, O_RDONLY) < 0);
-    u = start(&conf);
+    u = start_ublk(&f, &conf);
     CHECK_EQ(cbd_ublk_dev_id(u), 3);
     CHECK_EQ(cbd_ublk_stop(u), 0);
 }
@@ -242,14 +187,14 @@ static void *read_into_error(void *arg)
 static void test_silent_at_stop(void)
 {
     struct cbd_ublk_conf conf = ublk_conf(-1);
-    struct cbd_ublk *u = start(&conf);
+    struct cbd_ublk *u = start_ublk(&f, &conf);
     int fd = open_device(cbd_ublk_dev_id(u), O_RDONLY | O_DIRECT);
     pthread_t reader;
 
     TEST("a backend that is silent at the stop: errors for those who wait, never a hang");
     CHECK(fd >= 0);
     CHECK_EQ(pread(fd, back, 4096, 0), 4096);
-    silence_backend();
+    silence_backend(&f);
     CHECK_EQ(pthread_create(&reader, NULL, read_into_error, &fd), 0);
     idle_sleep(300000000);
     CHECK_EQ(cbd_ublk_stop(u), 0);
@@ -257,8 +202,8 @@ static void test_silent_at_stop(void)
     close(fd);
 
     TEST("the same while the kernel still reads the partition table");
-    u = start(&conf);
-    silence_backend();
+    u = start_ublk(&f, &conf);
+    silence_backend(&f);
     CHECK_EQ(cbd_ublk_stop(u), 0);
 }
 
@@ -278,137 +223,6 @@ static void test_bad_configuration(void)
     BAD(physical_block_size, 4096 + 512);
     BAD(physical_block_size, 131072);
     BAD(discard_granularity, 0);
-}
-
-/* ---- a backend that comes back ---------------------------------------------------------------------------------------- */
-
-struct load {
-    int fd;
-    uint64_t first; /* of its half of the device */
-    atomic_bool enough;
-    atomic_uint rounds;
-};
-
-static void *verify_half(void *arg)
-{
-    struct load *load = arg;
-    uint8_t *out = aligned_alloc(4096, BIG), *in = aligned_alloc(4096, BIG);
-    uint64_t own = load->first + 1;
-
-    CHECK(out && in);
-    while (!load->enough) {
-        uint32_t len = BLOCK * (1 + (uint32_t)(rng(&own) % (BIG / BLOCK)));
-        off_t off = (off_t)(load->first + BLOCK * (rng(&own) % ((CAPACITY / 2 - len) / BLOCK + 1)));
-
-        fill_random(out, len, &own);
-        CHECK_EQ(pwrite(load->fd, out, len, off), len);
-        CHECK_EQ(pread(load->fd, in, len, off), len);
-        CHECK_EQ(memcmp(out, in, len), 0);
-        load->rounds++;
-    }
-    free(out);
-    free(in);
-    return NULL;
-}
-
-static void await_load(struct load *load, unsigned more)
-{
-    unsigned until = load->rounds + more;
-
-    while (load->rounds < until)
-        idle_sleep(1000000);
-}
-
-static void come_back(struct cbd_ublk *u)
-{
-    next_epoch();
-    CHECK_EQ(cbd_ublk_rebind(u, f.conf), 0);
-}
-
-static void test_rebind(void)
-{
-    struct cbd_ublk_conf conf = ublk_conf(-1);
-    struct cbd_ublk *u = start(&conf);
-    int fd = open_device(cbd_ublk_dev_id(u), O_RDWR | O_DIRECT);
-    struct load load[2] = {{.fd = fd}, {.fd = fd, .first = CAPACITY / 2}};
-    struct cbd_channel_conf bad[CHANNELS];
-    pthread_t threads[2];
-
-    TEST("a rebind while nothing is in flight, and ones that are refused");
-    CHECK(fd >= 0);
-    for (unsigned i = 0; i < 20; i++)
-        come_back(u);
-    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
-    memcpy(bad, f.conf, sizeof(bad));
-    CHECK_EQ(cbd_ublk_rebind(u, bad), -EINVAL); /* where it is already */
-    bad[0].channel_off = f.mem.len;
-    CHECK_EQ(cbd_ublk_rebind(u, bad), -ERANGE);
-    CHECK_EQ(cbd_ublk_rebind(u, NULL), -EINVAL);
-    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
-
-    TEST("verifying writers do not notice that the backend dies and comes back on other channels");
-    for (unsigned i = 0; i < 2; i++)
-        CHECK_EQ(pthread_create(&threads[i], NULL, verify_half, &load[i]), 0);
-    for (unsigned i = 0; i < DEATHS; i++) {
-        await_load(&load[i % 2], (unsigned)(rng(&state) % 3));
-        silence_backend();
-        idle_sleep(rng(&state) % 5000000);
-        come_back(u);
-    }
-    await_load(&load[0], 3);
-    for (unsigned i = 0; i < 2; i++) {
-        load[i].enough = true;
-        pthread_join(threads[i], NULL);
-    }
-    close(fd);
-    CHECK_EQ(cbd_ublk_stop(u), 0);
-}
-
-static void test_offline(void)
-{
-    struct cbd_ublk_conf conf = ublk_conf(-1);
-    struct cbd_ublk *u = start(&conf);
-    int fd = open_device(cbd_ublk_dev_id(u), O_RDWR | O_DIRECT);
-    pthread_t reader;
-
-    CHECK(fd >= 0);
-    for (unsigned i = 0; i < 3; i++) {
-        TEST("offline: errors for those who wait and who come, until a rebind");
-        CHECK_EQ(pread(fd, back, 4096, 0), 4096);
-        silence_backend();
-        CHECK_EQ(pthread_create(&reader, NULL, read_into_error, &fd), 0);
-        idle_sleep(100000000);
-        CHECK_EQ(cbd_ublk_set_offline(u, -EIO), 0);
-        pthread_join(reader, NULL);
-        read_into_error(&fd);
-        come_back(u);
-    }
-    CHECK_EQ(pread(fd, back, 4096, 0), 4096);
-    close(fd);
-    TEST("a device that is offline stops like any other");
-    silence_backend();
-    CHECK_EQ(cbd_ublk_set_offline(u, -EIO), 0);
-    CHECK_EQ(cbd_ublk_stop(u), 0);
-}
-
-static void test_gone(void)
-{
-    struct cbd_ublk_conf conf = ublk_conf(-1);
-    struct cbd_ublk *u = start(&conf);
-    struct ublk_ctrl ctrl;
-    int err = 0;
-
-    TEST("a device that somebody else stopped takes no orders");
-    CHECK_EQ(ublk_ctrl_open(&ctrl), 0);
-    CHECK_EQ(ublk_ctrl_do(&ctrl, UBLK_STOP_DEV, (uint32_t)cbd_ublk_dev_id(u)), 0);
-    while (!err) {
-        err = cbd_ublk_set_offline(u, -EIO);
-        CHECK(!err || err == -ENODEV);
-    }
-    next_epoch();
-    CHECK_EQ(cbd_ublk_rebind(u, f.conf), -ENODEV);
-    ublk_ctrl_close(&ctrl);
-    CHECK_EQ(cbd_ublk_stop(u), 0);
 }
 
 /* ---- recovery: the servers are processes of their own, forked before there are threads ---- */
@@ -501,14 +315,14 @@ static void test_recovery(struct server *servers, unsigned count)
     int status;
 
     TEST("kill -9 of the server under a verifying writer loses nothing");
-    next_epoch();
+    next_epoch(&f);
     CHECK_EQ(server_start(&servers[0]), 0);
     CHECK_EQ(pthread_create(&writer, NULL, verify_forever, NULL), 0);
     for (unsigned i = 1; i < count; i++) {
         await_rounds(20);
         CHECK_EQ(kill(servers[i - 1].pid, SIGKILL), 0);
         CHECK_EQ(waitpid(servers[i - 1].pid, &status, 0), servers[i - 1].pid);
-        next_epoch();
+        next_epoch(&f);
         CHECK_EQ(server_start(&servers[i]), 0);
     }
     await_rounds(20);
@@ -531,8 +345,7 @@ int main(void)
 {
     struct server servers[4];
 
-    if (access("/dev/ublk-control", R_OK | W_OK))
-        SKIP("/dev/ublk-control is not there: ublk needs root, and the module ublk_drv");
+    need_ublk();
     data = aligned_alloc(4096, BIG);
     back = aligned_alloc(4096, BIG);
     CHECK(data && back);
@@ -546,9 +359,6 @@ int main(void)
     test_silent_at_start();
     test_silent_at_stop();
     test_bad_configuration();
-    test_rebind();
-    test_offline();
-    test_gone();
     test_recovery(servers, 4);
     fixture_stop(&f);
     free(data);
