@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Each target calls one real tool; what it calls can be called without make as well.
 INVENTORY ?= inventories/two_node
+KILLS ?= 100
+SEED ?= 1
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario distclean
+.PHONY: help lab down test lint unit local scenario soak distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,10 @@ local: ## a lab without virtual machines from nothing to nothing, in a minute or
 scenario: ## the molecule scenario: a lab of two virtual machines from nothing to nothing
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios
+
+soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
+	@scripts/bootstrap test
+	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)

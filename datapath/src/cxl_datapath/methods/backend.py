@@ -19,7 +19,7 @@ from ..state import BackendState
 from ..views import Row, backends_view
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_ours, not_running, running
+from .entries import clear_entry, not_ours, running
 
 _TABLE = attrgetter("backends")
 
@@ -161,7 +161,7 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     backend_id = params["id"]
     view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
     if view is None:
-        raise not_running(session, "backend", backend_id)
+        raise not_ours(session, _TABLE, backend_id)
     if not params["force"]:
         _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
     return await clear_entry(session, _TABLE, view, _clear)

@@ -19,7 +19,7 @@ from ..session import Opened, Session
 from ..state import BlkdevState
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_ours, not_running
+from .entries import clear_entry, not_ours
 
 _TABLE = attrgetter("blkdevs")
 
@@ -163,7 +163,7 @@ async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     view = next((row for row in blkdevs_view(session) if row["id"] == params["id"]), None)
     if view is None:
-        raise not_running(session, "blkdev", params["id"])
+        raise not_ours(session, _TABLE, params["id"])
     return await clear_entry(session, _TABLE, view, _clear)
 
 

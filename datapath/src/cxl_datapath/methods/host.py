@@ -23,6 +23,7 @@ async def clear_host(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     host_id = params["id"]
     what = f"host {host_id}"
+    session.need().registry.hosts.page(host_id)  # raises `range`
     refuse_own(session.need(), host_id, what, f"run: cxl-datapath cbd transport unregister {session.name}")
     row = next((row for row in hosts_view(session) if row["id"] == host_id), None)
     if row is None:
