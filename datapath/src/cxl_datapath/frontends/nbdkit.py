@@ -79,10 +79,14 @@ class NbdServer:
     def set_offline(self, error: int) -> None:
         self._tell(f"offline {error}")
 
-    def _tell(self, command: str) -> None:
-        """One command to the plugin. Raises what it answers."""
+    def progress(self) -> tuple[int, int]:
+        counters = dict(word.split("=", 1) for word in self._tell("stats").split()[1:])
+        return int(counters.get("submitted", 0)), int(counters.get("requests", 0))
+
+    def _tell(self, command: str) -> str:
+        """One command to the plugin, and what it answers. Raises what it refuses."""
         if self._control is None:
-            return
+            return "ok"
         try:
             self._control.sendall(command.encode())
             answer = self._control.recv(_ANSWER_MAX).decode(errors="replace")
@@ -92,6 +96,7 @@ class NbdServer:
             raise from_errno(error.errno or 0, "nbdkit", f"send it {command:.40}") from None
         if answer.split(maxsplit=1)[:1] != ["ok"]:
             raise DatapathError(Code.FAILED, "nbdkit", f"refused {command:.40}: {answer or 'it hung up'}")
+        return answer
 
     def clients(self) -> int:
         """Connections that are open now."""
@@ -144,6 +149,9 @@ class NbdkitFrontEnd(FrontEnd):
 
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
+
+    def progress(self) -> tuple[int, int]:
+        return self._server.progress()
 
     def check(self) -> None:
         self._server.check()
