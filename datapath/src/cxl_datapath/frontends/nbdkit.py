@@ -16,6 +16,7 @@ from .base import FrontEnd, Target, missing_program, plugin_arguments
 
 START_S = 10.0
 STOP_S = 2.0
+LEAVE_S = 1.0
 CONTROL_S = 10.0
 _ANSWER_MAX = 4096
 SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
@@ -157,11 +158,17 @@ class NbdkitFrontEnd(FrontEnd):
         self._server.check()
 
     def stop(self) -> None:
-        if clients := self._server.clients():
-            raise DatapathError(
-                Code.BUSY, f"blkdev {self._target.name}", f"{clients} NBD client(s) are connected", "disconnect them first"
-            )
+        self._wait_alone()
         self._server.kill()
+
+    def _wait_alone(self) -> None:
+        """A client that has just left is noticed by the server a moment later."""
+        deadline = time.monotonic() + LEAVE_S
+        while clients := self._server.clients():
+            if time.monotonic() > deadline:
+                what = f"{clients} NBD client(s) are connected"
+                raise DatapathError(Code.BUSY, f"blkdev {self._target.name}", what, "disconnect them first")
+            time.sleep(0.05)
 
     def abort(self) -> None:
         self._server.kill()
