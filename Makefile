@@ -7,7 +7,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario soak distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,11 @@ local: ## a lab without virtual machines from nothing to nothing, in a minute or
 
 scenario: ## the molecule scenario: a lab of two virtual machines from nothing to nothing
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios
+	@pytest -v -s tests/scenarios/test_default_lab.py
+
+scenario-cbd: ## three backends on two virtual machines, resets and a takeover; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test

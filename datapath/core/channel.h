@@ -9,11 +9,13 @@
 #include <stdint.h>
 
 #include "cbd_format.h"
+#include "fence.h"
 #include "mem.h"
 
 struct channel {
     struct mem_map map;
     struct cbd_channel_conf conf;
+    struct fence fence; /* of the host that uses this end */
     uint64_t submissions, completions; /* offsets in the mapping */
     uint64_t requests, responses;
     uint64_t data_bytes; /* of each data area */

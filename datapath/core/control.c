@@ -147,9 +147,9 @@ static void do_stats(const struct control *c, struct text t, char answer[ANSWER_
     }
     pool_sum_stats(c->pool, &s);
     say(answer,
-        "ok requests=%" PRIu64 " bytes_read=%" PRIu64 " bytes_written=%" PRIu64 " errors=%" PRIu64 " bad_slots=%" PRIu64
+        "ok submitted=%" PRIu64 " requests=%" PRIu64 " bytes_read=%" PRIu64 " bytes_written=%" PRIu64 " errors=%" PRIu64 " bad_slots=%" PRIu64
         " crc_retries=%" PRIu64,
-        s.requests, s.bytes_read, s.bytes_written, s.errors, s.bad_slots, s.crc_retries);
+        s.submitted, s.requests, s.bytes_read, s.bytes_written, s.errors, s.bad_slots, s.crc_retries);
 }
 
 static void carry_out(const struct control *c, struct text t, char answer[ANSWER_MAX])

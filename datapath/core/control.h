@@ -4,7 +4,7 @@
  *
  *   rebind OFFSET:EPOCH ...   one channel per queue, decimal    -> ok
  *   offline ERRNO             1 to 4095, not 11 (EAGAIN)        -> ok
- *   stats                                                       -> ok requests=N bytes_read=N ...
+ *   stats                                                       -> ok submitted=N requests=N bytes_read=N ...
  *
  * Words are separated by one space. What is wrong is answered by `error ERRNO TEXT`, and nothing has changed.
  */

@@ -52,7 +52,8 @@ struct cbd_channel_conf {
     uint32_t epoch;
     uint32_t features; /* enum cbd_feature bits of the transport */
     uint32_t flags;    /* enum cbd_channel_flag bits */
-    uint32_t reserved;
+    uint32_t host_epoch; /* queues: of this incarnation of the host */
+    uint64_t fence_off;  /* queues: of the fence line of this host's entry in the mapping; 0: there is none to look at */
 };
 
 /* Backend: what would change the medium is refused with -EROFS, whatever the blkdev believes. */
@@ -61,13 +62,15 @@ enum cbd_channel_flag { CBD_CHANNEL_READ_ONLY = 1 };
 enum cbd_op { CBD_WRITE = 1, CBD_READ = 2, CBD_DISCARD = 3, CBD_WRITE_ZEROES = 4, CBD_FLUSH = 5 };
 enum cbd_op_flag { CBD_FUA = 1 };
 
-/* How long a loop spins, and how it sleeps after that. Zero means the default. */
+/* How long a loop spins, and how it sleeps after that. Zero means the default. After a second without work it sleeps up to five
+ * times as long. */
 struct cbd_idle_conf {
     uint32_t spin_us;     /* default 50 */
     uint32_t idle_cap_us; /* longest sleep between two looks, default 1000 */
 };
 
 struct cbd_stats { /* all monotonic counters */
+    uint64_t submitted; /* queues: requests that were sent; those in flight are submitted - requests */
     uint64_t requests, bytes_read, bytes_written, errors;
     uint64_t bad_slots;   /* entries refused: bounds, op, state */
     uint64_t crc_retries; /* re-reads; stays 0 on coherent memory */
@@ -117,7 +120,7 @@ struct cbd_completion {
 
 CXL_API int cbd_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channel, struct cbd_queue **out);
 /* One request of at most slot_bytes for READ/WRITE. buf: source of a write (copied before return) or target of a read (filled before
- * its completion is reported). -EAGAIN when all tags are in flight, -EINVAL on bad arguments. */
+ * its completion is reported). Once the host is fenced it fails with -EIO and the queue is offline. -EAGAIN when all tags are in flight, -EINVAL on bad arguments. */
 CXL_API int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t offset, uint32_t len, void *buf,
                              uint64_t user);
 /* Takes up to max completions without waiting; returns their number. */

@@ -213,8 +213,11 @@ static bool turn(struct handler *h)
     for (uint32_t i = 0; i < ended; i++)
         go_on(h, &h->ended[i]);
     serve_some(h, &t, have);
-    engine_submit(h->engine);
-    return ended || have;
+    /* Checking a lap of payload takes time, in which a frozen host can have been taken for dead. */
+    h->fenced = fence_raised(&h->shared->fence);
+    if (!h->fenced)
+        engine_submit(h->engine);
+    return h->fenced || ended || have;
 }
 
 static void wait(struct handler *h)

@@ -12,6 +12,8 @@
 #define MAX_US 1000000U
 #define YIELDS 4U
 #define FIRST_SLEEP_NS 10000U
+#define DROWSY_NS 1000000000ULL /* idle for so long: nobody is in a dialogue with us */
+#define DROWSY_FACTOR 5U
 #define LOOKS_PER_CLOCK 16U /* reading the clock can cost more than a look, above all in a virtual machine */
 #define NS_PER_S 1000000000ULL
 
@@ -60,6 +62,7 @@ void idle_busy(struct idle *idle)
     tune(idle);
     idle->since_ns = 0;
     idle->sleep_ns = 0;
+    idle->slept_ns = 0;
     idle->looks = 0;
     idle->yields = 0;
 }
@@ -82,9 +85,12 @@ uint64_t idle_next(struct idle *idle)
         sched_yield();
         return 0;
     }
+    idle->slept_ns += idle->sleep_ns;
     idle->sleep_ns = idle->sleep_ns ? idle->sleep_ns * 2 : FIRST_SLEEP_NS;
-    if (idle->sleep_ns > idle->cap_ns)
-        idle->sleep_ns = idle->cap_ns;
+    uint64_t cap = idle->slept_ns < DROWSY_NS ? idle->cap_ns : idle->cap_ns * DROWSY_FACTOR;
+
+    if (idle->sleep_ns > cap)
+        idle->sleep_ns = cap;
     return idle->sleep_ns;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * What a loop does when it found nothing: spin, then yield, then sleep for longer and longer. Nothing interrupts across hosts, so
- * somebody has to look; at the default cap an idle loop costs about one percent of a core.
+ * somebody has to look; at the default cap an idle loop costs about one percent of a core. After a second without work the cap is five
+ * times as high: many idle channels would keep an emulated processor busy otherwise.
  */
 #ifndef CXL_IDLE_H
 #define CXL_IDLE_H
@@ -15,6 +16,7 @@ struct idle {
     uint64_t spin_ns;  /* tuned: how long spinning has been worth it */
     uint64_t since_ns; /* when idling began, 0: busy */
     uint64_t sleep_ns; /* of the last sleep, 0: none yet */
+    uint64_t slept_ns; /* of all sleeps since there was something to do */
     uint32_t looks;
     uint32_t yields;
 };

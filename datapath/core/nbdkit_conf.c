@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <nbdkit-plugin.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -90,6 +92,17 @@ static int add_channel(struct nbdkit_conf *conf, const char *value)
     return err;
 }
 
+/* fence=OFFSET:EPOCH */
+static int set_fence(struct nbdkit_conf *conf, const char *value)
+{
+    char end;
+
+    if (sscanf(value, "%" SCNu64 ":%" SCNu32 "%c", &conf->fence_off, &conf->host_epoch, &end) == 2 && conf->host_epoch)
+        return 0;
+    nbdkit_error("fence=%s: expected OFFSET:EPOCH", value);
+    return -1;
+}
+
 int nbdkit_conf_set(struct nbdkit_conf *conf, const char *key, const char *value)
 {
     if (!strcmp(key, "memory"))
@@ -106,6 +119,8 @@ int nbdkit_conf_set(struct nbdkit_conf *conf, const char *key, const char *value
         return nbdkit_parse_uint32_t(key, value, &conf->block_size);
     if (!strcmp(key, "physical_block_size"))
         return nbdkit_parse_uint32_t(key, value, &conf->physical_block_size);
+    if (!strcmp(key, "fence"))
+        return set_fence(conf, value);
     if (!strcmp(key, "control"))
         return set_control(conf, value);
     if (!strcmp(key, "read_only"))
@@ -169,6 +184,8 @@ static int check_channels(struct nbdkit_conf *conf)
         conf->channels[i].ring_depth = conf->ring_depth;
         conf->channels[i].slot_bytes = conf->slot_bytes;
         conf->channels[i].features = conf->features;
+        conf->channels[i].fence_off = conf->fence_off;
+        conf->channels[i].host_epoch = conf->host_epoch;
     }
     return 0;
 }

@@ -19,6 +19,8 @@ struct nbdkit_conf {
     int control; /* descriptor of a socket, see control.h */
     uint32_t features, block_size, physical_block_size, ring_depth, slot_bytes;
     int64_t capacity;
+    uint64_t fence_off;
+    uint32_t host_epoch;
     bool read_only, discard, write_zeroes;
     struct cbd_channel_conf channels[CBD_MAX_QUEUES];
     uint32_t channel_count;
@@ -37,6 +39,7 @@ struct nbdkit_conf {
     "capacity=<SIZE>          (required) of the backend\n" \
     "block_size=<N>           (required) of the backend, 512 or 4096\n" \
     "physical_block_size=<N>  of the backend, up to 65536, default block_size\n" \
+    "fence=<OFFSET>:<EPOCH>   fence line of this host, and its incarnation; without it no fence is looked at\n" \
     "control=<FD>             inherited SOCK_SEQPACKET socket on which the plugin takes: rebind, offline, stats\n" \
     "read_only=0|1 discard=0|1 write_zeroes=0|1   what the backend allows, default 0"
 

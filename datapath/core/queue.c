@@ -142,6 +142,8 @@ int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t 
 
     if (!arguments_ok(q, op, flags, offset, len, buf))
         return -EINVAL;
+    if (!q->offline && fence_raised(&q->ch.fence))
+        cbd_queue_set_offline(q, -EIO);
     if (q->offline)
         return q->offline;
     /* After a lost completion nothing new starts until what is left in flight is known to be what was lost. */
@@ -151,6 +153,7 @@ int cbd_queue_submit(struct cbd_queue *q, uint32_t op, uint32_t flags, uint64_t 
     *r = (struct request){
         .offset = offset, .user = user, .buf = buf, .len = len, .op = (uint8_t)op, .flags = (uint8_t)flags, .state = SENT};
     q->in_flight++;
+    stats_count(&q->stats.submitted, 1);
     produce(q, r);
     return 0;
 }

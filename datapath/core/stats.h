@@ -10,7 +10,7 @@
 #include "cxl_core.h"
 
 struct stats {
-    _Atomic uint64_t requests, bytes_read, bytes_written, errors, bad_slots, crc_retries;
+    _Atomic uint64_t submitted, requests, bytes_read, bytes_written, errors, bad_slots, crc_retries;
 };
 
 static inline void stats_count(_Atomic uint64_t *counter, uint64_t n)
@@ -33,6 +33,7 @@ static inline void stats_request(struct stats *s, uint32_t op, uint32_t len, int
 /* Adds s to *sum. */
 static inline void stats_sum(const struct stats *s, struct cbd_stats *sum)
 {
+    sum->submitted += atomic_load_explicit(&s->submitted, memory_order_relaxed);
     sum->requests += atomic_load_explicit(&s->requests, memory_order_relaxed);
     sum->bytes_read += atomic_load_explicit(&s->bytes_read, memory_order_relaxed);
     sum->bytes_written += atomic_load_explicit(&s->bytes_written, memory_order_relaxed);

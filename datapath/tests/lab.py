@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hosts import Host
 
+from cxl_datapath.errors import Code, DatapathError
+
 MIB = 1 << 20
 MEMORY = 64 * MIB
 DISK = 16 * MIB
@@ -79,3 +81,12 @@ def alive(observer: Host, name: str) -> object:
 def socket_of(device: str) -> Path:
     """The socket in an NBD URI of ours."""
     return Path(device.partition("socket=")[2])
+
+
+def stopped(host: Host, blkdev_id: int = 0) -> bool:
+    """Stops a blkdev of pool0; False while a client is still about to leave it."""
+    try:
+        return bool(host.call("cbd.blkdev.stop", transport="pool0", id=blkdev_id)["state"] == "stopped")
+    except DatapathError as error:
+        assert error.code == Code.BUSY
+        return False

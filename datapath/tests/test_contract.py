@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from hosts import Host, wait_until
-from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running
+from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped
 
 from cxl_datapath.cbd.metadata import seal
 from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
@@ -239,6 +239,45 @@ def test_a_dead_users_hold_ends_when_it_is_cleared(lab, make_host):
     assert third.call("cbd.blkdev.clear", transport="pool0", id=0)["state"] == "cleared"
     device = third.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"]
     assert io_works(device, 0x81)
+
+
+def test_a_blkdev_that_was_cleared_while_its_host_was_away_does_not_come_back_as_a_writer(lab):
+    _, device = lab.mapped()
+    assert io_works(device, 0x44)
+    lab.node2.kill()
+    wait_until(lambda: alive(lab.node1, "node2") is False, "node1 sees node2 die")
+    (row,) = [host for host in lab.node1.call("cbd.host.list", transport="pool0") if host["name"] == "node2"]
+    lab.node1.call("cbd.host.clear", transport="pool0", id=row["id"])
+    lab.node2.start()
+    wait_until(lambda: lab.node2.call("cbd.blkdev.list", transport="pool0")[0]["worker"]["error"], "it says why")
+    (blkdev,) = lab.node2.call("cbd.blkdev.list", transport="pool0")
+    assert "was cleared by another host" in blkdev["worker"]["error"]["message"]
+    assert lab.node1.call("cbd.backend.list", transport="pool0")[0]["blkdevs"] == []
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    assert io_works(lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"], 0x45)
+
+
+def test_old_slots_of_a_channel_whose_history_was_lost_are_not_performed_again(lab):
+    disk, device = lab.mapped()
+    assert io_works(device, 0x46)
+    wait_until(lambda: stopped(lab.node2), "the client is gone")
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        for line in (0, 2048):
+            mapping.write(registry.info.geometry.channel_off(0) + line, bytes(64))
+        mapping.write(registry.blkdevs.page(0), bytes(2 * ENTRY_COPY))
+    disk.write_bytes(bytes(DISK))
+    device = lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"]
+    assert io_works(device, 0x47)
+    assert disk.read_bytes().count(b"\x46") == 0
+
+
+def test_a_takeover_of_what_runs_here_with_another_medium_is_refused(lab):
+    disk, _ = lab.mapped()
+    assert lab.node1.call("cbd.backend.recover", transport="pool0", id=0, path=str(disk))["state"] == "running"
+    error = lab.node1.refuse(Code.EXISTS, "cbd.backend.recover", transport="pool0", id=0, path="/dev/null")
+    assert str(disk) in error.message
+    lab.node1.refuse(Code.EXISTS, "cbd.backend.recover", transport="pool0", id=0, read_only=True)
 
 
 def test_front_ends_that_the_kernel_lacks_say_so_and_auto_finds_one(lab):

@@ -180,6 +180,7 @@ def test_stats_count(setup: Setup) -> None:
         assert status == "ok"
         stats = dict(field.split("=") for field in fields)
         assert stats == {
+            "submitted": "2",
             "requests": "2",
             "bytes_read": "512",
             "bytes_written": "1024",
@@ -264,7 +265,7 @@ def test_a_server_in_the_background(setup: Setup, tmp_path: Path) -> None:
             subprocess.run([*command[:1], "-P", pid_file, *command[1:]], check=True, pass_fds=(theirs.fileno(),))
         ours.settimeout(WAIT_S)
         try:
-            assert Control(ours).ask("stats").startswith("ok requests=")
+            assert Control(ours).ask("stats").startswith("ok submitted=")
         finally:
             os.kill(int(pid_file.read_text()), signal.SIGTERM)
         assert ours.recv(1) == b""

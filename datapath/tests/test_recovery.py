@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from hosts import wait_until
-from lab import MIB, Lab, alive, children, io_works, needs_nbd, running
+from lab import MIB, alive, children, io_works, needs_nbd, running, stopped
 
 from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach
-from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.errors import Code
 from cxl_datapath.mapping import Mapping
 from cxl_datapath.memory import resolve
 
@@ -215,7 +215,7 @@ def test_a_device_in_use_is_not_stopped(lab, connected):
     assert lab.node2.worker("blkdev", "pool0", 0)["state"] == "running"
     out, _ = connected.communicate("read -P 7 0 4k\nquit\n", timeout=30)
     assert "read 4096/4096" in out
-    wait_until(lambda: _stopped(lab), "it stops once the client is gone")
+    wait_until(lambda: stopped(lab.node2), "it stops once the client is gone")
 
 
 @pytest.mark.parametrize("kind", ["worker", "daemon"])
@@ -234,11 +234,3 @@ def test_a_kill_under_a_connected_client_ends_the_old_server_first(lab, connecte
 def test_a_daemon_stops_in_time_under_a_connected_client(lab, connected):
     lab.node2.stop()
     assert not Path(lab.node2.runtime / "cbd0.sock").exists()
-
-
-def _stopped(lab: Lab) -> bool:
-    try:
-        return lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)["state"] == "stopped"
-    except DatapathError as error:
-        assert error.code == Code.BUSY
-        return False

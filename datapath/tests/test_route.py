@@ -41,12 +41,16 @@ class FrontEnd:
     def __init__(self):
         self.bound = []  # channel epochs of each rebind
         self.errors = []
+        self.counts = (0, 0)
 
     def rebind(self, channels):
         self.bound.append([conf.epoch for conf in channels])
 
     def set_offline(self, error):
         self.errors.append(error)
+
+    def progress(self):
+        return self.counts
 
 
 class World:
@@ -67,7 +71,7 @@ class World:
         self.beats = 0
         self.link, self.frontend = Link(), FrontEnd()
         ref = SimpleNamespace(host_id=ME, host_epoch=1)
-        confs = SimpleNamespace(ref=ref, registry=self.registry, info=self.registry.info, channel_conf=self._conf)
+        confs = SimpleNamespace(ref=ref, registry=self.registry, info=self.registry.info, queue_conf=self._conf)
         self.route = Route(self.link, confs, 0, 1, clock=lambda: self.now)
         self.route.publish()
         self.serve()
@@ -151,6 +155,23 @@ def test_a_backend_that_stays_away_costs_the_requests_and_a_rebind_ends_that(wor
     world.serve()
     world.pass_time(0.2)
     assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[2, 2]])
+
+
+def test_requests_that_never_come_back_fail_though_the_lines_look_well(world):
+    world.frontend.counts = (5, 4)
+    world.pass_time(IO_TIMEOUT_S - 1)
+    world.frontend.counts = (7, 5)
+    world.pass_time(IO_TIMEOUT_S - 1)
+    assert (world.route.state, world.frontend.errors) == (PathState.SERVING, []), "it is slow, but it answers"
+    world.pass_time(2)
+    assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
+    world.pass_time(1)
+    assert world.asked == 1
+    world.reserve(epoch=2, channels=(2, 3), epochs=(1, 1))
+    world.route.answered({"epoch": 2})
+    world.serve()
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[1, 1]])
 
 
 def test_a_takeover_moves_the_front_end(world):

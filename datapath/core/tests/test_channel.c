@@ -103,7 +103,8 @@ static void test_configuration(void)
     BAD(slot_bytes, 1U << 20, -ERANGE);
     BAD(features, 2, -EINVAL);
     BAD(flags, 2, -EINVAL);
-    BAD(reserved, 1, -EINVAL);
+    BAD(fence_off, 1, -EINVAL);
+    BAD(fence_off, 1ULL << 60, -ERANGE);
     CHECK_EQ(cbd_backend_add(f.backend, &bad), -EEXIST);
     bad.channel_off = 64;
     CHECK_EQ(cbd_backend_add(f.backend, &bad), -EINVAL);

@@ -118,9 +118,9 @@ static void come_back(void)
 static void test_commands(void)
 {
     TEST("what each command does");
-    check_answer("stats", "ok requests=0 bytes_read=0 bytes_written=0 errors=0 bad_slots=0 crc_retries=0");
+    check_answer("stats", "ok submitted=0 requests=0 bytes_read=0 bytes_written=0 errors=0 bad_slots=0 crc_retries=0");
     check_works();
-    check_answer("stats", "ok requests=2 bytes_read=1024 bytes_written=0 errors=0 bad_slots=0 crc_retries=0");
+    check_answer("stats", "ok submitted=2 requests=2 bytes_read=1024 bytes_written=0 errors=0 bad_slots=0 crc_retries=0");
     silence();
     check_answer("offline 67", "ok");
     for (uint32_t i = 0; i < CHANNELS; i++)
@@ -213,7 +213,7 @@ static void test_load(void)
     for (uint32_t i = 0; i < DEATHS; i++) {
         idle_sleep(rng(&state) % 2000000);
         silence();
-        CHECK(!strncmp(ask("stats"), "ok requests=", 12));
+        CHECK(!strncmp(ask("stats"), "ok submitted=", 13));
         come_back();
     }
     enough = true;

@@ -248,6 +248,30 @@ static void test_continued(void)
     stop_on_pipe(ends);
 }
 
+static void test_queue(void)
+{
+    struct cbd_completion done;
+    struct cbd_channel_conf conf;
+    struct cbd_queue *q;
+
+    TEST("a queue of a fenced host sends nothing more, and says so");
+    fixture_start(&f, CXL_COHERENCE_SOFTWARE, 0);
+    conf = f.conf[1];
+    conf.fence_off = FENCE_OFF;
+    conf.host_epoch = HOST_EPOCH + 1;
+    CHECK_EQ(cbd_queue_new(&f.mem, &conf, &q), 0);
+    raise_fence(&f, HOST_EPOCH - 1);
+    CHECK_EQ(cbd_queue_submit(q, CBD_WRITE, 0, 0, 512, data, 0), 0);
+    CHECK_EQ(cbd_queue_wait(q, &done, 1, WAIT_US), 1);
+    CHECK_EQ(done.result, 0);
+    raise_fence(&f, HOST_EPOCH + 1);
+    CHECK_EQ(cbd_queue_submit(q, CBD_WRITE, 0, 0, 512, back, 0), -EIO);
+    CHECK_EQ(cbd_queue_in_flight(q), 0);
+    CHECK_EQ(cbd_queue_submit(q, CBD_FLUSH, 0, 0, 0, NULL, 0), -EIO);
+    cbd_queue_free(q);
+    fixture_stop(&f);
+}
+
 int main(void)
 {
     uint64_t state = 77;
@@ -265,5 +289,6 @@ int main(void)
     test_in_flight();
     test_ended_in_flight();
     test_continued();
+    test_queue();
     return 0;
 }

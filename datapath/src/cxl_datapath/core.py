@@ -35,7 +35,8 @@ class ChannelConf(Structure):
         ("epoch", c_uint32),
         ("features", c_uint32),
         ("flags", c_uint32),
-        ("reserved", c_uint32),
+        ("host_epoch", c_uint32),
+        ("fence_off", c_uint64),
     ]
 
 
@@ -44,7 +45,10 @@ class IdleConf(Structure):
 
 
 class Stats(Structure):
-    _fields_ = [(name, c_uint64) for name in ("requests", "bytes_read", "bytes_written", "errors", "bad_slots", "crc_retries")]
+    _fields_ = [
+        (name, c_uint64)
+        for name in ("submitted", "requests", "bytes_read", "bytes_written", "errors", "bad_slots", "crc_retries")
+    ]
 
     def to_json(self) -> dict[str, int]:
         return {name: int(getattr(self, name)) for name, *_ in self._fields_}

@@ -90,7 +90,9 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
 
 def main() -> int:
     options = arguments(sys.argv[1:])
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    # The journal has its own clock.
+    clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"{clock}%(levelname)s %(message)s")
     try:
         name = check_name("--host-name", options.host_name)
         settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)

@@ -42,6 +42,9 @@ def reserve(opened: Opened, want: BlkdevState, first: bool) -> BlkdevEntry:
     entry = _planned(opened, want, backend, registry.blkdevs.used().get(want.id))
     check_rival(registry, entry)
     opened.lock.check()
+    for channel in entry.channels:
+        if None in (registry.lines(channel).blkdev, registry.lines(channel).backend):
+            registry.forget_slots(channel)
     registry.blkdevs.write(entry)
     return entry
 
@@ -75,6 +78,14 @@ def _hint(opened: Opened, held: set[int]) -> str:
     return f"channels are kept from the dead host(s) {names}: clear them (cxl-datapath cbd host clear)"
 
 
+def _was_cleared(opened: Opened, blkdev_id: int) -> bool:
+    try:
+        entry = opened.registry.blkdevs.read(blkdev_id)
+    except DatapathError as error:
+        return error.code != Code.CORRUPT  # a damaged entry is ours: nobody else may take it
+    return entry is None or entry.state == State.NONE or entry.host_id != opened.host_id
+
+
 def check_rival(registry: Registry, entry: BlkdevEntry) -> None:
     """Raises `busy` when the backend has a writer that the blkdev must not be beside."""
     users = [user for user in registry.blkdevs.used().values() if user.backend_id == entry.backend_id and user.id != entry.id]
@@ -90,8 +101,7 @@ def why_lost(opened: Opened, want: BlkdevState, first: bool = False) -> str:
     backend = opened.registry.backends.read(want.backend)
     if backend is None or backend.state == State.NONE or backend.life != want.backend_life:
         return f"its backend {want.backend} was removed"
-    # A damaged entry is ours: nobody else may take it.
-    if not first and not owned(opened.registry.blkdevs, want.id, opened.host_id):
+    if not first and _was_cleared(opened, want.id):
         return "was cleared by another host while this one was dead; what it had in flight has failed"
     return ""
 

@@ -25,6 +25,7 @@ from .service import Datapath
 
 LINE_MAX = 1 << 20
 CLIENTS_MAX = 64
+IDLE_S = 60.0  # a client that asks nothing for so long is hung up on, so that nobody can keep the others out
 _UCRED = struct.Struct("iII")
 
 log = logging.getLogger(__name__)
@@ -127,8 +128,8 @@ class ControlServer:
             return
         while True:
             try:
-                line = await reader.readuntil(b"\n")
-            except asyncio.IncompleteReadError:
+                line = await asyncio.wait_for(reader.readuntil(b"\n"), IDLE_S)
+            except (asyncio.IncompleteReadError, TimeoutError):
                 return
             except asyncio.LimitOverrunError:
                 await self._send(writer, None, DatapathError(Code.INVALID, "request", f"is longer than {LINE_MAX} bytes"))

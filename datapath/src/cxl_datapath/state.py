@@ -8,7 +8,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .errors import Code, DatapathError, from_errno
 from .memory import check_spec
@@ -69,8 +69,8 @@ class TransportState:
             check_spec(raw["memory"]),
             check_name("transport", raw["name"]),
             check_name("uuid", raw["uuid"]),
-            [BackendState.from_json(each) for each in _list(raw["backends"])],
-            [BlkdevState.from_json(each) for each in _list(raw["blkdevs"])],
+            _unique([BackendState.from_json(each) for each in _list(raw["backends"])]),
+            _unique([BlkdevState.from_json(each) for each in _list(raw["blkdevs"])]),
         )
 
 
@@ -136,6 +136,15 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.40} is not true or false")
     return value
+
+
+S = TypeVar("S", BackendState, BlkdevState)
+
+
+def _unique(entries: list[S]) -> list[S]:
+    if len({entry.id for entry in entries}) < len(entries):
+        raise ValueError("two entries have one id")
+    return entries
 
 
 def _list(value: Any) -> list[Any]:

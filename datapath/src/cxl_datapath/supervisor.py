@@ -232,7 +232,7 @@ class Supervised:
     async def _listen_stderr(self, process: asyncio.subprocess.Process, tail: deque[str]) -> None:
         assert process.stderr is not None
         while data := await process.stderr.read(65536):
-            for line in data.decode(errors="replace").splitlines():
+            for line in filter(str.strip, data.decode(errors="replace").splitlines()):
                 tail.append(line)
                 log.info("%s: %s", self.label, line)
 

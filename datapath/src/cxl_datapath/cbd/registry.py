@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from ..errors import Code, DatapathError
 from ..mapping import Bytes
-from .geometry import ENTRY_PAGE
+from .geometry import CHANNEL_RINGS, ENTRY_PAGE, rings_end
 from .layout import BackendEntry, BlkdevEntry, Entry, HostEntry, Info, State
 from .lines import (
     BACKEND_LINE_OFF,
@@ -223,6 +223,11 @@ class Registry:
                 pairs = zip(entry.channels, entry.channel_epochs, strict=True)
                 found += [epoch for used, epoch in pairs if used == channel]
         return max(found, default=0) % 0xFFFFFFFF + 1
+
+    def forget_slots(self, channel: int) -> None:
+        """Clears the rings of a channel that nobody uses and whose history is not whole: they may hold slots of any epoch."""
+        g, start = self.info.geometry, self._channel_off(channel)
+        self._memory.write(start + CHANNEL_RINGS, bytes(rings_end(g.ring_depth) - CHANNEL_RINGS))
 
     def write_blkdev_line(self, channel: int, line: ControlLine) -> None:
         self._memory.write(self._channel_off(channel) + BLKDEV_LINE_OFF, line.pack())

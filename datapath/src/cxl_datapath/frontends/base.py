@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cbd.fencing import fence_line_off
 from ..cbd.layout import COHERENCES
 from ..core import ChannelConf
 from ..errors import Code, DatapathError, from_errno
@@ -68,6 +69,10 @@ class FrontEnd(ABC):
     @abstractmethod
     def set_offline(self, error: int) -> None:
         """Fails what is in flight, and what comes, with this errno, until the next `rebind`."""
+
+    @abstractmethod
+    def progress(self) -> tuple[int, int]:
+        """Requests that went to the backend so far, and those that came back."""
 
     @abstractmethod
     def check(self) -> None:
@@ -145,7 +150,7 @@ def plugin_arguments(target: Target) -> list[str]:
     """Parameters of the nbdkit plugin."""
     info, memory = target.transport.info, target.transport.mapping.memory
     geometry = info.geometry
-    settings = {
+    settings: dict[str, object] = {
         "memory": memory.path,
         "memory_len": memory.size,
         "coherence": COHERENCES[info.coherence],
@@ -160,6 +165,8 @@ def plugin_arguments(target: Target) -> list[str]:
         "slot_bytes": geometry.slot_bytes,
     }
     pairs = zip(target.channels, target.epochs, strict=True)
+    ref = target.transport.ref
+    settings["fence"] = f"{fence_line_off(target.transport.registry, ref.host_id)}:{ref.host_epoch}"
     return [f"{key}={value}" for key, value in settings.items()] + [
         f"channel={geometry.channel_off(c)}:{epoch}" for c, epoch in pairs
     ]

@@ -65,6 +65,9 @@ class NbdFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
 
+    def progress(self) -> tuple[int, int]:
+        return self._server.progress()
+
     def check(self) -> None:
         self._server.check()
         if self._device is not None and not (_BLOCK / self._device.name / "pid").exists():

@@ -16,6 +16,7 @@ from .base import FrontEnd, Target, missing_program, plugin_arguments
 
 START_S = 10.0
 STOP_S = 2.0
+LEAVE_S = 1.0
 CONTROL_S = 10.0
 _ANSWER_MAX = 4096
 SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
@@ -79,10 +80,14 @@ class NbdServer:
     def set_offline(self, error: int) -> None:
         self._tell(f"offline {error}")
 
-    def _tell(self, command: str) -> None:
-        """One command to the plugin. Raises what it answers."""
+    def progress(self) -> tuple[int, int]:
+        counters = dict(word.split("=", 1) for word in self._tell("stats").split()[1:])
+        return int(counters.get("submitted", 0)), int(counters.get("requests", 0))
+
+    def _tell(self, command: str) -> str:
+        """One command to the plugin, and what it answers. Raises what it refuses."""
         if self._control is None:
-            return
+            return "ok"
         try:
             self._control.sendall(command.encode())
             answer = self._control.recv(_ANSWER_MAX).decode(errors="replace")
@@ -92,6 +97,7 @@ class NbdServer:
             raise from_errno(error.errno or 0, "nbdkit", f"send it {command:.40}") from None
         if answer.split(maxsplit=1)[:1] != ["ok"]:
             raise DatapathError(Code.FAILED, "nbdkit", f"refused {command:.40}: {answer or 'it hung up'}")
+        return answer
 
     def clients(self) -> int:
         """Connections that are open now."""
@@ -145,15 +151,24 @@ class NbdkitFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
 
+    def progress(self) -> tuple[int, int]:
+        return self._server.progress()
+
     def check(self) -> None:
         self._server.check()
 
     def stop(self) -> None:
-        if clients := self._server.clients():
-            raise DatapathError(
-                Code.BUSY, f"blkdev {self._target.name}", f"{clients} NBD client(s) are connected", "disconnect them first"
-            )
+        self._wait_alone()
         self._server.kill()
+
+    def _wait_alone(self) -> None:
+        """A client that has just left is noticed by the server a moment later."""
+        deadline = time.monotonic() + LEAVE_S
+        while clients := self._server.clients():
+            if time.monotonic() > deadline:
+                what = f"{clients} NBD client(s) are connected"
+                raise DatapathError(Code.BUSY, f"blkdev {self._target.name}", what, "disconnect them first")
+            time.sleep(0.05)
 
     def abort(self) -> None:
         self._server.kill()

@@ -30,7 +30,7 @@ class UblkFrontEnd(FrontEnd):
         number = ublk_number(self._link)
         if number is None:
             check_free(self._link)
-        channels = [t.transport.channel_conf(channel, epoch) for channel, epoch in zip(t.channels, t.epochs, strict=True)]
+        channels = [t.transport.queue_conf(channel, epoch) for channel, epoch in zip(t.channels, t.epochs, strict=True)]
         conf = UblkConf(
             -1 if number is None else number,
             len(channels),
@@ -62,6 +62,12 @@ class UblkFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         if self._ublk is not None:
             self._ublk.set_offline(error)
+
+    def progress(self) -> tuple[int, int]:
+        if self._ublk is None:
+            return 0, 0
+        stats = self._ublk.stats()
+        return stats.submitted, stats.requests
 
     def check(self) -> None:
         """The threads are in this process: they end with it."""

@@ -101,9 +101,11 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     state = _wanted(session, params["id"])
     if state is None:
         raise not_ours(session, _TABLE, params["id"])
+    view = {"id": state.id, "path": state.path, "read_only": state.read_only, "local": True}
     if session.opened is not None and _is_ours(session.opened, state.id):
         _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
-    view = _view(session, state.id) | {"state": "stopped", "worker": None}
+        view = _view(session, state.id)
+    view |= {"state": "stopped", "worker": None}
     # The state first: what cannot be written must not come back after a restart as if it had never been stopped.
     datapath.save_without(session.desired.backends, state)
     await _drop(session, state)
@@ -124,7 +126,11 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
     session = datapath.session(params["transport"])
     backend_id = params["id"]
-    if _wanted(session, backend_id) is not None and _is_ours(session.need(), backend_id):
+    mine = _wanted(session, backend_id)
+    if mine is not None and _is_ours(session.need(), backend_id):
+        if params["path"] not in (None, mine.path) or params["read_only"] not in (None, mine.read_only):
+            what = f"is {mine.path} on this host already"
+            raise DatapathError(Code.EXISTS, f"backend {backend_id}", what, "there is nothing to take over; stop it first")
         await session.backends[backend_id].start()
         return _view(session, backend_id)
     entry = running(session, _TABLE, backend_id)
@@ -162,6 +168,8 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)
+    if view["state"] != "corrupt":
+        await need_dead(session, view["host_id"], f"backend {backend_id}")
     if not params["force"]:
         _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
     return await clear_entry(session, _TABLE, view, _clear)

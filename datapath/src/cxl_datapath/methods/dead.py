@@ -27,7 +27,10 @@ async def need_dead(session: Session, host_id: int, what: str) -> Dead | None:
         return None
     if await session.known_alive(host_id, epoch):
         name = registry.host_name(host_id)
-        raise DatapathError(Code.BUSY, what, f"its host {name} is alive", f"stop or unregister it on {name}")
+        hint = (
+            f"stop or unregister it on {name}; if that has just died, wait: it counts as dead after {session.need().lease_s:g} s"
+        )
+        raise DatapathError(Code.BUSY, what, f"its host {name} is alive", hint)
     return Dead(host_id, epoch)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ..cbd.fencing import fence_line_off
 from ..cbd.layout import Info
 from ..cbd.registry import Registry
 from ..cbd.transport import attach
@@ -47,7 +48,14 @@ class Attached:
     info: Info
     registry: Registry
 
+    def queue_conf(self, channel: int, epoch: int) -> ChannelConf:
+        """A blkdev's end of a channel, which is not used any more once this host is fenced."""
+        conf = self.channel_conf(channel, epoch)
+        conf.fence_off, conf.host_epoch = fence_line_off(self.registry, self.ref.host_id), self.ref.host_epoch
+        return conf
+
     def channel_conf(self, channel: int, epoch: int, flags: int = 0) -> ChannelConf:
+        """A backend's end."""
         g = self.info.geometry
         return ChannelConf(g.channel_off(channel), g.ring_depth, g.slot_bytes, epoch, self.info.features, flags)
 

@@ -43,6 +43,8 @@ class Movable(Protocol):
 
     def set_offline(self, error: int) -> None: ...
 
+    def progress(self) -> tuple[int, int]: ...
+
 
 class Route:
     """The channels of one blkdev. `entry` is what is published, `bound` what the front end uses."""
@@ -64,6 +66,8 @@ class Route:
         self.entry = self._own_entry(epoch)
         self.bound = self.entry
         self._removed = False
+        self._answered_count = 0
+        self._moved_at = clock()  # when requests last came back, or none was under way
         self.backend = self._first_backend()
         self.state = PathState.SERVING
         self._reason = ""
@@ -99,7 +103,7 @@ class Route:
 
     def confs(self) -> list[ChannelConf]:
         pairs = zip(self.entry.channels, self.entry.channel_epochs, strict=True)
-        return [self._transport.channel_conf(channel, epoch) for channel, epoch in pairs]
+        return [self._transport.queue_conf(channel, epoch) for channel, epoch in pairs]
 
     # ---- watching ------------------------------------------------------------------------------------------------------
 
@@ -123,6 +127,10 @@ class Route:
             self._move(frontend)
         if trouble is None and self.state is not PathState.OFFLINE:
             self._settle()
+            if self._is_silent(frontend, now, io_timeout):
+                frontend.set_offline(errno.EIO)
+                self._broken_since = now
+                self._report(PathState.OFFLINE, f"the backend answered no request for {io_timeout:g} s")
             return False
         if self._broken_since is None:
             self._broken_since = now
@@ -136,6 +144,13 @@ class Route:
             frontend.set_offline(errno.EIO)
             self._report(PathState.OFFLINE, trouble or f"away for {io_timeout:g} s")
         return self.state is PathState.PAUSED
+
+    def _is_silent(self, frontend: Movable, now: float, io_timeout: float) -> bool:
+        """Whether requests are under way and none has come back for longer than they may take: the lines can look well then."""
+        submitted, answered = frontend.progress()
+        if submitted == answered or answered != self._answered_count:
+            self._answered_count, self._moved_at = answered, now
+        return now - self._moved_at > io_timeout
 
     def pause(self) -> None:
         """The front end was started on channels that nobody serves yet."""
@@ -198,10 +213,12 @@ class Route:
                 self._registry.write_blkdev_line(channel, line)
         self.bound = self.entry
         self._broken_since = None
+        self._moved_at = self._clock()
         self._report(PathState.SERVING, "")
 
     def _settle(self) -> None:
         if self.state is not PathState.SERVING:
+            self._moved_at = self._clock()
             self._report(PathState.SERVING, "")
         self._broken_since = None
 
