@@ -61,12 +61,17 @@ VICTIMS: dict[str, tuple[str, Callable[[Host], int | None]]] = {
 }
 
 
-def kill(host: Host, find: Callable[[Host], int | None]) -> None:
-    """SIGKILL for a living process of this host, and for no other; a daemon is started again."""
+def living(host: Host, find: Callable[[Host], int | None], but: int | None = None) -> int:
+    """The victim's process, once it is there, and not `but`. Of this host, and no other: nothing else is ever killed."""
     pid = None
-    while pid is None or not running(pid) or pid not in {host.pid, *children(host.pid)}:
+    while pid in (None, but) or not running(pid) or pid not in {host.pid, *children(host.pid)}:
         time.sleep(0.01)
         pid = find(host)
+    return pid
+
+
+def kill(host: Host, pid: int) -> None:
+    """SIGKILL; a daemon is started again."""
     if pid == host.pid:
         host.kill()
         host.start()
@@ -91,14 +96,17 @@ def strike(lab: Lab, writer: Background, victim: str, kills: int, seed: int) -> 
     host = lab.node1 if place == "node1" else lab.node2
     chance = random.Random(seed)
     moments: list[float] = []
-    for number in range(kills):
-        if number == 0 or chance.random() < 0.75:
+    last = None
+    for _ in range(kills):
+        pid = living(host, find, but=last)
+        if last is None or chance.random() < 0.75:
             before = writer.requests
             while writer.requests == before:
                 time.sleep(0.01)
         time.sleep(chance.uniform(0, MOMENT_S))
         moments.append(time.monotonic())
-        kill(host, find)
+        kill(host, pid)
+        last = pid
     return moments
 
 

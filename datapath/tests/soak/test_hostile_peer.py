@@ -183,6 +183,7 @@ def test_bad_requests_cost_an_error_each(lab: Lab, peer: Peer) -> None:
         head = struct.pack("<QI", peer.seq + 1, peer.epoch)  # what makes the backend look at all
         assert peer.ask(good, head + noise.randbytes(SLOT - len(head))) < 0
     assert peer.ask(Slot(FLUSH)) == 0
+    wait_until(lambda: "that no honest blkdev makes" in lab.node1.log.read_text(), "the log says so")
     assert disk.read_bytes() == before
     _nothing_happened(lab)
     device = lab.node2.call("cbd.blkdev.start", **T, backend=0, frontend="nbdkit", read_only=True)["device"]

@@ -87,6 +87,9 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
                 bells = now
                 if handlers.follow():
                     link.emit("info", info={"channels": handlers.describe()})
+                if refused := handlers.newly_refused():
+                    what = f"refused {refused} request(s) that no honest blkdev makes; it serves {handlers.users()}"
+                    print(f"backend {config.id}: {what}", file=sys.stderr)
     finally:
         handlers.close()
 
@@ -162,6 +165,12 @@ class Handlers:
         self._entry = entry
         self._running: set[Handler] = set()
         self._liveness = Liveness(transport.info.lease_s)
+        self._refused = 0
+
+    def newly_refused(self) -> int:
+        """Submissions out of bounds, of unknown kinds, or torn for good, since the last look."""
+        before, self._refused = self._refused, int(self._engine.stats().bad_slots)
+        return self._refused - before
 
     def follow(self) -> bool:
         """One look at the blkdevs; True when something changed."""
@@ -190,6 +199,10 @@ class Handlers:
 
     def describe(self) -> list[dict[str, int]]:
         return [vars(handler) for handler in sorted(self._running, key=lambda h: h.channel)]
+
+    def users(self) -> str:
+        """For messages."""
+        return ", ".join(f"blkdev {number}" for number in sorted({handler.blkdev_id for handler in self._running}))
 
     def close(self) -> None:
         """Stops all, then says so: a channel whose backend line says none has no handler any more."""

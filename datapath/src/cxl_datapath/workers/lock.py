@@ -24,7 +24,8 @@ _STEP_S = 0.05
 def hold(link: Link, path: Path, what: str, server: Path | None = None) -> int:
     """The descriptor that holds the lock; children that inherit it hold it, too.
 
-    `server` is the pid file of an NBD server that may hang on requests which nobody answers: it is killed after `PATIENCE_S`.
+    `server` is the pid file of an NBD server that may hang on requests which nobody answers: it is killed after `PATIENCE_S`, and
+    at once when its worker is gone: asked to end, it would wait for its clients, and they for their requests.
     Raises `busy` when an earlier process is still there after `EVICT_S`.
     """
     try:
@@ -37,8 +38,8 @@ def hold(link: Link, path: Path, what: str, server: Path | None = None) -> int:
             os.close(fd)
             raise DatapathError(Code.BUSY, what, "an earlier process of it is still ending", "the daemon tries again")
         waited += _STEP_S
-        if server is not None and waited >= PATIENCE_S:
-            _evict(server)
+        if server is not None:
+            _evict(server, only_orphan=waited < PATIENCE_S)
     return fd
 
 
@@ -50,10 +51,17 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _evict(pid_file: Path) -> None:
+def _evict(pid_file: Path, only_orphan: bool) -> None:
     """Kills the server that the pid file names, if it is one: the held lock proves that some process is left."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if Path(os.fsdecode(command[0])).name == "nbdkit" and os.fsencode(pid_file) in command:
+        ours = Path(os.fsdecode(command[0])).name == "nbdkit" and os.fsencode(pid_file) in command
+        if ours and (_is_orphan(pid) or not only_orphan):
             os.kill(pid, signal.SIGKILL)
+
+
+def _is_orphan(pid: int) -> bool:
+    """Whether the parent is no worker of ours any more. Raises OSError, ValueError when the process is gone."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return b"cxl_datapath.worker" not in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
