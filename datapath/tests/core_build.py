@@ -28,6 +28,12 @@ def build_library() -> Path:
     return _build("release", ["-DCMAKE_BUILD_TYPE=Release"]) / "libcxl_core.so"
 
 
+@cache
+def build_bench() -> Path:
+    """The program that measures; returns it."""
+    return _build("bench", ["-DCMAKE_BUILD_TYPE=Release", "-DCXL_BENCH=ON"]) / "cxl-bench"
+
+
 def _build(kind: str, options: list[str]) -> Path:
     """Builds a copy of the sources, for cmake ties a build to one place of them."""
     sources = sorted([*(path for path in (DATAPATH / "core").rglob("*") if path.is_file()), DATAPATH / "CMakeLists.txt"])
