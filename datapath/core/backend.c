@@ -25,7 +25,7 @@ struct cbd_backend {
 
 static int check_conf(const struct cbd_backend_conf *conf)
 {
-    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_URING)
+    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != 4096)
         return -EINVAL;

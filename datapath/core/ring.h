@@ -39,6 +39,8 @@ enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *r
 
 /* Payload of a slot, to and from shared memory; the caller checked the range. */
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len);
+/* The same for payload that is there already, by mem_window(). */
+void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len);
 void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len);
 /* The same, and checks the CRC of the copy in *dst*; re-reads up to RING_PAYLOAD_REREADS times. -EIO when it never fits. */
 #define RING_PAYLOAD_REREADS 64U
