@@ -256,19 +256,27 @@ static void wait(struct handler *h)
         engine_wait(h->engine, ns);
 }
 
-static void *run(void *arg)
+enum handler_did handler_turn(struct handler *h)
 {
-    struct handler *h = arg;
-
-    while (!h->fenced && (!stopping(h) || h->in_flight)) {
-        if (turn(h))
-            idle_busy(&h->idle);
-        else
-            wait(h);
-    }
+    if (!h->fenced && (!stopping(h) || h->in_flight))
+        return turn(h) ? HANDLER_WORKED : HANDLER_IDLED;
     if (h->fenced) {
         atomic_store(&h->shared->fenced, true);
         engine_abandon(h->engine);
+    }
+    return HANDLER_ENDED;
+}
+
+static void *run(void *arg)
+{
+    struct handler *h = arg;
+    enum handler_did did;
+
+    while ((did = handler_turn(h)) != HANDLER_ENDED) {
+        if (did == HANDLER_WORKED)
+            idle_busy(&h->idle);
+        else
+            wait(h);
     }
     return NULL;
 }
@@ -300,7 +308,7 @@ static int allocate(struct handler *h)
     return 0;
 }
 
-int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
+int handler_new(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
 {
     struct handler *h = calloc(1, sizeof(*h));
     int err = h ? channel_init(&h->ch, &shared->mem, conf) : -ENOMEM;
@@ -313,11 +321,24 @@ int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *
         err = allocate(h);
     if (!err)
         err = engine_new(&shared->dev, shared->engine, conf->ring_depth, &h->engine);
-    if (!err) {
-        ring_init(&h->submissions, &h->ch.map, h->ch.submissions, conf->ring_depth, conf->epoch);
-        ring_init(&h->completions, &h->ch.map, h->ch.completions, conf->ring_depth, conf->epoch);
-        err = thread_start(&h->thread, "cbd-handler", run, h);
+    if (err) {
+        handler_free(h);
+        return err;
     }
+    ring_init(&h->submissions, &h->ch.map, h->ch.submissions, conf->ring_depth, conf->epoch);
+    ring_init(&h->completions, &h->ch.map, h->ch.completions, conf->ring_depth, conf->epoch);
+    *out = h;
+    return 0;
+}
+
+int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
+{
+    struct handler *h;
+    int err = handler_new(shared, conf, &h);
+
+    if (err)
+        return err;
+    err = thread_start(&h->thread, "cbd-handler", run, h);
     if (err) {
         handler_free(h);
         return err;
@@ -326,9 +347,14 @@ int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *
     return 0;
 }
 
-void handler_stop(struct handler *h)
+void handler_finish(struct handler *h)
 {
     atomic_store_explicit(&h->stop, true, memory_order_relaxed);
+}
+
+void handler_stop(struct handler *h)
+{
+    handler_finish(h);
     pthread_join(h->thread, NULL);
 }
 
