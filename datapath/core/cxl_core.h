@@ -62,11 +62,10 @@ enum cbd_channel_flag { CBD_CHANNEL_READ_ONLY = 1 };
 enum cbd_op { CBD_WRITE = 1, CBD_READ = 2, CBD_DISCARD = 3, CBD_WRITE_ZEROES = 4, CBD_FLUSH = 5 };
 enum cbd_op_flag { CBD_FUA = 1 };
 
-/* How long a loop spins, and how it sleeps after that. Zero means the default. After a second without work it sleeps up to five
- * times as long. */
+/* How long a loop spins, and how it sleeps after that. Zero means the default. */
 struct cbd_idle_conf {
-    uint32_t spin_us;     /* default 50 */
-    uint32_t idle_cap_us; /* longest sleep between two looks, default 1000 */
+    uint32_t spin_us;     /* default 100 */
+    uint32_t idle_cap_us; /* longest sleep between two looks, default 750; up to 5000 where waking up is dear (emulated CPUs) */
 };
 
 struct cbd_stats { /* all monotonic counters */

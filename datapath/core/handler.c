@@ -11,6 +11,7 @@
 #include "crc.h"
 #include "engine.h"
 #include "idle.h"
+#include "lookout.h"
 #include "protocol.h"
 #include "request.h"
 #include "ring.h"
@@ -252,8 +253,14 @@ static void wait(struct handler *h)
 {
     uint64_t ns = idle_next(&h->idle);
 
-    if (ns)
+    if (!ns)
+        return;
+    if (h->in_flight)
         engine_wait(h->engine, ns);
+    else if (ns < h->idle.cap_ns)
+        idle_sleep(ns);
+    else
+        lookout_wait(&h->shared->lookout, &h->submissions, &h->stop);
 }
 
 enum handler_did handler_turn(struct handler *h)
@@ -316,7 +323,7 @@ int handler_new(struct handler_shared *shared, const struct cbd_channel_conf *co
     if (h)
         h->shared = shared;
     if (!err)
-        err = idle_init(&h->idle, &shared->idle);
+        err = idle_init(&h->idle, IDLE_FOR_WORK, &shared->idle);
     if (!err)
         err = allocate(h);
     if (!err)

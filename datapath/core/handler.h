@@ -10,6 +10,7 @@
 #include "cxl_core.h"
 #include "device.h"
 #include "fence.h"
+#include "lookout.h"
 
 struct handler;
 
@@ -19,6 +20,7 @@ struct handler_shared {
     struct device dev;
     struct fence fence;
     struct cbd_idle_conf idle;
+    struct lookout lookout;
     enum cbd_engine engine;
     atomic_bool fenced; /* set by the handler that finds the fence; that one ends then */
 };

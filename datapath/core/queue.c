@@ -78,7 +78,7 @@ int cbd_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *conf
         q->free_tags[i] = (uint16_t)(conf->ring_depth - 1 - i);
     q->mem = *mem;
     use_rings(q);
-    idle_init(&q->idle, &defaults);
+    idle_init(&q->idle, IDLE_FOR_ANSWER, &defaults);
     *out = q;
     return 0;
 fail:

@@ -97,6 +97,25 @@ enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *r
     return RING_TORN;
 }
 
+void ring_peek_begin(const struct ring *ring)
+{
+    mem_invalidate(ring->map, MEM_SITE_PEEK_INVALIDATE, slot_off(ring, ring->seq + 1), sizeof(struct cbd_slot));
+}
+
+void ring_peek_fence(const struct ring *ring)
+{
+    mem_load_fence(ring->map, MEM_SITE_PEEK_LOAD_FENCE);
+}
+
+bool ring_peek(const struct ring *ring)
+{
+    uint64_t off = slot_off(ring, ring->seq + 1);
+
+    if (mem_load64(ring->map, off) != ring->seq + 1)
+        return false;
+    return (uint32_t)mem_load64(ring->map, off + offsetof(struct cbd_slot, epoch)) == ring->epoch;
+}
+
 static void publish(const struct mem_map *map, uint64_t off, uint32_t len)
 {
     mem_clean(map, MEM_SITE_PAYLOAD_CLEAN, off, len);

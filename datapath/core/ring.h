@@ -7,6 +7,7 @@
 #ifndef CXL_RING_H
 #define CXL_RING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cbd_format.h"
@@ -36,6 +37,12 @@ void ring_init(struct ring *ring, const struct mem_map *map, uint64_t off, uint3
 void ring_produce(struct ring *ring, struct cbd_slot *slot);
 /* Adds to *rereads each time a slot had to be read again. */
 enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *rereads);
+
+/* A look from a distance, cheap where many rings are waited for: ring_peek_begin() of each, one fence for all, ring_peek() of each.
+ * Whether something seems to be in the next slot; only ring_consume() knows. */
+void ring_peek_begin(const struct ring *ring);
+void ring_peek_fence(const struct ring *ring);
+bool ring_peek(const struct ring *ring);
 
 /* Payload of a slot, to and from shared memory; the caller checked the range. */
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len);
