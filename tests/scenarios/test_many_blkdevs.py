@@ -30,7 +30,15 @@ def _leave_nothing_behind() -> Iterator[None]:
 
 def fio(device: str, size: str, *options: str) -> list[str]:
     """The verifying load that the author of CBD uses: every block carries a checksum that is read back."""
-    load = ["--rw=randwrite", "--bs=8k", "--iodepth=32", "--ioengine=libaio", "--direct=1", "--randrepeat=1"]
+    load = [
+        "--rw=randwrite",
+        "--bs=8k",
+        "--iodepth=32",
+        "--ioengine=libaio",
+        "--direct=1",
+        "--randrepeat=1",
+        "--allow_file_create=0",
+    ]
     verify = ["--verify=crc32c", "--do_verify=1", "--verify_state_save=0", "--verify_fatal=1", "--output-format=terse"]
     return ["fio", "--name=verify", f"--filename=/dev/{device}", f"--size={size}", *load, *verify, *options]
 
