@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .client import Client
-from .daemon import RUNTIME
+from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
 from .tables import show
