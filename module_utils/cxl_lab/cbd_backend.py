@@ -112,7 +112,7 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
             return []
     elif want.id is not None and (other := _with_id(want, rows)):
         taken = f"backend {want.id} is {other.get('path')} on {owner(other)}"
-        step = "choose another id, or none for a free one; a backend of a dead host can be taken over (state: recovered)"
+        step = "choose another id; a backend of a dead host can be taken over (state: recovered)"
         raise LabError(want.subject, taken, step, observed=other)
     params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": read_only}
     return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]

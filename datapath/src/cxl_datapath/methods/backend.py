@@ -49,7 +49,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         return _view(session, found.id)
     if (pending := _wanted(session, wanted)) is not None:
         raise DatapathError(
-            Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or none for a free one"
+            Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or stop that one first"
         )
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:

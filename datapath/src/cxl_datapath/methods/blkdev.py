@@ -111,7 +111,7 @@ def _check_name_free(datapath: Datapath, name: str) -> None:
             if blkdev.name == name:
                 where = f"blkdev {blkdev.id} of transport {session.name}"
                 raise DatapathError(
-                    Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another with the parameter name"
+                    Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another name"
                 )
 
 
