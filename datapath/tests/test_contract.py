@@ -252,6 +252,7 @@ def test_a_blkdev_that_was_cleared_while_its_host_was_away_does_not_come_back_as
     wait_until(lambda: lab.node2.call("cbd.blkdev.list", transport="pool0")[0]["worker"]["error"], "it says why")
     (blkdev,) = lab.node2.call("cbd.blkdev.list", transport="pool0")
     assert "was cleared by another host" in blkdev["worker"]["error"]["message"]
+    assert (blkdev["state"], blkdev["host"]) == ("lost", "node2")
     assert lab.node1.call("cbd.backend.list", transport="pool0")[0]["blkdevs"] == []
     lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
     assert io_works(lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"], 0x45)

@@ -125,16 +125,18 @@ def sees(observer: Host, name: str) -> bool:
 
 
 def backend_row(host: Host) -> dict[str, Any]:
-    (row,) = host.call("cbd.backend.list", **T)
+    """The one entry of a backend, beside which there may be what a host lost."""
+    (row,) = [row for row in host.call("cbd.backend.list", **T) if row["state"] != "lost"]
     return dict(row)
 
 
 def taken_over(host: Host) -> bool:
     """Whether the host knows, and says, that its backend belongs to node3 now."""
-    row = next(iter(host.call("cbd.backend.list", **T)), {})
-    worker = row.get("worker") or {}
-    reason = (worker.get("error") or {}).get("message", "")
-    return row.get("host") == "node3" and worker["state"] != "running" and "node3" in reason
+    rows = host.call("cbd.backend.list", **T)
+    if [(row["host"], row["state"]) for row in rows] != [("node3", "running"), (host.name, "lost")]:
+        return False
+    worker = rows[1]["worker"]
+    return worker["state"] != "running" and "node3" in (worker["error"] or {}).get("message", "")
 
 
 # ---- takeover
@@ -329,6 +331,13 @@ def test_a_dead_hosts_blkdev_is_cleared_and_its_backend_is_free(trio: Trio) -> N
         "node2 says what became of its blkdev",
     )
     assert row["worker"]["state"] != "running"
+    theirs, lost = trio.node2.call("cbd.blkdev.list", **T)
+    assert (theirs["host"], theirs["state"], theirs.get("worker"), theirs.get("name")) == ("node3", "running", None, None)
+    assert (lost["id"], lost["host"], lost["state"], lost["name"]) == (theirs["id"], "node2", "lost", "cbd0")
+    shown = trio.node2.cli("status").stdout
+    assert len([line for line in shown.splitlines() if line.startswith("0") and " lost " in line and "cbd0" in line]) == 1, shown
+    assert trio.node2.call("cbd.blkdev.stop", **ONE)["host"] == "node2"
+    assert [row["host"] for row in trio.node2.call("cbd.blkdev.list", **T)] == ["node3"]
     assert io_works(device, 0x23)
 
 

@@ -199,7 +199,7 @@ class Session:
         opened = self.need()
         for want in self.desired.blkdevs:
             number = ublk_number(self.settings.dev / want.name)
-            if number is not None and want.id not in self._failing and _is_lost(opened, want):
+            if number is not None and want.id not in self._failing and holdings.is_lost(opened, want):
                 self._failing[want.id] = self.remover(want, number, patient=True)
                 self._failing[want.id].keep()
 
@@ -235,13 +235,6 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
     except BaseException:
         mapping.close()
         raise
-
-
-def _is_lost(opened: Opened, want: BlkdevState) -> bool:
-    try:
-        return bool(holdings.why_lost(opened, want))
-    except DatapathError:
-        return False  # what cannot be read may be repaired
 
 
 def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:

@@ -16,7 +16,7 @@ from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
-from ..views import Row, backends_view
+from ..views import Row, backends_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_ours, running
@@ -25,7 +25,7 @@ _TABLE = attrgetter("backends")
 
 
 def _view(session: Session, backend_id: int) -> Row:
-    return next(row for row in backends_view(session) if row["id"] == backend_id)
+    return own_row(backends_view(session), backend_id)
 
 
 def _wanted(session: Session, backend_id: int | None) -> BackendState | None:
@@ -165,7 +165,7 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
     backend_id = params["id"]
-    view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
+    view = entry_row(backends_view(session), backend_id)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)
     if view["state"] != "corrupt":

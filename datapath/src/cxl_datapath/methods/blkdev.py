@@ -17,7 +17,7 @@ from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BlkdevState
-from ..views import Row, blkdevs_view
+from ..views import Row, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, not_ours
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def _view(session: Session, blkdev_id: int) -> Row:
-    return next(row for row in blkdevs_view(session) if row["id"] == blkdev_id)
+    return own_row(blkdevs_view(session), blkdev_id)
 
 
 async def start_blkdev(datapath: Datapath, params: Params) -> Row:
@@ -161,7 +161,7 @@ async def _remove_kept(session: Session, state: BlkdevState) -> None:
 async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
     session = datapath.session(params["transport"])
-    view = next((row for row in blkdevs_view(session) if row["id"] == params["id"]), None)
+    view = entry_row(blkdevs_view(session), params["id"])
     if view is None:
         raise not_ours(session, _TABLE, params["id"])
     return await clear_entry(session, _TABLE, view, _clear)
