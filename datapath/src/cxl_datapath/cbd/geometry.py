@@ -132,7 +132,9 @@ def _what_fits(options: FormatOptions, size: int, channels_off: int, fit: int) -
     room = size - channels_off
     depths = [depth for depth in RING_DEPTHS if depth <= options.ring_depth]
     slots = [PAGE << power for power in range(9) if PAGE << power <= options.slot_bytes]
-    if pairs := [(channel_size(depth, slot), slot, depth) for depth in depths for slot in slots if channel_size(depth, slot) <= room]:
+    if pairs := [
+        (channel_size(depth, slot), slot, depth) for depth in depths for slot in slots if channel_size(depth, slot) <= room
+    ]:
         _, slot, depth = max(pairs)
         return f"choose for example ring_depth {depth} with slot_bytes {slot}, which is one channel, or a larger memory"
     least = channel_size(RING_DEPTHS[0], PAGE)
