@@ -15,8 +15,7 @@ from hosts import Host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxl_datapath.client import Client
-from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.errors import DatapathError
 from cxl_datapath.methods import METHODS
 from cxl_datapath.schema import Field, boolean, choice, integer, optional, parse
 from cxl_datapath.server import LINE_MAX, may_talk

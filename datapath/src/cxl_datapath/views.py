@@ -79,7 +79,7 @@ def backends_view(session: Session) -> list[Row]:
 
 
 def blkdevs_view(session: Session) -> list[Row]:
-    """The same for blkdevs, where one that was cleared is lost, too; `device`, `name` and `frontend` are known for this host's own."""
+    """The same for blkdevs; one that was cleared is lost, too. `device`, `name`, `frontend` are known for this host's own only."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.blkdevs.all())

@@ -139,8 +139,8 @@ def _what_fits(options: FormatOptions, size: int, channels_off: int, fit: int) -
         return f"choose for example ring_depth {depth} with slot_bytes {slot}, which is one channel, or a larger memory"
     least = channel_size(RING_DEPTHS[0], PAGE)
     if (smallest := INFO_AREA + 3 * ENTRY_PAGE + least) <= size:
-        entries = (size - INFO_AREA - least) // ENTRY_PAGE
-        return f"choose at most {entries} hosts, backends and blkdevs together and a small ring_depth and slot_bytes, or a larger memory"
+        few = f"at most {(size - INFO_AREA - least) // ENTRY_PAGE} hosts, backends and blkdevs together"
+        return f"choose {few} and a small ring_depth and slot_bytes, or a larger memory"
     return f"it is too small whatever is chosen: the smallest transport takes {smallest} bytes"
 
 

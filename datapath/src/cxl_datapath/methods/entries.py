@@ -32,7 +32,7 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
     if len(ids) > 1:
         which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())
         raise DatapathError(Code.INVALID, f"{noun} {given}", f"can be {which}", "give the id")
-    return next(iter(ids))
+    return int(next(iter(ids)))
 
 
 def running(session: Session, table_of: TableOf[E], number: int) -> E:
