@@ -15,7 +15,10 @@ def test_the_reason_comes_last_and_what_was_rescued_or_ignored_does_not(tmp_path
     fail = "ansible.builtin.fail"
     tasks = [
         {"name": "Ignored", fail: {"msg": "never mind"}, "ignore_errors": True},
-        {"block": [{"name": "Rescued", fail: {"msg": "on node2"}, "when": "inventory_hostname == 'node2'"}], "rescue": []},
+        {
+            "block": [{"name": "Rescued", fail: {"msg": "on node2"}, "when": "inventory_hostname == 'node2'"}],
+            "rescue": [{"ansible.builtin.debug": {}}],
+        },
         {"name": "Break", fail: {"msg": "the disk is gone"}, "when": "inventory_hostname == 'node1'"},
     ]
     play = [{"hosts": "all", "connection": "local", "gather_facts": False, "tasks": tasks}]

@@ -129,6 +129,9 @@ def test_where_one_host_fails_the_others_do_not_wait_for_it(lab, play):
 def test_a_host_dies_and_the_playbook_recovers(lab, play):
     """The inventory that says so afterwards finds everything done."""
     assert play.run(play.role("cbd", **lists(lab)))[0] == 0
+    code, output = play.run("playbooks/recover.yml", recover_host="node1", recover_to="node3")
+    assert code != 0 and "host node1: host node1 is alive, its heartbeat moves; make sure that it is stopped" in output
+    assert "waited" not in output
     lab.hosts["node1"].kill()
     asked = {"recover_host": "node1", "recover_to": "node3", "recover_paths": {"0": lab.disk("replica")}}
     code, output = play.run("playbooks/recover.yml", "--check", **asked)

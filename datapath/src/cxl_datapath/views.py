@@ -79,7 +79,7 @@ def backends_view(session: Session) -> list[Row]:
 
 
 def blkdevs_view(session: Session) -> list[Row]:
-    """The same for blkdevs; one that was cleared is lost, too. `device`, `name`, `frontend` are known for this host's own only."""
+    """The same for blkdevs; one that was cleared is lost, too. `device`, `name`, `frontend` are known of this host's only."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.blkdevs.all())
@@ -157,7 +157,9 @@ def _place(session: Session, host_id: int, host_epoch: int) -> Row:
 
 def _host(session: Session, entry: HostEntry) -> Row:
     place = _place(session, entry.id, entry.epoch)
-    return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch} | {
+    heartbeat = session.need().registry.heartbeat(entry.id)
+    beat = heartbeat.counter if heartbeat else None  # who sees it move knows more than `alive`, which is old by up to a lease
+    return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch, "beat": beat} | {
         k: place[k] for k in ("alive", "fenced", "local")
     }
 
