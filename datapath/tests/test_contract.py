@@ -39,6 +39,30 @@ def test_format_is_refused_over_a_transport_and_over_live_hosts(lab, make_host):
         lambda: next((t for t in lab.node1.call("cbd.transport.list") if t["reason"]), None), "node1 says what it found"
     )
     assert "formatted again" in row["reason"]["message"]
+    assert row["reason"]["hint"].endswith('docs/cbd.md, "A transport that was lost"')
+
+
+def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
+    """As docs/cbd.md has them: stop, unregister, format, register, start."""
+    lab.mapped(name="data")
+    for node in (lab.node1, lab.node2):
+        node.kill()
+    Path(lab.memory).unlink()
+    os.truncate(os.open(lab.memory, os.O_CREAT | os.O_RDWR, 0o600), MEMORY)
+    for node in (lab.node1, lab.node2):
+        node.start()
+        (row,) = wait_until(lambda n=node: [t for t in n.call("cbd.transport.list") if t["reason"]], "it says what happened")
+        assert row["reason"]["message"] == "holds no transport: the transport was lost"
+        title = row["reason"]["hint"].rpartition("docs/cbd.md, ")[2].strip('"')
+        assert f"\n## {title}\n" in (Path(__file__).parents[2] / "docs/cbd.md").read_text(encoding="utf-8")
+    assert lab.node2.cli("cbd", "blkdev", "stop", "pool0", "data").returncode == 0
+    assert lab.node1.cli("cbd", "backend", "stop", "pool0", str(lab.folder / "disk")).returncode == 0
+    for node in (lab.node1, lab.node2):
+        assert node.cli("cbd", "transport", "unregister", "pool0").returncode == 0
+    assert lab.node1.cli("cbd", "transport", "format", lab.memory, "pool0").returncode == 0
+    for node in (lab.node1, lab.node2):
+        assert node.cli("cbd", "transport", "register", lab.memory).returncode == 0
+    assert io_works(lab.mapped(name="data")[1], 0x48)
 
 
 def test_a_host_that_was_formatted_away_stops_its_workers(lab, make_host):
