@@ -53,6 +53,7 @@ def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
         node.start()
         (row,) = wait_until(lambda n=node: [t for t in n.call("cbd.transport.list") if t["reason"]], "it says what happened")
         assert row["reason"]["message"] == "holds no transport: the transport was lost"
+        assert 'docs/cbd.md, "A transport that was lost"' in node.cli("cbd", "transport", "list").stdout
         title = row["reason"]["hint"].rpartition("docs/cbd.md, ")[2].strip('"')
         assert f"\n## {title}\n" in (Path(__file__).parents[2] / "docs/cbd.md").read_text(encoding="utf-8")
     assert lab.node2.cli("cbd", "blkdev", "stop", "pool0", "data").returncode == 0
