@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: cbd_preflight_info
+module: cxl_preflight_cbd_info
 short_description: Whether the lists of CBD objects over all hosts fit together
 description:
   - Compares the lists of the role P(cxl.lab.cbd#role) over all hosts before anything is started, and reports every problem at
@@ -33,7 +33,7 @@ author:
 
 EXAMPLES = r"""
 - name: Look before anything starts
-  cbd_preflight_info:
+  cxl_preflight_cbd_info:
     lists:
       cbd_backends: "{{ cbd_backends }}"
       cbd_blkdevs: "{{ cbd_blkdevs }}"
