@@ -61,12 +61,22 @@ void ring_produce(struct ring *ring, struct cbd_slot *slot)
     ring->seq++;
 }
 
+void ring_peek_begin(const struct ring *ring)
+{
+    mem_invalidate(ring->map, MEM_SITE_SLOT_INVALIDATE, slot_off(ring, ring->seq + 1), sizeof(struct cbd_slot));
+}
+
+void ring_peek_fence(const struct ring *ring)
+{
+    mem_load_fence(ring->map, MEM_SITE_SLOT_LOAD_FENCE);
+}
+
 static enum ring_got look(const struct ring *ring, struct cbd_slot *slot)
 {
     uint64_t off = slot_off(ring, ring->seq + 1);
 
-    mem_invalidate(ring->map, MEM_SITE_SLOT_INVALIDATE, off, sizeof(*slot));
-    mem_load_fence(ring->map, MEM_SITE_SLOT_LOAD_FENCE);
+    ring_peek_begin(ring);
+    ring_peek_fence(ring);
     /* Anything else than our next number is what was in the memory before: an older lap, another epoch, never written. */
     if (!slot_load(ring->map, off, ring->seq + 1, slot) || slot->epoch != ring->epoch)
         return RING_EMPTY;
@@ -95,16 +105,6 @@ enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *r
         }
     }
     return RING_TORN;
-}
-
-void ring_peek_begin(const struct ring *ring)
-{
-    mem_invalidate(ring->map, MEM_SITE_PEEK_INVALIDATE, slot_off(ring, ring->seq + 1), sizeof(struct cbd_slot));
-}
-
-void ring_peek_fence(const struct ring *ring)
-{
-    mem_load_fence(ring->map, MEM_SITE_PEEK_LOAD_FENCE);
 }
 
 bool ring_peek(const struct ring *ring)
