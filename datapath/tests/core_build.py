@@ -28,7 +28,13 @@ def build_library() -> Path:
     return _build("release", ["-DCMAKE_BUILD_TYPE=Release"]) / "libcxl_core.so"
 
 
-def _build(kind: str, options: list[str]) -> Path:
+@cache
+def build_simulator() -> Path:
+    """The core on a model of incoherent caches; returns the library."""
+    return _build("simulator", ["-DCXL_TESTS=ON"], "cxl_sim") / "libcxl_sim.so"
+
+
+def _build(kind: str, options: list[str], target: str = "all") -> Path:
     """Builds a copy of the sources, for cmake ties a build to one place of them."""
     sources = sorted([*(path for path in (DATAPATH / "core").rglob("*") if path.is_file()), DATAPATH / "CMakeLists.txt"])
     digest = hashlib.sha256(b"".join(str(path.relative_to(DATAPATH)).encode() + path.read_bytes() for path in sources))
@@ -43,7 +49,7 @@ def _build(kind: str, options: list[str]) -> Path:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
             _run("cmake", "-S", folder / "source", "-B", folder / "build", *options)
-            _run("cmake", "--build", folder / "build")
+            _run("cmake", "--build", folder / "build", "--target", target)
             (folder / "done").touch()
     return folder / "build"
 
