@@ -13,6 +13,7 @@ static const struct scenario scenarios[] = {
     {"channel", scenario_channel, 0, 3, CHANNEL_BYTES, SIM_BUT(SIM_CLEAN) & SIM_BUT(SIM_CRASH), false},
     {"channel-crc", scenario_channel, CHANNEL_CRC, 3, CHANNEL_BYTES, SIM_BUT(SIM_CRASH), false},
     {"takeover", scenario_takeover, CHANNEL_CRC, 5, 4 * KIB + 2 * CHANNEL_BYTES, SIM_BUT(SIM_CLEAN), false},
+    {"successor", scenario_successor, CHANNEL_CRC, 4, CHANNEL_BYTES, SIM_BUT(SIM_CLEAN), false},
     {"rfc-no-flush", scenario_rfc, RFC_NO_FLUSH, 2, 8 * KIB, SIM_ALL, true},
     {"rfc-completion-stays", scenario_rfc, RFC_COMPLETION_STAYS, 2, 8 * KIB, SIM_ALL, true},
     {"rfc-shared-line", scenario_rfc, RFC_SHARED_LINE, 2, 8 * KIB, SIM_ALL, true},

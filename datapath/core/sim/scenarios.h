@@ -26,6 +26,7 @@ void scenario_ring(uint32_t variant);
 enum { CHANNEL_CRC = 1 };
 void scenario_channel(uint32_t variant);
 void scenario_takeover(uint32_t variant);
+void scenario_successor(uint32_t variant);
 
 /* The ring of the RFC, with some of its defects. */
 enum { RFC_NO_FLUSH = 1, RFC_COMPLETION_STAYS = 2, RFC_SHARED_LINE = 4 };

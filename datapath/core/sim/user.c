@@ -48,6 +48,7 @@ int user_submit(struct user *u)
     j->op = op;
     j->block = block;
     j->blocks = op == CBD_FLUSH ? 0 : blocks;
+    j->busy = true; /* before a power cut in the middle of the submission */
     err = cbd_queue_submit(u->queue, op, 0, len ? block * MEDIUM_BLOCK : 0, len, j->buf, (uint64_t)(j - u->jobs));
     j->busy = !err;
     u->sent += !err;

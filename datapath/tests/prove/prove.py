@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.seeds < 1 or options.seed < 0:
         parser.error("--seeds is at least 1, --seed at least 0")
     if bool(options.scenario) != bool(options.adversary) or (options.drop and not options.scenario):
-        parser.error("--scenario, --adversary and --seed name one run, --drop a site in it; leave all but --seed out for the proof")
+        parser.error("--scenario, --adversary and --seed name one run, --drop a site in it; the proof needs none but --seed")
     if options.scenario:
         drop = sites().index(options.drop) if options.drop else NOTHING_DROPPED
         return replay(scenarios[options.scenario], options.adversary, options.seed, drop)

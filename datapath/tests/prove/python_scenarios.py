@@ -238,7 +238,7 @@ class PythonScenario:
         return [name for name in adversaries() if name != "clean"]
 
     def run(self, adversary: str, seed: int, drop: int = NOTHING_DROPPED) -> Report:
-        return simulate(self.play, self.hosts, transport(self.registered), adversary, seed, drop)
+        return simulate(self.play, self.hosts, transport(self.registered), adversary=adversary, seed=seed, drop=drop)
 
 
 SCENARIOS = [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The simulator (datapath/core/sim) as Python objects: its scenarios in C, and simulated hosts for Python code that ships.
 
-In a simulation of the second kind the actors are threads of `interleave.Steps`; the simulator calls back wherever another actor may
-go on, in the middle of an access, too.
+In a simulation of the second kind the actors are threads of `interleave.Steps`; the simulator calls back wherever another actor
+may go on, in the middle of an access, too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
-from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_bool, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64
-from ctypes import c_uint8, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    byref,
+    c_bool,
+    c_char,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_size_t,
+    c_uint8,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from dataclasses import dataclass
 from functools import cache
 
@@ -230,7 +244,7 @@ def _opened(conf: _Conf, raw: _Report) -> Iterator[None]:
         library().sim_close(byref(raw))
 
 
-def simulate(play: Callable[[Simulation], None], hosts: int, content: bytes, adversary: str, seed: int, drop: int) -> Report:
+def simulate(play: Callable[[Simulation], None], hosts: int, content: bytes, *, adversary: str, seed: int, drop: int) -> Report:
     """Plays a scenario in Python on a memory with this content; whatever it raises is a failure."""
     raw = _Report()
     why = ""
