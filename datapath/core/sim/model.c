@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The memory and the caches. A host holds a line in one of three states; a write-back is of the whole line, as that of a CPU is,
+ * The memory and the caches; mem_sim.c is mem.h on top of them. A host holds a line in one of three states; a write-back is of the whole line, as that of a CPU is,
  * which is why two writers of one line lose each other's bytes.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "sim.h"
+#include "model.h"
 
-#define WORD 8U
 #define WORDS (MEM_LINE / WORD)
 #define BUFFERED_STORES 32U
 #define TORN_LINES 16U
@@ -110,9 +109,9 @@ struct cxl_mem sim_mem(uint32_t host)
     };
 }
 
-static uint32_t host_of(const struct mem_map *map)
+uint32_t model_host_of(const uint8_t *base)
 {
-    return (uint32_t)((uint64_t)(map->base - model.mappings) / model.bytes);
+    return (uint32_t)((uint64_t)(base - model.mappings) / model.bytes);
 }
 
 static bool happens(uint32_t chance)
@@ -223,8 +222,7 @@ static void load_coherent(const struct host *h, uint64_t off, uint8_t *dst, uint
     }
 }
 
-/* At most a word, inside of one: what a CPU moves in one piece. */
-static void load(uint32_t host, uint64_t off, uint8_t *dst, uint32_t len)
+void model_load(uint32_t host, uint64_t off, uint8_t *dst, uint32_t len)
 {
     sim_step(host, "load", off, len);
     if (sim_is_dead(host))
@@ -235,7 +233,7 @@ static void load(uint32_t host, uint64_t off, uint8_t *dst, uint32_t len)
         memcpy(dst, fetch(host, (uint32_t)(off / MEM_LINE))->bytes + off % MEM_LINE, len);
 }
 
-static void store(uint32_t host, uint64_t off, const uint8_t *src, uint32_t len)
+void model_store(uint32_t host, uint64_t off, const uint8_t *src, uint32_t len)
 {
     struct host *h = &model.hosts[host];
 
@@ -261,51 +259,10 @@ uint64_t sim_stores(uint32_t host)
     return model.hosts[host].stored;
 }
 
-static uint32_t piece(uint64_t off, uint64_t len)
-{
-    uint64_t room = WORD - off % WORD;
-
-    return (uint32_t)(len < room ? len : room);
-}
-
-uint64_t mem_load64(const struct mem_map *map, uint64_t off)
-{
-    uint64_t value;
-
-    load(host_of(map), off, (uint8_t *)&value, sizeof(value));
-    return value;
-}
-
-void mem_store64(const struct mem_map *map, uint64_t off, uint64_t value)
-{
-    store(host_of(map), off, (const uint8_t *)&value, sizeof(value));
-}
-
-void mem_copy_out(const struct mem_map *map, void *dst, uint64_t off, size_t len)
-{
-    uint8_t *to = dst;
-
-    for (uint32_t n; len; off += n, to += n, len -= n) {
-        n = piece(off, len);
-        load(host_of(map), off, to, n);
-    }
-}
-
-void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_t len)
-{
-    const uint8_t *from = src;
-
-    for (uint32_t n; len; off += n, from += n, len -= n) {
-        n = piece(off, len);
-        store(host_of(map), off, from, n);
-    }
-}
-
 /* ---- flushes and fences ------------------------------------------------------------------------------------------------------ */
 
-static void flush(const struct mem_map *map, const char *what, uint64_t off, uint64_t len, bool invalidates)
+void model_flush(uint32_t host, const char *what, uint64_t off, uint64_t len, bool invalidates)
 {
-    uint32_t host = host_of(map);
     struct host *h = &model.hosts[host];
 
     for (uint64_t line = off / MEM_LINE; line * MEM_LINE < off + len; line++) {
@@ -337,7 +294,7 @@ static void drain_one(uint32_t host)
     perform(host, f);
 }
 
-static void fence(uint32_t host, const char *what)
+void model_fence(uint32_t host, const char *what)
 {
     struct host *h = &model.hosts[host];
 
@@ -350,36 +307,6 @@ static void fence(uint32_t host, const char *what)
         sim_step(host, "  goes on", 0, 0);
     }
     torn_finish_of(host, UINT32_MAX);
-}
-
-void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
-{
-    if (map->clean != MEM_NONE && !sim_drops(site))
-        flush(map, "clean", off, len, false);
-}
-
-void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
-{
-    if (map->invalidate != MEM_NONE && !sim_drops(site))
-        flush(map, "invalidate", off, len, true);
-}
-
-void mem_store_fence(const struct mem_map *map, enum mem_site site)
-{
-    if (map->clean != MEM_NONE && !sim_drops(site))
-        fence(host_of(map), "store fence");
-}
-
-void mem_load_fence(const struct mem_map *map, enum mem_site site)
-{
-    if (map->invalidate != MEM_NONE && !sim_drops(site))
-        fence(host_of(map), "load fence");
-}
-
-void mem_full_fence(const struct mem_map *map, enum mem_site site)
-{
-    if (!sim_drops(site))
-        fence(host_of(map), "full fence");
 }
 
 /* ---- moves of an adversary ----------------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
  *
  * One simulation: its configuration, its chance, its adversary, its steps and its outcome.
  */
-#include "sim.h"
+#include "model.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -138,11 +138,6 @@ void sim_close(struct sim_report *report)
     *report = sim.report;
 }
 
-enum sim_adversary sim_adversary(void)
-{
-    return (enum sim_adversary)sim.conf.adversary;
-}
-
 const struct profile *sim_profile(void)
 {
     return &sim.profile;
@@ -194,10 +189,8 @@ bool sim_is_dead(uint32_t host)
     return sim.dead[host];
 }
 
-void sim_crash(uint32_t host)
+static void crash(uint32_t host)
 {
-    if (sim.dead[host])
-        return;
     sim.dead[host] = true;
     model_lose(host);
     if (sim.on_crash)
@@ -234,7 +227,7 @@ void sim_step(uint32_t host, const char *what, uint64_t off, uint64_t len)
         sim_lost("nothing has come further for too long");
     if (sim.crash_at && step >= sim.crash_at) {
         sim.crash_at = 0;
-        sim_crash(sim.crash_host);
+        crash(sim.crash_host);
     }
     moves();
     if (sim.on_pause) {

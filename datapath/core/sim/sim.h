@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
  * A simulation of hosts that share memory without coherence, for the core as it is shipped: everything that the core does to shared
- * memory it does through mem.h, and a build with -DCXL_SIM takes mem.h from model.c. Not part of what is shipped. docs/proof.md says
+ * memory it does through mem.h, and a build with -DCXL_SIM takes mem.h from mem_sim.c. Not part of what is shipped. docs/proof.md says
  * what is modelled, and what is not.
  *
  * One simulation at a time, on one thread; everything that happens in it follows from its configuration.
@@ -62,7 +62,6 @@ void sim_close(struct sim_report *report);
 struct cxl_mem sim_mem(uint32_t host);
 /* What is in the memory itself, behind the caches. For the state before the first step, and for the last look. */
 uint8_t *sim_memory(void);
-enum sim_adversary sim_adversary(void);
 /* The last steps as text, the newest last. */
 size_t sim_trace(char *out, size_t size);
 
@@ -77,10 +76,10 @@ void sim_lost(const char *what);
 bool sim_over(void);
 /* Something that must not take for ever has come further. */
 void sim_progress(void);
+/* Stores of a host so far. */
 uint64_t sim_stores(uint32_t host);
-/* Takes the power of a host: of what its cache alone holds, any part has arrived. Its actors end where they are. */
-void sim_crash(uint32_t host);
-/* ... at some time; a simulation whose adversary is SIM_CRASH only. on_crash: may be NULL. */
+/* Where the adversary is SIM_CRASH, takes the power of a host at some time: of what its cache alone holds any part has arrived, and its
+ * actors end where they are. on_crash: may be NULL. */
 void sim_crash_sometime(uint32_t host, void (*on_crash)(void));
 bool sim_is_dead(uint32_t host);
 
@@ -113,15 +112,6 @@ const struct profile *sim_profile(void);
 /* Before everything that an actor does to the memory. */
 void sim_step(uint32_t host, const char *what, uint64_t off, uint64_t len);
 bool sim_drops(enum mem_site site);
-
-void model_open(const struct sim_conf *conf);
-void model_close(void);
-void model_lose(uint32_t host);
-/* Moves of an adversary. */
-void model_evict_some(void);
-void model_prefetch_some(void);
-void model_drain_some(void);
-void model_tear_on(void);
 
 void sched_open(void);
 void sched_close(void);
