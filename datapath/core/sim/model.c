@@ -309,6 +309,12 @@ void model_fence(uint32_t host, const char *what)
     torn_finish_of(host, UINT32_MAX);
 }
 
+void model_rest(uint32_t host, bool ended)
+{
+    while (model.hosts[host].buffered && (ended || sim_random(4)))
+        leave_buffer(&model.hosts[host]);
+}
+
 /* ---- moves of an adversary ----------------------------------------------------------------------------------------------------- */
 
 static bool pick(uint32_t *host, uint32_t *line)

@@ -20,6 +20,9 @@ void model_store(uint32_t host, uint64_t off, const uint8_t *src, uint32_t len);
 void model_flush(uint32_t host, const char *what, uint64_t off, uint64_t len, bool invalidates);
 void model_fence(uint32_t host, const char *what);
 
+/* A CPU with nothing to store empties its store buffer, and at the end of a thread it has certainly done so. */
+void model_rest(uint32_t host, bool ended);
+
 /* Moves of an adversary. */
 void model_evict_some(void);
 void model_prefetch_some(void);

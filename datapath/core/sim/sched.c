@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include "sim.h"
+#include "model.h"
 
 #define MAX_ACTORS 8U
 #define STACK_BYTES (256U << 10)
@@ -45,6 +45,7 @@ static void live(void)
     struct actor *self = sched.running;
 
     self->fn(self->arg);
+    model_rest(self->host, true);
     self->over = true;
     setcontext(&sched.outside);
 }
@@ -105,5 +106,6 @@ void sched_stop(void)
 void sim_rest(void)
 {
     sim_step(sched.running->host, "rests", 0, 0);
+    model_rest(sched.running->host, false);
     sched_pause();
 }

@@ -95,7 +95,7 @@ static struct profile profile_of(uint32_t adversary)
         break;
     case SIM_BUFFERED:
         p.coherent = true;
-        p.drain = one_of(32, 128, 512); /* a buffer empties by itself, in its own time */
+        p.drain = one_of(2, 32, 512);
         break;
     default: /* SIM_LAZY */
         break;

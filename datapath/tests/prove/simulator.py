@@ -128,7 +128,8 @@ def _report(raw: _Report, trace: str) -> Report:
 
 def _trace() -> str:
     buffer = ctypes.create_string_buffer(_TRACE_BYTES)
-    return buffer.raw[: library().sim_trace(buffer, _TRACE_BYTES)].decode()
+    length = library().sim_trace(buffer, _TRACE_BYTES)
+    return buffer.raw[:length].decode()
 
 
 # ---- scenarios in C
