@@ -3,11 +3,12 @@
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
 SEED ?= 1
+SEEDS ?= 100
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak prove distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,10 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+
+prove: ## the core on simulated incoherent memory, and each flush and fence left out once; SEEDS of them, from SEED on
+	@scripts/bootstrap test
+	@python datapath/tests/prove/prove.py --seeds $(SEEDS) --seed $(SEED)
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)
