@@ -3,21 +3,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hosts import Host, wait_until
-from lab import MEMORY, Lab, alive, children, io_works, needs_nbd, running, socket_of
+from lab import MEMORY, Lab, alive, io_works, needs_nbd, running, socket_of
+from mishaps import asleep, die, murder, unlock
 from nbd_client import Command, NbdClient, Refused
 from verifying_writer import Background
 
@@ -59,60 +55,6 @@ def make_trio(shared_file: Callable[[int], Path], tmp_path: Path, make_host: Cal
 @pytest.fixture
 def trio(make_trio: Callable[..., Trio]) -> Trio:
     return make_trio()
-
-
-def murder(host: Host) -> None:
-    """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
-    victims = {host.pid, *children(host.pid)}
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in victims:
-            with_pid(pid, number)
-    host.kill()
-    wait_until(lambda: not any(map(running, victims)), f"all of {host.name} is gone")
-
-
-def die(host: Host, observer: Host) -> None:
-    """The same, and another host has seen it: before that, it might only be slow."""
-    murder(host)
-    wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
-
-
-def with_pid(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-@contextmanager
-def asleep(host: Host) -> Iterator[None]:
-    """The daemon and its workers stand still, as when a virtual machine is paused; in the end they go on."""
-    pids = {host.pid, *children(host.pid)}
-    for pid in pids:
-        with_pid(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with_pid(pid, signal.SIGCONT)
-
-
-def unlock(path: Path, pid: int) -> None:
-    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    inode = path.stat().st_ino
-    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
-    process = os.pidfd_open(pid)
-    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
-    assert mine >= 0, os.strerror(ctypes.get_errno())
-    fcntl.flock(mine, fcntl.LOCK_UN)
-    os.close(mine)
-    os.close(process)
-
-
-def _inode(link: Path) -> int:
-    try:
-        return link.stat().st_ino
-    except OSError:
-        return 0
 
 
 def progress(writer: Background, count: int = 1) -> None:

@@ -47,20 +47,26 @@ LINES = [
 
 
 class Tearing(Ram):
-    """Remembers the last write, so that a part of it can be taken back."""
+    """Remembers its writes, so that they can be taken back and done in part."""
 
-    before = b""
-    last: tuple[int, bytes] = (0, b"")
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.writes: list[tuple[int, bytes, bytes]] = []  # offset, before, after
 
     def write(self, offset: int, data: bytes) -> None:
-        self.before, self.last = self.read(offset, len(data)), (offset, data)
+        self.writes.append((offset, self.read(offset, len(data)), data))
         super().write(offset, data)
 
     def tears(self) -> Iterator[str]:
-        """Leaves a part of the last write behind, in every way; gives its name each time."""
-        offset, new = self.last
-        old, count = self.before, len(new) // WORD
-        for word in range(count):
+        """Does each of the writes in part, in every way, after those before it; gives its name each time."""
+        done, self.writes = self.writes, []
+        for offset, before, _ in reversed(done):
+            self.data[offset : offset + len(before)] = before
+        for number, (offset, old, new) in enumerate(done):
+            yield from (f"write {number}: {name}" for name in self._torn(offset, old, new))
+
+    def _torn(self, offset: int, old: bytes, new: bytes) -> Iterator[str]:
+        for word in range(len(new) // WORD):
             cut, behind = word * WORD, (word + 1) * WORD
             for name, torn in (
                 (f"words from {word} on are lost", new[:cut] + old[cut:]),
@@ -108,6 +114,7 @@ def test_an_entry_is_the_old_one_or_the_new_one(ram: Tearing, pair: tuple, histo
     table = _table(_registry(ram), old)
     for _ in range(history):
         table.write(old)
+    ram.writes.clear()
     table.write(new)
     _check(ram, lambda: table.read(1), old if history else None, new)
 
@@ -120,6 +127,7 @@ def test_the_info_is_the_old_one_or_the_new_one(history: int) -> None:
     new = replace(old, uuid=uuid.UUID(int=6), name="pool-of-another-name", features=0, geometry=other, lease_ms=1000)
     for _ in range(history):
         info_pair(ram).write(old.pack())
+    ram.writes.clear()
     info_pair(ram).write(new.pack())
     _check(ram, lambda: read_info(ram), old, new)
 
@@ -130,6 +138,7 @@ def test_a_line_is_the_old_one_or_the_new_one_or_none(pair: tuple) -> None:  # t
     old, new = pair
     for first, second in ((old, new), (new, old)):
         ram.write(0, first.pack())
+        ram.writes.clear()
         ram.write(0, second.pack())
         for name in ram.tears():
             assert type(old).unpack(ram.read(0, 64)) in (first, second, None), name
@@ -140,6 +149,7 @@ def test_the_next_write_goes_over_what_is_torn_and_spares_what_is_whole(ram: Tea
     old, new = pair
     table = _table(_registry(ram), old)
     table.write(old)
+    ram.writes.clear()
     table.write(new)
     for name in ram.tears():
         after = Tearing(SIZE)
@@ -148,7 +158,8 @@ def test_the_next_write_goes_over_what_is_torn_and_spares_what_is_whole(ram: Tea
         survivor = again.read(1)
         again.write(replace(old, epoch=99))
         assert again.read(1) == replace(old, epoch=99), name
-        # Should this write be lost as well, what was whole before is still there.
-        offset, data = after.last
+        # Should this write be torn as well, what was whole before it is still there.
+        (offset, _, data), (other, before, _) = after.writes
         after.data[offset : offset + len(data)] = bytes(len(data))
+        after.data[other : other + len(before)] = before
         assert again.read(1) == survivor, name
