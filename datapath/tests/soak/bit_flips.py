@@ -38,6 +38,7 @@ class Flips:
         self._mapping = Mapping(resolve(memory))
         self.registry = Registry(self._mapping, attach(self._mapping, memory))
         self._geometry = self.registry.info.geometry
+        self._flipped: list[tuple[int, int, int]] = []  # offset, what is there now, what was there
 
     def __enter__(self) -> Flips:
         return self
@@ -46,8 +47,17 @@ class Flips:
         self._mapping.close()
 
     def flip(self, offset: int, bit: int) -> None:
-        byte = self._mapping.read(offset + bit // 8, 1)[0] ^ 1 << bit % 8
-        self._mapping.write(offset + bit // 8, bytes([byte]))
+        place = offset + bit // 8
+        before = self._mapping.read(place, 1)[0]
+        self._mapping.write(place, bytes([before ^ 1 << bit % 8]))
+        self._flipped.append((place, before ^ 1 << bit % 8, before))
+
+    def take_back(self) -> None:
+        """Turns back what nobody wrote over: two copies are there for damage to one of them."""
+        for place, after, before in self._flipped:
+            if self._mapping.read(place, 1)[0] == after:
+                self._mapping.write(place, bytes([before]))
+        self._flipped.clear()
 
     # ---- requests that nobody took yet, and answers that nobody took yet
 

@@ -126,6 +126,7 @@ def run(lab: Lab, fault: str, count: int, seed: int) -> Background:
                 goes_on(writer)
             except AssertionError as error:
                 raise AssertionError(f"{fault}, seed {seed}, number {number} ({what}): {error}") from None
+            flips.take_back()
         writer.finish()
     wait_until(lambda: _stopped(lab), "the device is stopped")
     lab.node1.call("cbd.backend.stop", transport="pool0", id=0)
