@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether what clients saw of a block can have happened: each request at one moment between its call and its answer.
 
-A block is a register, and a history of a device is linearizable where that of each of its blocks is (Herlihy and Wing, 1990), so
-blocks are judged one by one. The search is that of Wing and Gong with the two improvements of Lowe ("Testing for linearizability",
-2017): configurations that were met are remembered, and a request takes effect only when an answer cannot wait for it any longer.
+A block is a register, and a history of a device is linearizable where that of each of its blocks is (Herlihy and Wing, 1990),
+so blocks are judged one by one. The search is that of Wing and Gong with two improvements of Lowe ("Testing for
+linearizability", 2017): configurations that were met are remembered, and a request takes effect only when an answer cannot wait
+for it any longer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One request for one block. `value`: what was written, or what was seen. `end` None: nobody knows how it ended, so it may have
-    happened at any time after `begin`, or never."""
+    """One request for one block. `value`: what was written, or what was seen. `end` None: nobody knows how it ended, so it may
+    have happened at any time after `begin`, or never."""
 
     client: str
     kind: Kind

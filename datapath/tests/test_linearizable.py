@@ -134,7 +134,9 @@ def _is_register(order: tuple[Operation, ...]) -> bool:
 
 
 operations = st.builds(
-    lambda kind, value, begin, length, sure: Operation("x", kind, value, begin, begin + length if sure or kind is Kind.READ else None),
+    lambda kind, value, begin, length, sure: Operation(
+        "x", kind, value, begin, begin + length if sure or kind is Kind.READ else None
+    ),
     st.sampled_from(Kind),
     st.integers(0, 2),
     st.integers(0, 12),

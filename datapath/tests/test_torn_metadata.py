@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every structure of the metadata, torn at each of its 8-byte words: a reader sees the old content or the new, never a mixture.
 
-A store of a CPU reaches the memory in words of 8 bytes, each whole, and in any order once caches are in between. For each word the
-write is cut before it (what comes later is lost), behind it (what came earlier is lost), and it alone is lost or alone arrives.
+Stores reach the memory in words of 8 bytes, each whole, and in any order once caches are in between. For each word the write is
+cut before it (what comes later is lost), behind it (what came earlier is lost), and it alone is lost or alone arrives.
 """
 
 from __future__ import annotations

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 EDGES = [0, 1, 2, 3, 15, 16, 17, 63, 64, 255, 511, 512, 1023, 1024, 4095, 4096, 65535, 65536]
 EDGES += [(1 << power) + step for power in (20, 31, 32, 40, 56, 63, 64) for step in (-1, 0, 1)]
 numbers = st.sampled_from(EDGES) | st.integers(-(1 << 70), 1 << 70)
-words = st.sampled_from(["", "0", "-1", "pool0", "auto", "/", "/..", "/dev/null", "control", "serial:0x1", "\0", "\ud800", "a" * 300])
+words = st.sampled_from(
+    ["", "0", "-1", "pool0", "auto", "/", "/..", "/dev/null", "control", "serial:0x1", "\0", "\ud800", "a" * 300]
+)
 scalars = st.none() | st.booleans() | numbers | st.floats() | words | st.text(max_size=20)
 json_values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=8), inner, max_size=4), max_leaves=10
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
 )
 
 

@@ -22,7 +22,8 @@ LOCKED = {"header": {"revision": "4"}, "key": "L2N4bC1sYWIveC82OTRkN2IyZg=="}  #
 
 statuses = st.sampled_from([200, 200, 200, 200, 400, 404, 500, 0])
 answers = st.tuples(
-    statuses, st.one_of(nearly(GRANTED).map(as_bytes), nearly(LOCKED).map(as_bytes), json_values.map(as_bytes), st.binary(max_size=64))
+    statuses,
+    st.one_of(nearly(GRANTED).map(as_bytes), nearly(LOCKED).map(as_bytes), json_values.map(as_bytes), st.binary(max_size=64)),
 )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import example, given
@@ -73,7 +74,7 @@ def in_range(record: Any) -> None:
         assert record.coherence in (0, 1)
         areas = [(0, 8192), (g.hosts_off, g.host_count * 4096), (g.backends_off, g.backend_count * 4096)]
         areas += [(g.blkdevs_off, g.blkdev_count * 4096), (g.channels_off, g.channel_count * g.channel_size), (g.total_size, 0)]
-        assert all(one + length <= other for (one, length), (other, _) in zip(areas, areas[1:]))
+        assert all(one + length <= other for (one, length), (other, _) in pairwise(areas))
         assert 1 <= len(record.name) <= NAME_MAX
         return
     assert record.state in tuple(State)
@@ -143,11 +144,14 @@ def test_any_info_is_attached_in_range_or_refused(copies: list[tuple[bytes, byte
 
 
 counter_lines = st.builds(
-    lambda counter, number: (body := struct.pack("<QI", counter, number % U32)) + struct.pack("<I", crc32c(body)) + bytes(48), words, words
+    lambda counter, number: (body := struct.pack("<QI", counter, number % U32)) + struct.pack("<I", crc32c(body)) + bytes(48),
+    words,
+    words,
 )
 control_lines = st.builds(
-    lambda numbers, magic: (body := struct.pack("<4s7I28s", magic, *(number % U32 for number in numbers), b""))
-    + struct.pack("<I", crc32c(body)),
+    lambda numbers, magic: (
+        (body := struct.pack("<4s7I28s", magic, *(number % U32 for number in numbers), b"")) + struct.pack("<I", crc32c(body))
+    ),
     st.tuples(st.sampled_from([0, 1, 1, 1, 2, 3]), *[words] * 6),
     st.sampled_from([b"CXCH", b"CXCH", b"CXCX"]),
 )
@@ -219,7 +223,9 @@ def test_every_reader_of_a_registry_ends_as_documented(made: tuple[Ram, Registry
             assert 0 <= handler.queue < 16
 
 
-@given(st.binary(max_size=ENTRY_COPY) | st.integers(0, U32).map(lambda n: n.to_bytes(8, "little") * 200), st.integers(0, SIZE - 1))
+@given(
+    st.binary(max_size=ENTRY_COPY) | st.integers(0, U32).map(lambda n: n.to_bytes(8, "little") * 200), st.integers(0, SIZE - 1)
+)
 @example(b"", 0)
 def test_bytes_anywhere_cost_an_error_at_most(raw: bytes, place: int) -> None:
     ram, registry = formatted()

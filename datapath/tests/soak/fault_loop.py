@@ -3,8 +3,9 @@
 
     python3 datapath/tests/soak/fault_loop.py --fault all --count 50 --seed 1
 
-Two daemons share a file in /dev/shm; a file of node1 is a device of node2, which the writer uses. What was told to have worked must be
-there in the end; what failed may have happened or not; a block that is neither is the end of the program, with the seed.
+Two daemons share a file in /dev/shm; a file of node1 is a device of node2, which the writer uses. What was told to have worked
+must be there in the end; what failed may have happened or not; a block that is neither is the end of the program, with the
+seed.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ def main() -> int:
     for fault in FAULTS if options.fault == "all" else [options.fault]:
         try:
             with stage() as lab:
-                print(f"{fault}: {options.count} times, {run(lab, fault, options.count, options.seed).writer.figures()}", flush=True)
+                print(
+                    f"{fault}: {options.count} times, {run(lab, fault, options.count, options.seed).writer.figures()}", flush=True
+                )
         except (Corrupt, Unanswered, AssertionError) as error:
             print(f"{fault}, seed {options.seed}: {error}", file=sys.stderr)
             return 1

@@ -3,11 +3,11 @@
 
     python3 datapath/tests/soak/handover.py --handovers 20 --seed 1
 
-node1 and node3 serve one disk in turns: the owner loses power, the other one takes over, the dead one comes back. node2 and node4 each
-have a device of it, and each of their clients reads every block and writes every block, one at a time: a block has one write under way
-at most, and any number of reads. (A write is sent again when its owner died, so two writes of one block that meet may each happen twice,
-as on any device with several paths; who shares a disk agrees who writes what.) Now and then a device moves: it is stopped on one
-of the two hosts, and the other one has the block meanwhile.
+node1 and node3 serve one disk in turns: the owner loses power, the other one takes over, the dead one comes back. node2 and
+node4 each have a device of it, and each client reads every block and writes every block. A block has one write under way at
+most, and any number of reads: a write is sent again when its owner died, so two of one block that meet might each happen twice,
+and who shares a disk agrees who writes what. In between a device goes: it is stopped, and the other host has the disk for
+itself meanwhile.
 """
 
 from __future__ import annotations

@@ -91,7 +91,11 @@ class Bakery:
         if not self._mutex.acquire(blocking=False):
             return  # the line says what a thread of ours wants
         try:
-            if self._registry.claim(self._me) != IDLE and self._is_ours() and not is_fenced(self._registry, self._me, self._epoch):
+            if (
+                self._registry.claim(self._me) != IDLE
+                and self._is_ours()
+                and not is_fenced(self._registry, self._me, self._epoch)
+            ):
                 self._registry.write_claim(self._me, IDLE)
         finally:
             self._mutex.release()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metadata in two copies: neither a torn update nor damage to one of them loses a state (docs/cbd-format.md, "Metadata copies")."""
+"""Metadata in two copies: neither a torn update nor damage to one loses a state (docs/cbd-format.md, "Metadata copies")."""
 
 from __future__ import annotations
 
