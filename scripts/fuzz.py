@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ def fuzz_core(target: str, seconds: int) -> bool:
         done = subprocess.run(
             [build_fuzzers() / f"fuzz_{target}", *limits, grown, CORPUS / target], stderr=output, stdout=output, check=False
         )
-    last = next((line for line in reversed(log.read_text().splitlines()) if line.startswith("#")), "")
+    last = next((line for line in reversed(log.read_text().splitlines()) if re.match(r"#\d", line)), "")
     print(f"{target}: {'ok' if done.returncode == 0 else f'FAILED, see {log}'} {' '.join(last.split())}", flush=True)
     return done.returncode == 0
 
