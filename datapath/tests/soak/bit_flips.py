@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxl_datapath.cbd.geometry import CHANNEL_RINGS, SLOT, rings_end
-from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
+from cxl_datapath.cbd.lines import (
+    BACKEND_LINE_OFF,
+    BELL_OFF,
+    BLKDEV_LINE_OFF,
+    CLAIM_OFF,
+    COUNTER,
+    FENCE_OFF,
+    HEARTBEAT_OFF,
+    INTENT_OFF,
+    LINE,
+)
 from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
 from cxl_datapath.cbd.transport import INFO_COPY, attach
 from cxl_datapath.core import crc32c
@@ -17,6 +27,7 @@ from cxl_datapath.mapping import Mapping
 from cxl_datapath.memory import resolve
 
 _SLOT = struct.Struct("<QIBBHQQIIIiIIII")
+_HOST_LINES = {"heartbeat": HEARTBEAT_OFF, "bell": BELL_OFF, "fence": FENCE_OFF, "claim": CLAIM_OFF, "intent": INTENT_OFF}
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Flips:
         self._mapping = Mapping(resolve(memory))
         self.registry = Registry(self._mapping, attach(self._mapping, memory))
         self._geometry = self.registry.info.geometry
+        self._to_hit: set[str] = set()  # names of records
         self._flipped: list[tuple[int, int, int]] = []  # offset, what is there now, what was there
 
     def __enter__(self) -> Flips:
@@ -115,8 +127,8 @@ class Flips:
                     found[f"{table.kind.WHAT} {number} {copy}"] = (page + place * ENTRY_COPY, ENTRY_COPY)
         for number in self.registry.hosts.used():
             page = self.registry.hosts.page(number)
-            for name, offset in (("heartbeat", 2048), ("bell", 2112), ("fence", 2176), ("claim", 3072), ("intent", 3136)):
-                found[f"host {number} {name}"] = (page + offset, 16)
+            for name, offset in _HOST_LINES.items():
+                found[f"host {number} {name}"] = (page + offset, COUNTER.size)
         for channel, _ in self._channels():
             start = self._geometry.channel_off(channel)
             for name, offset in (("blkdev", BLKDEV_LINE_OFF), ("backend", BACKEND_LINE_OFF)):
@@ -124,8 +136,13 @@ class Flips:
         return found
 
     def flip_metadata(self, chance: random.Random) -> str:
-        """One bit of one record; returns which."""
-        name, (offset, length) = chance.choice(sorted(self.records().items()))
+        """One bit of one record; returns which. Each is hit once before any is hit again."""
+        records = self.records()
+        if not self._to_hit & set(records):
+            self._to_hit = set(records)
+        name = chance.choice(sorted(self._to_hit & set(records)))
+        self._to_hit.remove(name)
+        offset, length = records[name]
         bit = chance.randrange(length * 8)
         self.flip(offset, bit)
         return f"{name}, bit {bit}"

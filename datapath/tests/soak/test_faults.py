@@ -15,7 +15,8 @@ from lab import MEMORY, Lab, needs_nbd
 
 pytestmark = needs_nbd
 
-COUNTS = {"flip-metadata": 8, "flip-submission": 2, "flip-completion": 2}
+# As many bits of the metadata as there are copies and lines.
+COUNTS = {"flip-metadata": 24, "flip-submission": 2, "flip-completion": 2}
 HARMLESS = {fault for fault in FAULTS if fault.startswith("stop-")} - {"stop-backend-worker"}
 
 
