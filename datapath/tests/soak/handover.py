@@ -179,7 +179,7 @@ class Play:
 
     def _knows(self, host: Host) -> bool:
         rows = host.call("cbd.backend.list", **T)
-        return bool(rows) and rows[0].get("host") == self._heir.name
+        return [(row["host"], row["state"]) for row in rows] == [(self._heir.name, "running"), (host.name, "lost")]
 
     def move_blkdev(self, name: str) -> None:
         """A client ends, its device goes, and both come back; the other client goes on alone meanwhile."""
