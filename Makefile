@@ -2,13 +2,16 @@
 # Each target calls one real tool; what it calls can be called without make as well.
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
+FAULTS ?= 20
+HANDOVERS ?= 20
+SECONDS ?= 60
 SEED ?= 1
 SEEDS ?= 100
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak prove distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak prove fuzz distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,9 +50,15 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
-soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
+soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+	@python datapath/tests/soak/fault_loop.py --count $(FAULTS) --seed $(SEED)
+	@python datapath/tests/soak/handover.py --handovers $(HANDOVERS) --seed $(SEED)
+
+fuzz: ## fuzz what reads the bytes of others, SECONDS per target
+	@scripts/bootstrap fuzz
+	@python scripts/fuzz.py --seconds $(SECONDS)
 
 prove: ## the core on simulated incoherent memory, and each flush and fence left out once; SEEDS of them, from SEED on
 	@scripts/bootstrap test

@@ -12,20 +12,9 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import alive, io_works, needs_nbd, running, socket_of
+from mishaps import asleep, die, murder, unlock
 from nbd_client import Command, NbdClient, Refused
-from trio import (
-    MANY,
-    ONE,
-    T,
-    Trio,
-    asleep,
-    backend_row,
-    die,
-    murder,
-    progress,
-    taken_over,
-    unlock,
-)
+from trio import MANY, ONE, T, Trio, backend_row, progress, taken_over
 from verifying_writer import Background
 
 from cxl_datapath.errors import Code

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metadata in two copies: a torn update never loses the last good state (docs/cbd-format.md, "Metadata copies")."""
+"""Metadata in two copies: neither a torn update nor damage to one loses a state (docs/cbd-format.md, "Metadata copies")."""
 
 from __future__ import annotations
 
@@ -87,8 +87,10 @@ class CopyPair:
         )
 
     def write(self, payload: bytes) -> None:
-        """Overwrites the older or the invalid copy; on return other hosts see the payload."""
+        """Overwrites the older or the invalid copy, then the other one, so that damage to either costs nothing; on return other
+        hosts see the payload."""
         found = [unseal(self._magic, self._memory.read(offset, self._length)) for offset in self._offsets]
         seqs = [copy.seq if copy else 0 for copy in found]
-        target = 0 if seqs[0] <= seqs[1] else 1
-        self._memory.write(self._offsets[target], seal(self._magic, max(seqs) + 1, payload, self._length))
+        order = (0, 1) if seqs[0] <= seqs[1] else (1, 0)
+        for seq, target in enumerate(order, start=max(seqs) + 1):
+            self._memory.write(self._offsets[target], seal(self._magic, seq, payload, self._length))
