@@ -3,11 +3,13 @@
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
 SEED ?= 1
+RUNS ?= 5
+SECONDS ?= 1
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +51,15 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+
+# Without INVENTORY on the command line the machine itself is measured.
+bench: inventory ## measure the data path, its peers and the machine; with INVENTORY=... a lab that is up
+	@scripts/bootstrap test
+	@PYTHONPATH=datapath python -m bench $(if $(filter file,$(origin INVENTORY)),run,lab $(INVENTORY)) --runs $(RUNS) --seconds $(SECONDS)
+
+bench-doc: ## put the latest figures into docs/performance.md and README.md
+	@scripts/bootstrap test
+	@PYTHONPATH=datapath python -m bench doc
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)
