@@ -66,7 +66,7 @@ def run_local(options: argparse.Namespace) -> dict[str, Any]:
 
 def run_lab(options: argparse.Namespace) -> dict[str, Any]:
     document = latest(options.out)
-    facts, results = lab.measure(options.inventory, options.runs, options.seconds, options.out)
+    facts, results = lab.measure(options.inventory, options.runs, options.seconds)
     kept = [row for row in document["results"] if row["name"] not in LAB_NAMES]
     return {"environment": {**document["environment"], "lab": facts}, "results": [*kept, *results]}
 

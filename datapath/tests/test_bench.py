@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import __main__ as bench
-from bench import doc, results, run, schema, table
-from bench.cases import CASES, LAB_NAMES, TARGETS, Case, Target
+from bench import doc, lab, results, run, schema, table
+from bench.cases import CASES, LAB_LOADS, LAB_NAMES, TARGETS, Case, Target
 from bench.errors import BenchError
 from bench.plots import plots
 from bench.probes import Direct, Figure, Load, Nbd, Sample, Tools, measure
@@ -27,20 +27,9 @@ from bench.probes import Direct, Figure, Load, Nbd, Sample, Tools, measure
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [case.name for case in CASES]
 ASKED = [
-    "limit_memcpy",
-    "limit_pingpong_coherent",
-    "limit_pingpong_flushed",
-    "ring_rtt_coherent",
-    "ring_rtt_flushed",
-    "direct_4k_qd1_read",
-    "direct_4k_qd32_read",
-    "direct_1m_read",
-    "nbdkit_4k_qd1_read",
-    "idle_cpu",
-    "wakeup",
-    "lab_4k_qd1_read",
-    "lab_4k_qd32_read",
-    "lab_1m_read",
+    *("limit_memcpy", "limit_pingpong_coherent", "limit_pingpong_flushed", "ring_rtt_coherent", "ring_rtt_flushed"),
+    *("direct_4k_qd1_read", "direct_4k_qd32_read", "direct_1m_read", "nbdkit_4k_qd1_read", "idle_cpu", "wakeup"),
+    *("lab_4k_qd1_read", "lab_4k_qd32_read", "lab_1m_read"),
 ]
 
 
@@ -192,6 +181,24 @@ def test_a_lab_needs_a_run_of_the_machine_before(capsys: pytest.CaptureFixture[s
     (tmp_path / "latest.json").write_text("{")
     assert bench.main(["--out", str(tmp_path), "doc"]) == 1
     assert "is no JSON" in capsys.readouterr().err
+
+
+def test_figures_of_a_lab_join_those_of_the_machine(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row in document["results"]:
+        row["runs"] = 5
+    (tmp_path / "latest.json").write_text(json.dumps(document))
+    for iops in (5000.0, 7000.0):  # a second run takes the place of the first
+        taken = {"cbd": [{"iops": iops, "p99_us": 500.0}] * 5, "nbd_tcp": [{"iops": 1000.0, "p99_us": 2.0}] * 5}
+        measured = {"kernel": "6.12"}, lab.rows(dict.fromkeys(LAB_LOADS, taken))
+        monkeypatch.setattr(lab, "measure", lambda inventory, runs, seconds, measured=measured: measured)
+        assert bench.main(["--out", str(tmp_path), "lab", "inventories/two_node"]) == 0
+        have = json.loads((tmp_path / "latest.json").read_text())
+        assert [row["name"] for row in have["results"]] == [*NAMES, *LAB_NAMES]
+        assert have["environment"] == {**document["environment"], "lab": {"kernel": "6.12"}}
+        assert have["results"][-len(LAB_NAMES)]["ratios"] == {"nbd_tcp": iops / 1000}
+    assert "lab_1m_read" in capsys.readouterr().out and (tmp_path / "lab.svg").exists()
 
 
 def test_a_probe_that_fails_names_the_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from core_build import DATAPATH
+from hosts import wait_until
 from plugin import WAIT_S
 
 SIZE = 16 << 20
@@ -31,25 +33,32 @@ def disk(tmp_path: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[str]:
+    """nbdkit at a unix socket; gives its URI."""
+    pid = folder / "pid"
+    command = ["nbdkit", "--foreground", "--unix", str(folder / "socket"), "--pidfile", str(pid), *arguments]
+    with subprocess.Popen(command) as server:
+        try:
+            wait_until(lambda: pid.exists() or server.poll() is not None, "nbdkit listens")
+            yield f"nbd+unix:///?socket={folder}/socket"
+        finally:
+            server.terminate()
+
+
 @pytest.fixture
 def uri(disk: Path, tmp_path: Path) -> Iterator[str]:
-    """nbdkit that serves a file and ends with the test."""
-    pid = tmp_path / "pid"
-    command = ["nbdkit", "--foreground", "--unix", str(tmp_path / "socket"), "--pidfile", str(pid), "file", str(disk)]
-    with subprocess.Popen(command) as server:
-        while not pid.exists():
-            assert server.poll() is None
-        yield f"nbd+unix:///?socket={tmp_path}/socket"
-        server.terminate()
-        server.wait(WAIT_S)
+    with served(tmp_path, "file", str(disk)) as made:
+        yield made
 
 
 def load(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], check=False, capture_output=True, text=True, timeout=WAIT_S)
 
 
-@pytest.mark.parametrize(("op", "block", "depth"), [("read", 4096, 1), ("mix", 512, 32), ("write", 1 << 20, 4)])
-def test_requests_are_counted_and_timed(program: Path, uri: str, disk: Path, op: str, block: int, depth: int) -> None:
+@pytest.mark.parametrize("how", [("read", 4096, 1), ("mix", 512, 32), ("write", 1 << 20, 4)])
+def test_requests_are_counted_and_timed(program: Path, uri: str, disk: Path, how: tuple[str, int, int]) -> None:
+    op, block, depth = how
     done = load(program, uri, op, str(block), str(depth), "0.2")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -76,13 +85,6 @@ def test_bad_arguments(program: Path, uri: str, arguments: list[str], message: s
 
 
 def test_a_server_that_refuses_is_an_error(program: Path, tmp_path: Path) -> None:
-    socket = tmp_path / "socket"
-    command = ["nbdkit", "--unix", str(socket), "--filter=error", "memory", str(SIZE), "error-pread=EIO", "error-pread-rate=100%"]
-    done = subprocess.run(
-        [*command, "--run", f"{program} 'nbd+unix:///?socket={socket}' read 4096 8 5"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-    )
+    with served(tmp_path, "--filter=error", "memory", str(SIZE), "error-pread=EIO", "error-pread-rate=100%") as uri:
+        done = load(program, uri, "read", "4096", "8", "5")
     assert done.returncode == 1 and "the server answered with an error" in done.stderr
