@@ -33,6 +33,14 @@ static uint64_t load64(const uint8_t *p)
     return v;
 }
 
+static uint32_t load32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
 uint32_t crc32c_portable(uint32_t seed, const void *data, size_t len)
 {
     const uint8_t *p = data;
@@ -58,6 +66,11 @@ __attribute__((target("sse4.2"))) static uint32_t one_stream(uint32_t crc, const
     for (; len >= 8; len -= 8, p += 8)
         wide = _mm_crc32_u64(wide, load64(p));
     crc = (uint32_t)wide;
+    if (len >= 4) { /* a slot's CRC ends here */
+        crc = _mm_crc32_u32(crc, load32(p));
+        p += 4;
+        len -= 4;
+    }
     for (; len; len--)
         crc = _mm_crc32_u8(crc, *p++);
     return crc;

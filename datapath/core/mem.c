@@ -19,6 +19,8 @@ static const char *const site_names[MEM_SITE_COUNT] = {
     [MEM_SITE_META_FENCE] = "meta-fence",
     [MEM_SITE_FENCE_INVALIDATE] = "fence-invalidate",
     [MEM_SITE_FENCE_LOAD_FENCE] = "fence-load-fence",
+    [MEM_SITE_PEEK_INVALIDATE] = "peek-invalidate",
+    [MEM_SITE_PEEK_LOAD_FENCE] = "peek-load-fence",
 };
 
 const char *mem_site_name(enum mem_site site)
@@ -68,6 +70,19 @@ void mem_copy_out(const struct mem_map *map, void *dst, uint64_t off, size_t len
 void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_t len)
 {
     copy(map->base + off, src, len);
+}
+
+uint8_t *mem_window(const struct mem_map *map, uint64_t off, size_t len)
+{
+    (void)len;
+    return map->base + off;
+}
+
+void mem_window_close(const struct mem_map *map, uint64_t off, size_t len)
+{
+    (void)map;
+    (void)off;
+    (void)len;
 }
 
 __attribute__((target("clwb"))) static void lines_clwb(uint8_t *line, const uint8_t *end)

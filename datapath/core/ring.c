@@ -33,14 +33,19 @@ static void slot_store(const struct mem_map *map, uint64_t off, const struct cbd
         mem_store64(map, off + i * sizeof(uint64_t), words[i]);
 }
 
-/* seq goes first, for the same reason. Each word is loaded once; everything that is checked and used is the private copy. */
-static void slot_load(const struct mem_map *map, uint64_t off, struct cbd_slot *slot)
+/* seq goes first, for the same reason: without the wanted one the rest is not worth a load. Each word is loaded once; everything
+ * that is checked and used is the private copy. */
+static bool slot_load(const struct mem_map *map, uint64_t off, uint64_t seq, struct cbd_slot *slot)
 {
     uint64_t words[SLOT_WORDS];
 
-    for (size_t i = 0; i < SLOT_WORDS; i++)
+    words[0] = mem_load64(map, off);
+    if (words[0] != seq)
+        return false;
+    for (size_t i = 1; i < SLOT_WORDS; i++)
         words[i] = mem_load64(map, off + i * sizeof(uint64_t));
     memcpy(slot, words, sizeof(words));
+    return true;
 }
 
 void ring_produce(struct ring *ring, struct cbd_slot *slot)
@@ -62,9 +67,8 @@ static enum ring_got look(const struct ring *ring, struct cbd_slot *slot)
 
     mem_invalidate(ring->map, MEM_SITE_SLOT_INVALIDATE, off, sizeof(*slot));
     mem_load_fence(ring->map, MEM_SITE_SLOT_LOAD_FENCE);
-    slot_load(ring->map, off, slot);
     /* Anything else than our next number is what was in the memory before: an older lap, another epoch, never written. */
-    if (slot->seq != ring->seq + 1 || slot->epoch != ring->epoch)
+    if (!slot_load(ring->map, off, ring->seq + 1, slot) || slot->epoch != ring->epoch)
         return RING_EMPTY;
     return slot->slot_crc == slot_crc(slot) ? RING_SLOT : RING_TORN;
 }
@@ -93,11 +97,41 @@ enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *r
     return RING_TORN;
 }
 
+void ring_peek_begin(const struct ring *ring)
+{
+    mem_invalidate(ring->map, MEM_SITE_PEEK_INVALIDATE, slot_off(ring, ring->seq + 1), sizeof(struct cbd_slot));
+}
+
+void ring_peek_fence(const struct ring *ring)
+{
+    mem_load_fence(ring->map, MEM_SITE_PEEK_LOAD_FENCE);
+}
+
+bool ring_peek(const struct ring *ring)
+{
+    uint64_t off = slot_off(ring, ring->seq + 1);
+
+    if (mem_load64(ring->map, off) != ring->seq + 1)
+        return false;
+    return (uint32_t)mem_load64(ring->map, off + offsetof(struct cbd_slot, epoch)) == ring->epoch;
+}
+
+static void publish(const struct mem_map *map, uint64_t off, uint32_t len)
+{
+    mem_clean(map, MEM_SITE_PAYLOAD_CLEAN, off, len);
+    mem_store_fence(map, MEM_SITE_PAYLOAD_FENCE);
+}
+
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len)
 {
     mem_copy_in(map, off, src, len);
-    mem_clean(map, MEM_SITE_PAYLOAD_CLEAN, off, len);
-    mem_store_fence(map, MEM_SITE_PAYLOAD_FENCE);
+    publish(map, off, len);
+}
+
+void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len)
+{
+    mem_window_close(map, off, len);
+    publish(map, off, len);
 }
 
 void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from core_build import build_bench
 
-MEMBERS = {"name", "unit", "value", "p50", "p99", "samples", "params"}
+MEMBERS = {"name", "unit", "value", "p10", "p50", "p99", "samples", "params"}
 RUNS = [
     ["memcpy"],
     ["memcpy", "--to", "shared", "--block", "4096"],

@@ -36,7 +36,7 @@ static struct option options[] = {
     [DEVICE] = {.name = "device", .help = "a file in /dev/shm, or nothing at all (/dev/zero)", .kind = OPTION_CHOICE,
                 .choices = {"file", "zero"}},
     [ENGINE] = {.name = "engine", .help = "how the backend reaches the device", .kind = OPTION_CHOICE,
-                .choices = {"auto", "sync", "uring"}},
+                .choices = {"auto", "sync", "uring", "inline"}, .value = CBD_ENGINE_INLINE},
     [SPAN] = {.name = "span", .help = "bytes of the device; offsets are random", .value = 67108864, .min = 1048576,
               .max = 1073741824},
     {0},

@@ -25,12 +25,14 @@ void bench_fail(const char *format, ...)
 void bench_report(const struct command *command, const char *unit, const struct samples *samples, double (*convert)(double ns),
                   const char *more)
 {
-    double p50 = convert(samples_percentile(samples, 50)), p99 = convert(samples_percentile(samples, 99));
+    double p10 = convert(samples_percentile(samples, 10)), p50 = convert(samples_percentile(samples, 50)),
+           p99 = convert(samples_percentile(samples, 99));
 
     if (!samples->count)
         bench_fail("%s: no sample in this time; give it more --seconds", command->name);
-    printf("{\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.6g, \"p50\": %.6g, \"p99\": %.6g, \"samples\": %llu%s, \"params\": {",
-           command->name, unit, p50, p50, p99, (unsigned long long)samples->count, more);
+    printf("{\"name\": \"%s\", \"unit\": \"%s\", \"value\": %.6g, \"p10\": %.6g, \"p50\": %.6g, \"p99\": %.6g, ", command->name, unit,
+           p50, p10, p50, p99);
+    printf("\"samples\": %llu%s, \"params\": {", (unsigned long long)samples->count, more);
     options_print(command->options);
     printf("}}\n");
 }
@@ -38,7 +40,7 @@ void bench_report(const struct command *command, const char *unit, const struct 
 static void help(void)
 {
     printf("usage: cxl-bench COMMAND [--OPTION VALUE ...]\n"
-           "Prints one JSON object: name, unit, value (the median of this run), p50, p99, samples, params.\n");
+           "Prints one JSON object: name, unit, value (the median of this run), p10, p50, p99, samples, params.\n");
     for (size_t i = 0; i < COMMANDS; i++) {
         printf("\n  %s: %s\n", commands[i]->name, commands[i]->about);
         options_help(commands[i]->options);

@@ -14,7 +14,7 @@ from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
 from ..cbd.liveness import Liveness
-from ..core import CHANNEL_READ_ONLY, Backend, BackendConf, IdleConf
+from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
 from ..names import check_path
 from .attach import Attached, TransportRef, attach_worker
@@ -103,6 +103,7 @@ def _engine_conf(config: Config, store: Store, transport: Attached, entry: Backe
         capacity=entry.capacity,
         fence_off=fence_line_off(transport.registry, config.transport.host_id),
         host_epoch=config.transport.host_epoch,
+        engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
         idle=IdleConf(0, 0),
     )
 
