@@ -40,6 +40,7 @@ def observe(runs: int, seconds: float) -> dict[str, Any]:
         "kernel": platform.release(),
         "coherence": _COHERENCE,
         "load_before": round(os.getloadavg()[0], 2),
+        "nice": os.nice(0),
         "runs": runs,
         "seconds": seconds,
         "versions": {name: _version(argv) for name, argv in _VERSIONS.items()} | {"python": platform.python_version()},

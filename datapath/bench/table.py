@@ -67,13 +67,17 @@ def described(environment: dict[str, Any]) -> list[str]:
     """The environment in a few lines."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     virtual = "a virtual machine" if environment["hypervisor"] else "no virtual machine"
-    load = f"load {environment['load_before']:g} before, {environment.get('load_after', 0):g} after"
+    load = f"load {environment['load_before']:g} before, {environment.get('load_after', 0):g} after, nice {environment['nice']}"
     runs = f"medians of {environment['runs']} runs of {environment['seconds']:g} s"
     lines = [
         f"{environment['date']}, commit {environment['commit']}, {runs}",
         f"{environment['cores']} cores of {environment['cpu']}, {virtual}, Linux {environment['kernel']}, {load}",
         f"coherence: {environment['coherence']}; {versions}",
     ]
+    if environment["load_before"] > environment["cores"] / 2 or environment["nice"] > 0:
+        lines.append(
+            "the machine had other things to do: figures and ratios are those of a busy machine, measure again when it is idle"
+        )
     if lab := environment.get("lab"):
         lines.append("lab: " + ", ".join(f"{name} {value}" for name, value in lab.items()))
     return lines
