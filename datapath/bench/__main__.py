@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def write(document: dict[str, Any], out: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what runs is ended
     try:
         if options.verb == "doc":
             refresh(_ROOT, options.out, latest(options.out))
@@ -117,6 +119,9 @@ def main(argv: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; nothing was written", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hosts import PATIENCE_S, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from lab import children, running
 
 from bench import __main__ as bench
 from bench import doc, lab, results, run, schema, table
@@ -62,6 +65,20 @@ def test_one_run_has_every_row(out: Path, document: dict[str, Any]) -> None:
 
 def test_nothing_stays_behind(out: Path) -> None:
     assert not list(Path("/dev/shm").glob("cxl-lab-bench-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_before_the_end_leaves_nothing_either(out: Path, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "bench", "--out", str(tmp_path), "run", "--runs", "1000", "--seconds", "0.1"]
+    with subprocess.Popen(command, cwd=ROOT / "datapath", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        started = wait_until(
+            lambda: children(process.pid) and list(Path("/dev/shm").glob("cxl-lab-bench-*/nbd_tcp.pid")), "it measures"
+        )
+        descendants = children(process.pid)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_S) == 128 + number
+    assert started and not list(tmp_path.iterdir()) and not list(Path("/dev/shm").glob("cxl-lab-bench-*"))
+    wait_until(lambda: not any(map(running, descendants)), "every process has ended")
 
 
 def test_the_environment_says_where_figures_come_from(document: dict[str, Any]) -> None:
