@@ -63,6 +63,11 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join([*(f"* {line}" for line in described(document["environment"])), "", *table]) + "\n"
 
 
+def busy(environment: dict[str, Any]) -> bool:
+    """Whether others had processors when the run began, or come before us: both ends of a ring want a core each."""
+    return bool(environment["load_before"] > environment["cores"] / 2 or environment["nice"] > 0)
+
+
 def described(environment: dict[str, Any]) -> list[str]:
     """The environment in a few lines."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
@@ -74,7 +79,7 @@ def described(environment: dict[str, Any]) -> list[str]:
         f"{environment['cores']} cores of {environment['cpu']}, {virtual}, Linux {environment['kernel']}, {load}",
         f"coherence: {environment['coherence']}; {versions}",
     ]
-    if environment["load_before"] > environment["cores"] / 2 or environment["nice"] > 0:
+    if busy(environment):
         lines.append(
             "the machine had other things to do: figures and ratios are those of a busy machine, measure again when it is idle"
         )

@@ -250,6 +250,14 @@ def test_the_document_is_refreshed_between_its_marks(out: Path, document: dict[s
         doc.refresh(tmp_path, out, document)
 
 
+@pytest.mark.parametrize(("load", "nice", "is_busy"), [(0.4, 0, False), (3.0, 0, True), (0.4, 19, True)])
+def test_a_busy_machine_makes_no_headline(document: dict[str, Any], load: float, nice: int, is_busy: bool) -> None:
+    document["environment"] |= {"load_before": load, "nice": nice, "cores": 2}
+    assert ("busy machine" in table.markdown(document)) == is_busy
+    ratio = document["results"][NAMES.index("direct_4k_qd1_read")]["ratios"]["nbd_unix"]
+    assert doc.headline(document).startswith(f"{ratio:.1f} and ") != is_busy
+
+
 def test_the_document_has_the_rows_that_the_bench_has() -> None:
     text = (ROOT / doc.DOCUMENT).read_text()
     rows = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
