@@ -56,6 +56,8 @@ def test_result(run: list[str]) -> None:
     [
         ([], "which command?"),
         (["fly"], "fly is no command"),
+        (["--folder", "here", "memcpy"], "--folder is an absolute path"),
+        (["--folder", "/nowhere/at all", "memcpy"], "cannot make a file in /nowhere/at all: No such file or directory"),
         (["direct", "--bs"], "--bs needs a value"),
         (["direct", "--speed", "9"], "--speed is no option here"),
         (["direct", "bs", "4096"], "bs is no option here"),
@@ -71,6 +73,13 @@ def test_bad_arguments(arguments: list[str], message: str) -> None:
     done = bench(*arguments)
     assert done.returncode == 2 and done.stdout == ""
     assert message in done.stderr
+
+
+def test_the_folder_is_where_the_files_are_made_and_is_reported(tmp_path: Path) -> None:
+    done = bench("--folder", str(tmp_path), "direct", "--seconds", "0.1", "--span", "1048576")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["params"]["folder"] == str(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_names_every_command() -> None:

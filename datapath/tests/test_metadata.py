@@ -55,6 +55,29 @@ def test_any_flipped_bit_in_the_newest_copy_brings_back_the_older(bit):
     assert pair(ram).read() == b"old"
 
 
+WRITES = st.tuples(st.just("write"), st.binary(max_size=40))
+FLIPS = st.tuples(st.just("flip"), st.integers(0, 16 * LENGTH - 1))
+
+
+@given(st.lists(WRITES | FLIPS, max_size=12))
+def test_who_looks_again_and_again_sees_what_a_newcomer_sees(edits):
+    def look(reader: CopyPair) -> object:
+        try:
+            return reader.read()
+        except DatapathError as error:
+            return error.code
+
+    ram = Ram(2 * LENGTH)
+    watcher = pair(ram)
+    for kind, what in edits:
+        if kind == "write":
+            pair(ram).write(what)
+        else:
+            ram.data[what // 8] ^= 1 << what % 8
+        assert look(watcher) == look(pair(ram))
+        assert look(watcher) == look(pair(ram))
+
+
 def test_two_damaged_copies_are_an_error_that_says_so():
     ram = Ram(2 * LENGTH)
     pair(ram).write(b"old")

@@ -19,9 +19,8 @@ struct command {
 
 extern const struct command command_memcpy, command_pingpong, command_ring_rtt, command_direct, command_idle, command_wakeup;
 
-/* Prints the one JSON object of a run. Percentiles of the samples, each through `convert`; value is p50. p10 is what a machine that is
- * busy with other things too would do undisturbed.
- * more: further members (", \"name\": 1"), or "". */
+/* Prints the one JSON object of a run. Percentiles of the samples, each through `convert`; value is p50. p10 is what a machine that
+ * is busy with other things too would do undisturbed. more: further members (", \"name\": 1"), or "". */
 void bench_report(const struct command *command, const char *unit, const struct samples *samples, double (*convert)(double ns),
                   const char *more);
 

@@ -33,7 +33,7 @@ static struct option options[] = {
     [DATA_CRC] = {.name = "data-crc", .help = "payload checksums", .value = 1, .min = 0, .max = 1},
     [COHERENCE] = {.name = "coherence", .help = "kind of memory; software flushes and invalidates", .kind = OPTION_CHOICE,
                    .choices = {"hardware", "software"}},
-    [DEVICE] = {.name = "device", .help = "a file in /dev/shm, or nothing at all (/dev/zero)", .kind = OPTION_CHOICE,
+    [DEVICE] = {.name = "device", .help = "a file beside the transport, or nothing at all (/dev/zero)", .kind = OPTION_CHOICE,
                 .choices = {"file", "zero"}},
     [ENGINE] = {.name = "engine", .help = "how the backend reaches the device", .kind = OPTION_CHOICE,
                 .choices = {"auto", "sync", "uring", "inline"}, .value = CBD_ENGINE_INLINE},

@@ -65,7 +65,8 @@ enum { PING_COHERENCE, PING_PIN, PING_SECONDS };
 static struct option ping_options[] = {
     [PING_COHERENCE] = {.name = "coherence", .help = "kind of memory; software flushes and invalidates", .kind = OPTION_CHOICE,
                         .choices = {"hardware", "software"}},
-    [PING_PIN] = {.name = "pin", .help = "each process on CPUs of its own", .kind = OPTION_CHOICE, .choices = {"no", "yes"}, .value = 1},
+    [PING_PIN] = {.name = "pin", .help = "each process on CPUs of its own", .kind = OPTION_CHOICE,
+                        .choices = {"no", "yes"}, .value = 1},
     [PING_SECONDS] = {.name = "seconds", .help = "duration", .kind = OPTION_SECONDS, .value = 1000, .min = 10, .max = 60000},
     {0},
 };

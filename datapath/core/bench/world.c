@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,17 +24,32 @@
 #define QUEUE_FENCE 128U
 #define HOST_EPOCH 1U
 
+static const char *folder = WORLD_FOLDER;
+
+void world_use_folder(const char *path)
+{
+    folder = path;
+}
+
+const char *world_folder(void)
+{
+    return folder;
+}
+
 int world_file(uint64_t bytes)
 {
-    char path[] = "/dev/shm/cxl-bench-XXXXXX";
-    int fd = mkstemp(path), err;
+    char path[PATH_MAX];
+    int fd, err;
 
+    if (snprintf(path, sizeof(path), "%s/cxl-bench-XXXXXX", folder) >= (int)sizeof(path))
+        bench_fail("--folder is too long");
+    fd = mkstemp(path);
     if (fd < 0)
-        bench_fail("cannot make a file in /dev/shm: %s", strerror(errno));
+        bench_fail("cannot make a file in %s: %s", folder, strerror(errno));
     unlink(path);
     err = posix_fallocate(fd, 0, (off_t)bytes);
     if (err)
-        bench_fail("cannot make a file of %llu bytes in /dev/shm: %s", (unsigned long long)bytes, strerror(err));
+        bench_fail("cannot make a file of %llu bytes in %s: %s", (unsigned long long)bytes, folder, strerror(err));
     return fd;
 }
 

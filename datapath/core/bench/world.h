@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * What a subcommand measures on: a transport's channels in a file in /dev/shm, a second process on them, a device. The files have
- * no names any more when the first sample is taken, so that nothing stays behind, whatever ends the program.
+ * What a subcommand measures on: a transport's channels in a file, a second process on them, a device. The files have no names any
+ * more when the first sample is taken, so that nothing stays behind, whatever ends the program.
  */
 #ifndef CXL_BENCH_WORLD_H
 #define CXL_BENCH_WORLD_H
@@ -19,6 +19,12 @@ struct world {
     _Atomic uint32_t *ready; /* outside the transport: the second process sets it */
     pid_t peer;
 };
+
+#define WORLD_FOLDER "/dev/shm"
+
+/* Where the files are made from now on; at the start WORLD_FOLDER. */
+void world_use_folder(const char *path);
+const char *world_folder(void);
 
 /* A file of so many bytes; ends the program with a message when there is no room. */
 int world_file(uint64_t bytes);
