@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, core
+from .client import RUNTIME
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
 from .server import ControlServer, group_id
 from .service import Datapath
 from .session import Settings
 
-RUNTIME = Path("/run/cxl-datapath")
 STATE = Path("/var/lib/cxl-datapath")
 
 log = logging.getLogger("cxl_datapath")
