@@ -3,13 +3,14 @@
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
 SEED ?= 1
+SEEDS ?= 100
 RUNS ?= 5
 SECONDS ?= 1
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak bench bench-doc distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak prove bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,10 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+
+prove: ## the core on simulated incoherent memory, and each flush and fence left out once; SEEDS of them, from SEED on
+	@scripts/bootstrap test
+	@python datapath/tests/prove/prove.py --seeds $(SEEDS) --seed $(SEED)
 
 # Without INVENTORY on the command line the machine itself is measured.
 bench: inventory ## measure the data path, its peers and the machine; with INVENTORY=... a lab that is up

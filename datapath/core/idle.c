@@ -10,6 +10,7 @@
 #define DEFAULT_SPIN_US 100U /* longer than a short sleep really lasts, so that two loops cannot go on sleeping past each other */
 #define DEFAULT_CAP_US 750U  /* with what a sleep takes longer than asked for, work waits less than a millisecond */
 #define MAX_US 1000000U
+#define SOON 5U
 #define YIELDS 4U
 #define FIRST_SLEEP_NS 10000U
 #define LOOKS_PER_CLOCK 16U /* reading the clock can cost more than a look, above all in a virtual machine */
@@ -41,11 +42,11 @@ void idle_sleep(uint64_t ns)
     nanosleep(&ts, NULL); /* waking early is harmless: every caller looks again */
 }
 
-/* Spinning is worth it while things come about as fast as a spin is long, whether this one came during a spin or during a sleep:
- * the sleeps of the other side are what we waited for otherwise. */
+/* Spinning is worth it while things come soon, whether this one came during a spin or during a sleep: where both sides sleep, a good
+ * part of what one waits for are the sleeps of the other, which would go on for ever otherwise. */
 static void tune(struct idle *idle)
 {
-    bool soon = !idle->slept_ns || idle_now_ns() - idle->since_ns < 2 * idle->spin_max_ns;
+    bool soon = !idle->slept_ns || idle_now_ns() - idle->since_ns < SOON * idle->spin_max_ns;
     uint64_t floor = idle->spin_max_ns / 8;
 
     idle->spin_ns = soon ? idle->spin_ns * 2 : idle->spin_ns / 2;

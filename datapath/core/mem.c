@@ -19,8 +19,6 @@ static const char *const site_names[MEM_SITE_COUNT] = {
     [MEM_SITE_META_FENCE] = "meta-fence",
     [MEM_SITE_FENCE_INVALIDATE] = "fence-invalidate",
     [MEM_SITE_FENCE_LOAD_FENCE] = "fence-load-fence",
-    [MEM_SITE_PEEK_INVALIDATE] = "peek-invalidate",
-    [MEM_SITE_PEEK_LOAD_FENCE] = "peek-load-fence",
 };
 
 const char *mem_site_name(enum mem_site site)

@@ -34,8 +34,6 @@ enum mem_site {
     MEM_SITE_META_FENCE,
     MEM_SITE_FENCE_INVALIDATE, /* a handler's look at its fence line */
     MEM_SITE_FENCE_LOAD_FENCE,
-    MEM_SITE_PEEK_INVALIDATE, /* who looks out for work on many rings: without it, sleeping handlers are never called */
-    MEM_SITE_PEEK_LOAD_FENCE,
     MEM_SITE_COUNT
 };
 

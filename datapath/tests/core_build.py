@@ -34,7 +34,13 @@ def build_bench() -> Path:
     return _build("bench", ["-DCMAKE_BUILD_TYPE=Release", "-DCXL_BENCH=ON"]) / "cxl-bench"
 
 
-def _build(kind: str, options: list[str]) -> Path:
+@cache
+def build_simulator() -> Path:
+    """The core on a model of incoherent caches; returns the library."""
+    return _build("simulator", ["-DCXL_TESTS=ON"], "cxl_sim") / "libcxl_sim.so"
+
+
+def _build(kind: str, options: list[str], target: str = "all") -> Path:
     """Builds a copy of the sources, for cmake ties a build to one place of them."""
     sources = sorted([*(path for path in (DATAPATH / "core").rglob("*") if path.is_file()), DATAPATH / "CMakeLists.txt"])
     digest = hashlib.sha256(b"".join(str(path.relative_to(DATAPATH)).encode() + path.read_bytes() for path in sources))
@@ -49,7 +55,7 @@ def _build(kind: str, options: list[str]) -> Path:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
             _run("cmake", "-S", folder / "source", "-B", folder / "build", *options)
-            _run("cmake", "--build", folder / "build")
+            _run("cmake", "--build", folder / "build", "--target", target)
             (folder / "done").touch()
     return folder / "build"
 

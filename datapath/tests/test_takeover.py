@@ -158,7 +158,7 @@ def test_requests_fail_after_the_timeout_and_work_again_with_the_backend(trio: T
         with pytest.raises(Refused) as caught:
             client.call(Command.READ, 0, 4096)
         assert caught.value.errno == errno.EIO
-        assert trio.path_state() == "offline"
+        wait_until(lambda: trio.path_state() == "offline", "the daemon is told, after the requests are")
         with pytest.raises(Refused):  # at once now
             client.call(Command.WRITE, 4096, data=b"2" * 4096)
         trio.node1.start()

@@ -39,6 +39,7 @@ static struct option options[] = {
                 .choices = {"auto", "sync", "uring", "inline"}, .value = CBD_ENGINE_INLINE},
     [SPAN] = {.name = "span", .help = "bytes of the device; offsets are random", .value = 67108864, .min = 1048576,
               .max = 1073741824},
+    [PIN] = {.name = "pin", .help = "each process on CPUs of its own", .kind = OPTION_CHOICE, .choices = {"no", "yes"}},
     {0},
 };
 

@@ -37,6 +37,28 @@ static void test_sleeps(enum idle_for what)
     CHECK_EQ(idle_next(&idle), 0); /* it spins again */
 }
 
+/* A spin of 200 ms, in which nothing comes; then something does. */
+static uint64_t spin_after(uint64_t waited_ns)
+{
+    struct cbd_idle_conf conf = {.spin_us = 1000000};
+    struct idle idle;
+
+    CHECK_EQ(idle_init(&idle, IDLE_FOR_WORK, &conf), 0);
+    idle.spin_ns = 200000000;
+    while (!idle_next(&idle))
+        ;
+    idle.since_ns -= waited_ns;
+    idle_busy(&idle);
+    return idle.spin_ns;
+}
+
+static void test_tuning(void)
+{
+    TEST("what came soon makes spins longer although it came in a sleep, what came late makes them shorter");
+    CHECK_EQ(spin_after(0), 400000000);
+    CHECK_EQ(spin_after(10000000000), 125000000);
+}
+
 static void test_limits(void)
 {
     struct cbd_idle_conf conf = {.spin_us = 1000001};
@@ -112,6 +134,7 @@ int main(void)
 {
     test_sleeps(IDLE_FOR_WORK);
     test_sleeps(IDLE_FOR_ANSWER);
+    test_tuning();
     test_limits();
     test_peek();
     test_parked(CXL_COHERENCE_HARDWARE);
