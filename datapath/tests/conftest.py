@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 DATAPATH = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
+sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests"), str(DATAPATH)]
 
 from core_build import build_library
 from hosts import Host
