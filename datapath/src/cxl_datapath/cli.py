@@ -16,6 +16,7 @@ from . import __version__
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
+from .mhsld import command as mhsld
 from .tables import show
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd}")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,mhsld}")
 
     def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
     verb(nouns, "hello", "hello", "is the daemon there")
     verb(nouns, "status", "status", "everything that this host has and sees")
+    mhsld.add_arguments(nouns, common, size)
     cbd = nouns.add_parser("cbd", help="block devices over shared memory").add_subparsers(dest="object", required=True)
 
     transport = cbd.add_parser("transport", help="the shared memory").add_subparsers(dest="verb", required=True)
@@ -113,16 +115,21 @@ def _named(text: str) -> int | str:
     return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else text
 
 
+def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:
+    with Client(runtime) as client:
+        return client.call(method, **params)
+
+
 _NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], None] = print) -> int:
     """Exit status 0, or 1 with one line on stderr."""
-    options = vars(parser().parse_args(argv))
+    given = parser().parse_args(argv)
+    options = vars(given)
     params = {name: value for name, value in options.items() if name not in _NOT_PARAMS}
     try:
-        with Client(options["runtime"]) as client:
-            answer = client.call(options["method"], **params)
+        answer = given.run(given) if "run" in given else _ask(options["runtime"], options["method"], params)
     except DatapathError as error:
         print(f"cxl-datapath: {error}", file=sys.stderr)
         return 1

@@ -36,7 +36,15 @@ def show(method: str, answer: Any) -> str:
         return table(_COLUMNS[noun], answer) if answer else "none"
     if noun in ("host", "backend", "blkdev"):
         return table(_COLUMNS[noun], [answer])
-    return "\n".join(f"{key}: {_cell(value)}" for key, value in answer.items())
+    return "\n".join(_field(key, value) for key, value in answer.items())
+
+
+def _field(key: str, value: Any) -> str:
+    """A list of objects is a table of its own."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        columns = tuple(dict.fromkeys(column for row in value for column in row))
+        return f"{key}:\n{table(columns, value)}"
+    return f"{key}: {_cell(value)}"
 
 
 def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
