@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kernels with dynamic capacity of their own. No mainline kernel up to 7.3 has it; its names moved over the patch series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Names in sysfs: of the attribute of a root decoder that makes a region, and of the partition of a memdev."""
+
+    series: str
+    create: str
+    partition: str
+
+
+GENERATIONS = (
+    Generation("v11", "create_dynamic_ram_1_region", "dynamic_ram_1"),
+    Generation("v8 to v10", "create_dynamic_ram_a_region", "dynamic_ram_a"),
+    Generation("before v8", "create_dc_region", "dc0"),
+)
+
+
+def probe(sysfs: Path) -> Generation | None:
+    """The generation that this kernel has: a root decoder with the attribute and a memdev with the partition; None without."""
+    devices = sysfs / "bus" / "cxl" / "devices"
+    for generation in GENERATIONS:
+        decoders = any(devices.glob(f"decoder*/{generation.create}"))
+        if decoders and any(devices.glob(f"mem*/{generation.partition}")):
+            return generation
+    return None
+
+
+def extents(sysfs: Path, region: str) -> list[tuple[int, int, str]]:
+    """Offset, length and tag of each extent of a DAX region. Unreadable ones, which are about to go, are left out."""
+    found = []
+    for folder in (sysfs / "bus" / "cxl" / "devices" / region).glob("dax_region*/extent*"):
+        try:
+            numbers = [int((folder / name).read_text().strip(), 0) for name in ("offset", "length")]
+            tag = next((p.read_text().strip() for p in (folder / "uuid", folder / "tag") if p.exists()), "")
+        except (OSError, ValueError):
+            continue
+        found.append((numbers[0], numbers[1], tag))
+    return sorted(found)
