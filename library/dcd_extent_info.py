@@ -81,6 +81,7 @@ devices:
       regions: 2
       region_size: 268435456
       path: /dev/shm/cxl-lab.demo.pool0
+      file_offset: 0
       held: [{region: 0, offset: 0, size: 67108864}]
       extents: []
 """

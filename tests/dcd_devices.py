@@ -32,6 +32,7 @@ class FakeDevice:
             (DEVICE, "sn"): 0x91,
             ("/objects/cxl-mem.pool0", "size"): region_size * regions,
             ("/objects/cxl-mem.pool0", "mem-path"): path,
+            ("/objects/cxl-mem.pool0", "offset"): 0,
         }
         self.regions, self.region_size = regions, region_size
         self.accepted: set[tuple[int, int]] = set()

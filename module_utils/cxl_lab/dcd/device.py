@@ -28,12 +28,13 @@ _IMPOSSIBLE = {"offset": 0, "len": 0}
 
 @dataclass(frozen=True)
 class Geometry:
-    """``regions`` equal regions of ``region_size`` bytes over the backing file ``path``."""
+    """``regions`` equal regions of ``region_size`` bytes over the backing file ``path``, from ``file_offset`` on."""
 
     serial: int
     regions: int
     region_size: int
     path: str
+    file_offset: int
 
     def check(self, region: int, offset: int, size: int, subject: str) -> None:
         """:raises LabError: when there is no such range of whole blocks."""
@@ -64,8 +65,8 @@ class DcDevice:
                 self._subject, f"has {regions} regions, QEMU keeps track of {REGIONS_MAX}", "make it fewer, larger ones"
             )
         size, path = self._property(backend, "size"), self._property(backend, "mem-path")
-        serial = self._property(self.path, "sn")
-        return Geometry(int(serial), regions, int(size) // regions, str(path))
+        serial, start = self._property(self.path, "sn"), self._property(backend, "offset")
+        return Geometry(int(serial), regions, int(size) // regions, str(path), int(start))
 
     def add(self, region: int, extents: Sequence[Range], tag: str) -> None:
         """Offers the extents to the host, as one request. On return they are pending, no more."""

@@ -160,7 +160,8 @@ class Manager:
         """QEMU erases nothing. A hole in the backing file reads as zeros for every host."""
         geometry = self.geometry(entry.host, entry.device)
         offset, size = self._place(entry)
-        argv = ["fallocate", "--punch-hole", "--offset", str(offset), "--length", str(size), geometry.path]
+        start = geometry.file_offset + offset
+        argv = ["fallocate", "--punch-hole", "--offset", str(start), "--length", str(size), geometry.path]
         must(self._runner, argv, f"backing file {geometry.path}", "the data of the extent is still in it: try again")
 
     def _is_last(self, entry: Entry) -> bool:

@@ -32,7 +32,7 @@ def device(qemu):
 def test_geometry_is_what_qemu_was_given(device):
     geometry = device.geometry()
     assert (geometry.serial, geometry.regions, geometry.region_size) == (0x91, 2, 256 * MIB)
-    assert geometry.path.endswith("/pool0")
+    assert geometry.path.endswith("/pool0") and geometry.file_offset == 0
 
 
 def test_other_devices_are_no_dc_devices(qemu):
