@@ -6,6 +6,7 @@ The steps build on each other and run in the order of this file.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -61,8 +62,8 @@ class Pool(VmLab):
             "view = mmap.mmap(fd, row['size'], offset=row['offset'])",
             act,
         ]
-        code = "; ".join(lines)
-        return self.on(host, "/opt/cxl-datapath/current/bin/python3", "-c", f"'{code}'".replace("'", '"', 1)[:-1] + '"')
+        program = base64.b64encode("\n".join(lines).encode()).decode()  # a remote shell takes it apart otherwise
+        return self.on(host, f"echo {program} | base64 -d | /opt/cxl-datapath/current/bin/python3 -")
 
 
 LAB = Pool("dcd_scenario")
