@@ -10,7 +10,8 @@ module: dcd_region
 short_description: Regions over dynamic capacity of a host
 description:
   - Runs on a host whose C(cxl-datapathd) takes dynamic-capacity devices over from the kernel's driver.
-  - While a device has a region, the daemon accepts what the fabric manager offers (M(dcd_extent)) and gives back what nobody uses.
+  - While a device has a region, the daemon accepts what the fabric manager offers (M(dcd_extent)), and gives back what nobody
+    uses.
   - The window must lead straight to the device, which is alone at its host bridge.
 version_added: 0.1.0
 author:

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import struct
 import subprocess
 import sys
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import mhsld_claimer
 from test_mhsld_state import make
 
+from cxl_datapath.errors import DatapathError
 from cxl_datapath.mhsld.state import StateFile
 
 HEADS, BLOCKS, ROUNDS, AT_ONCE = 64, 6, 300, 8
@@ -36,6 +40,42 @@ def test_no_lost_and_no_double_claim(tmp_path):
     assert list(struct.unpack(f"<{BLOCKS}Q", witness.read_bytes())) == total and sum(total) > 0
     with StateFile(path) as state:
         assert state.spans() == []
+
+
+RACES = 1000
+
+
+def race(path: Path, head: int, start: Barrier, said: Connection) -> None:
+    """Claims the same range as the other one at the same moment, again and again; tells each time what came of it."""
+    answers = []
+    with StateFile(path) as state:
+        for _ in range(RACES):
+            start.wait(60)
+            try:
+                state.claim(head, [(0, BLOCKS)])
+                answers.append("")
+            except DatapathError as error:
+                answers.append(str(error))
+            start.wait(60)
+            state.release(head, [(0, BLOCKS)])
+            start.wait(60)
+    said.send(answers)
+
+
+def test_of_two_heads_exactly_one_wins_and_the_other_hears_who(tmp_path):
+    path = make(tmp_path / "s", BLOCKS, HEADS, ("node1", "node2"))
+    context = multiprocessing.get_context("fork")
+    start, pipes = context.Barrier(2), [context.Pipe(False) for _ in range(2)]
+    racers = [context.Process(target=race, args=(path, head, start, pipes[head][1])) for head in range(2)]
+    for racer in racers:
+        racer.start()
+    said = [pipes[head][0].recv() for head in range(2)]
+    for racer in racers:
+        racer.join(60)
+    for one, two in zip(*said, strict=True):
+        assert (one == "") != (two == ""), (one, two)
+        assert "belongs to node1;" in two if one == "" else "belongs to node2;" in one
+    assert len(said[0]) == RACES
 
 
 def test_what_a_dead_head_left_is_cleared_and_nothing_else(tmp_path):

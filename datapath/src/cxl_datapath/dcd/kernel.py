@@ -33,6 +33,21 @@ def probe(sysfs: Path) -> Generation | None:
     return None
 
 
+def decoders_in_use(sysfs: Path, function: str) -> list[str]:
+    """Endpoint decoders of a PCI function that the kernel has programmed: there is a region of its on the device."""
+    devices, used = sysfs / "bus" / "cxl" / "devices", []
+    memdevs = {path.name for path in (sysfs / "bus" / "pci" / "devices" / function).glob("mem[0-9]*")}
+    for endpoint in devices.glob("endpoint*"):
+        try:
+            if (endpoint / "uport").resolve().name not in memdevs:
+                continue
+            sizes = {path.parent.name: int(path.read_text().strip(), 0) for path in endpoint.glob("decoder*/size")}
+        except (OSError, ValueError):
+            continue  # it is about to go
+        used += [name for name, size in sizes.items() if size]
+    return sorted(used)
+
+
 def extents(sysfs: Path, region: str) -> list[tuple[int, int, str]]:
     """Offset, length and tag of each extent of a DAX region. Unreadable ones, which are about to go, are left out."""
     found = []

@@ -137,15 +137,22 @@ class DcdManager:
         if len(matches) != 1:
             what = f"is {'not there' if not matches else 'there several times'}"
             raise DatapathError(Code.NOT_FOUND, name, what, "compare the serial number with the topology")
+        function = matches[0]
+        if used := kernel.decoders_in_use(self._sysfs, function.name):
+            hint = "destroy it first: cxl destroy-region"
+            raise DatapathError(Code.BUSY, name, f"the kernel has a region over it ({', '.join(used)})", hint)
         window = choose(windows(self._sysfs), desired.window)
-        check_direct(self._sysfs, matches[0].name)
-        host = DcdHost(matches[0])
+        check_direct(self._sysfs, function.name)
+        was_bound = function.driver() is not None
         try:
+            host = DcdHost(function)
             host.make_region(window, desired.limit, desired.remember)
+            return host
         except DatapathError:
-            matches[0].give_back()
+            # Nothing was programmed. One that was ours before stays: the kernel might take its decoder for a region of its own.
+            if was_bound:
+                function.give_back()
             raise
-        return host
 
     def _end(self, keeper: Keeper) -> None:
         """The thread first: nobody answers events of a device that goes."""

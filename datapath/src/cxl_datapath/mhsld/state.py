@@ -109,7 +109,7 @@ class StateFile:
         """All ranges or none. Raises `busy` with the head that has the first block in the way."""
         done: list[Range] = []
         try:
-            for each in ranges:
+            for each in sorted(ranges):  # in one order on every head: else two could each stop the other
                 self._claim(self.head(head), each, shared)
                 done.append(each)
         except DatapathError:
