@@ -176,15 +176,3 @@ def test_kernels_with_dynamic_capacity(tmp_path, attribute, partition, series):
     (devices / "mem0" / partition).mkdir()
     found = kernel.probe(tmp_path)
     assert found and found.series == series
-
-
-def test_extents_of_such_a_kernel(tmp_path):
-    for number, (offset, length) in enumerate([("0x4000000", "0x2000000"), ("0x0", "0x2000000")]):
-        folder = tmp_path / "bus/cxl/devices/region0/dax_region0" / f"extent0.{number}"
-        folder.mkdir(parents=True)
-        (folder / "offset").write_text(offset)
-        (folder / "length").write_text(length)
-        (folder / "uuid").write_text("5a7e\n")
-    (tmp_path / "bus/cxl/devices/region0/dax_region0/extent0.9").mkdir()
-    assert kernel.extents(tmp_path, "region0") == [(0, 32 << 20, "5a7e"), (64 << 20, 32 << 20, "5a7e")]
-    assert kernel.extents(tmp_path, "region1") == []

@@ -222,6 +222,9 @@ def test_another_extent_under_the_same_tag(alone):
         assert message in alone.extent({**A, **change})["msg"]
         assert message in alone.extent({**A, **change, "state": "absent"})["msg"], "a release must not take another one"
     assert "is named twice" in alone.extent(A, A)["msg"]
+    wrong = {**A, "tag": "b", "offset": "2M", "state": "absent"}
+    assert "extent b of pool0 on node1: at 0x200000 is the extent a; release it by its own tag" in alone.extent(wrong)["msg"]
+    assert alone.extent({**wrong, "offset": "64M"})["changed"] is False
 
 
 # ---- several heads

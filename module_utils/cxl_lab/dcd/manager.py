@@ -57,6 +57,8 @@ class Manager:
         entry = self.journal.entries.get(want.key)
         geometry = self.geometry(want.host, want.device)
         state = self.state(entry) if entry else "free"
+        if not entry and not want.present:
+            self._check_tag(want)
         if entry or not want.present:
             return plan(want, entry, state, geometry, [])
         want = self._beside_its_twin(want)
@@ -198,6 +200,14 @@ class Manager:
             if (entry.device, entry.tag, entry.region, entry.size, entry.shared) == same:
                 return replace(want, offset=entry.offset)
         return want
+
+    def _check_tag(self, want: Want) -> None:
+        """Who names a place to be released means what lies there."""
+        if want.offset is None:
+            return
+        for other in self.journal.of_device(want.host, want.device):
+            if other.region == want.region and other.offset <= want.offset < other.offset + other.size:
+                raise LabError(want.subject, f"at {want.offset:#x} is the extent {other.tag}", "release it by its own tag")
 
     def _check_room(self, entry: Entry) -> None:
         waiting = [each for each in self.journal.of_device(entry.host, entry.device) if self.state(each) == "pending"]

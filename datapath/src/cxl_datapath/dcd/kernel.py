@@ -46,16 +46,3 @@ def decoders_in_use(sysfs: Path, function: str) -> list[str]:
             continue  # it is about to go
         used += [name for name, size in sizes.items() if size]
     return sorted(used)
-
-
-def extents(sysfs: Path, region: str) -> list[tuple[int, int, str]]:
-    """Offset, length and tag of each extent of a DAX region. Unreadable ones, which are about to go, are left out."""
-    found = []
-    for folder in (sysfs / "bus" / "cxl" / "devices" / region).glob("dax_region*/extent*"):
-        try:
-            numbers = [int((folder / name).read_text().strip(), 0) for name in ("offset", "length")]
-            tag = next((p.read_text().strip() for p in (folder / "uuid", folder / "tag") if p.exists()), "")
-        except (OSError, ValueError):
-            continue
-        found.append((numbers[0], numbers[1], tag))
-    return sorted(found)

@@ -109,12 +109,12 @@ class DcdManager:
         return {"serial": serial, "name": name, "state": "unmapped"}
 
     def regions(self) -> list[Row]:
-        return [self._row(keeper) for keeper in self._keepers.values()]
+        return [self._row(keeper) for keeper in list(self._keepers.values())]
 
     def extents(self) -> list[Row]:
         """Everything that is held, with its users and whether it was asked back."""
         rows: list[Row] = []
-        for serial, keeper in self._keepers.items():
+        for serial, keeper in list(self._keepers.items()):
             with contextlib.suppress(NotReady), keeper.host() as host:
                 rows += [_extent_row(serial, extent.range, host) for extent in host.extents]
         return rows
@@ -122,7 +122,7 @@ class DcdManager:
     def events(self) -> list[Row]:
         """What happened last, as a time line."""
         rows: list[Row] = []
-        for serial, keeper in self._keepers.items():
+        for serial, keeper in list(self._keepers.items()):
             with contextlib.suppress(NotReady), keeper.host() as host:
                 past = list(host.history)
                 rows += [{"time": each.time, "serial": serial, "what": each.what, "ranges": _shown(each.ranges)} for each in past]
@@ -182,7 +182,7 @@ class DcdManager:
             return row | {"state": "pending", "reason": (keeper.reason or error).to_json()}
 
     def _save(self) -> None:
-        self._file.save([keeper.desired for keeper in self._keepers.values()])
+        self._file.save([keeper.desired for keeper in list(self._keepers.values())])
 
 
 def _extent_row(serial: int, extent: Range, host: DcdHost) -> Row:
