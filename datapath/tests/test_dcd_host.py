@@ -154,13 +154,14 @@ def test_overlap_limit_and_what_lies_outside(host, model):
     model.offer((E0[0], BLOCK), E1)  # QEMU would not offer it
     host.service()
     assert model.held() == [E0, E1] and said(host)[-1] == "accepted in part"
-    limited = DcdHost(Model())
+    device = Model()
+    limited = DcdHost(device)
     limited.make_region(WINDOW, limit=100 * MIB)
-    limited._function.offer(E0)
-    limited._function.offer(E1)
-    limited._function.offer((0, BLOCK))
+    device.offer(E0)
+    device.offer(E1)
+    device.offer((0, BLOCK))
     limited.service()
-    assert limited._function.held() == [E0, (E1[0], 36 * MIB)] and said(limited)[-1] == "refused"
+    assert device.held() == [E0, (E1[0], 36 * MIB)] and said(limited)[-1] == "refused"
 
 
 def test_more_than_the_log_holds(host, model):

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Code, DatapathError
-from . import payloads
-from .config import BLOCK_COMPONENT, BLOCK_DEVICE, enable_memory, locate, serial_number, set_mem_enable
-from .decoder import Decoders, plan_decoder
-from .mailbox import INVALID_ADDRESS, INVALID_EXTENTS, Mailbox, MailboxError
-from .payloads import LOG, DcRegion, Extent, Range
+from .device import DcdDevice
+from .mailbox import INVALID_ADDRESS, INVALID_EXTENTS, MailboxError
+from .payloads import Extent, Range
 from .policy import Holdings, Request, Terms, due, give, remembered, requests, take
 from .ranges import covers, intersection, overlap, union
 from .registers import Function
@@ -44,21 +42,8 @@ class DcdHost:
     """Not thread-safe: one owner of the mailbox. Construction takes the device from the kernel's driver."""
 
     def __init__(self, function: Function) -> None:
-        self.name = function.name
-        self._function = function
-        function.take()
-        enable_memory(function)
-        config = function.config()
-        self.serial = serial_number(config)
-        places = locate(config, self.name)
-        device, component = places[BLOCK_DEVICE], places[BLOCK_COMPONENT]
-        self._mailbox = Mailbox(function.bar(device.bar), device, self.name)
-        self._decoders = Decoders(function.bar(component.bar), component, self.name)
-        if not payloads.parse_dc_log_size(self._mailbox.call(payloads.IDENTIFY)):
-            raise DatapathError(Code.UNSUPPORTED, self.name, "has no dynamic capacity", "name a device that has")
-        self.regions: list[DcRegion] = payloads.parse_config(self._mailbox.call(payloads.GET_CONFIG, payloads.config_request()))
-        if not self.regions:
-            raise DatapathError(Code.UNSUPPORTED, self.name, "has no dynamic capacity region", "name a device that has")
+        self._device = DcdDevice(function)
+        self.name, self.serial, self.regions = self._device.name, self._device.serial, self._device.regions
         self.terms = Terms()
         self.holdings = Holdings()
         self.window: Window | None = None
@@ -70,14 +55,10 @@ class DcdHost:
 
     def make_region(self, window: Window, limit: int | None = None, remember: bool = False) -> bool:
         """Leads the window to the device and accepts from now on; False when the decoder did so already."""
-        size = max(region.base + region.decoded for region in self.regions)
-        plan = plan_decoder(self._decoders.all(), size, (window.base, window.size))
-        set_mem_enable(self._function, True)
-        if plan.program:
-            self._decoders.commit(plan)
+        made = self._device.lead(window)
         self.window, self.terms = window, Terms(self.regions, limit, remember)
-        self._trace("region made", [(0, size)])
-        return plan.program
+        self._trace("region made", [(0, self._device.span)])
+        return made
 
     def destroy_region(self) -> None:
         """Gives every extent back and frees the decoder. Raises `busy` with the users."""
@@ -88,16 +69,13 @@ class DcdHost:
         self.terms = Terms()
         if self.holdings.held:
             self._release(self.holdings.held, "released with the region")
-        self._decoders.uncommit()
-        set_mem_enable(self._function, False)
+        self._device.unlead()
         self.window = None
         self._trace("region destroyed", [])
 
     def give_back(self) -> None:
-        """To the kernel's driver. The region must be gone: the kernel would take the decoder for one of its own."""
-        if self.window is not None or any(decoder.committed for decoder in self._decoders.all()):
-            raise DatapathError(Code.BUSY, self.name, "has a region", "destroy it first: cxl-datapath dcd destroy")
-        self._function.give_back()
+        """To the kernel's driver. The region must be gone."""
+        self._device.give_back()
 
     def map(self, name: str, wanted: Range) -> int:
         """Notes a user of a range that is held, and returns its host address. The same again is no change."""
@@ -132,9 +110,9 @@ class DcdHost:
         """Answers everything in the event log; how many requests that were."""
         done = 0
         for _ in range(ROUNDS):
-            if not self._mailbox.events() >> LOG & 1:
+            if not self._device.has_events():
                 break
-            lost, events = payloads.parse_events(self._mailbox.call(payloads.GET_EVENTS, payloads.events_request()))
+            lost, events = self._device.events()
             if lost:
                 self._trace(f"{lost} events were lost", [])
             if not events:
@@ -142,7 +120,7 @@ class DcdHost:
             for request in requests(events):
                 self._answer(request)
                 done += 1
-            self._mailbox.call(payloads.CLEAR_EVENTS, payloads.clear_request([event.handle for event in events]))
+            self._device.clear(events)
         return done
 
     def _answer(self, request: Request) -> None:
@@ -168,7 +146,7 @@ class DcdHost:
         if not taken:
             self._refuse(offered)
             return
-        self._mailbox.call(payloads.ADD_RESPONSE, payloads.extent_list(taken))
+        self._device.accept(taken)
         self._refresh()
         self._trace("accepted" if union(taken) == union(offered) else "accepted in part", taken)
 
@@ -181,11 +159,11 @@ class DcdHost:
             return
         block = [(first, region.block)]
         if not overlap(block, self.holdings.held):
-            self._mailbox.call(payloads.ADD_RESPONSE, payloads.extent_list(block))
+            self._device.accept(block)
         elif not self._is_half_refused(offered, block):
             self._trace("answered before", offered)
             return
-        self._mailbox.call(payloads.RELEASE, payloads.extent_list(block))
+        self._device.release(block)
         self._refresh()
         self._trace("refused" if self.terms.regions else "refused: no region", offered)
 
@@ -209,21 +187,13 @@ class DcdHost:
             self.holdings.asked = remembered(self.holdings, [])
 
     def _release(self, given: Sequence[Range], what: str) -> None:
-        self._mailbox.call(payloads.RELEASE, payloads.extent_list(given))
+        self._device.release(given)
         self._refresh()
         self._trace(what, given)
 
     def _refresh(self) -> None:
-        found: list[Extent] = []
-        while True:
-            total, part = payloads.parse_extents(
-                self._mailbox.call(payloads.GET_EXTENTS, payloads.extents_request(len(found))), len(found)
-            )
-            found += part
-            if not part or len(found) >= total:
-                break
-        self.extents = found
-        self.holdings.held = union(extent.range for extent in found)
+        self.extents = self._device.extents()
+        self.holdings.held = union(extent.range for extent in self.extents)
 
     def _trace(self, what: str, ranges: Sequence[Range]) -> None:
         self.history.append(Traced(time.time(), what, tuple(ranges)))
