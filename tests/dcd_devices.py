@@ -123,14 +123,17 @@ class StoppedQemu:
 
 
 @contextlib.contextmanager
-def stopped_qemu(memory: Path, size: int = 512 * MIB, regions: int = 2) -> Iterator[StoppedQemu]:
-    """A machine with one DC device ``cxl-dev.pool0`` over this file; its guest never runs, so that offers stay pending."""
+def stopped_qemu(memory: Path, size: int = 512 * MIB, regions: int = 2, extra: tuple[str, ...] = ()) -> Iterator[StoppedQemu]:
+    """A machine with one DC device ``cxl-dev.pool0`` over this file; its guest never runs, so that offers stay pending.
+
+    :param extra: more arguments of QEMU.
+    """
     backend = f"memory-backend-file,id=cxl-mem.pool0,share=on,mem-path={memory},size={size}"
     device = f"cxl-type3,bus=rp0,volatile-dc-memdev=cxl-mem.pool0,num-dc-regions={regions},id=cxl-dev.pool0,sn=0x91"
-    command = ["nice", "-n", "19", str(EMULATORS[0]), "-machine", "q35,accel=tcg,cxl=on", "-S", "-nodefaults", "-display", "none"]
+    command = ["nice", "-n", "19", str(EMULATORS[0]), "-machine", "q35,cxl=on", "-S", "-nodefaults", "-display", "none"]
     command += ["-m", "128M", "-qmp", "stdio", "-device", "pxb-cxl,bus_nr=64,bus=pcie.0,id=cxl.0,addr=0x18"]
     command += ["-device", "cxl-rp,port=0,bus=cxl.0,id=rp0,chassis=64,slot=0", "-object", backend, "-device", device]
-    command += ["-M", "cxl-fmw.0.targets.0=cxl.0,cxl-fmw.0.size=4G"]
+    command += ["-M", "cxl-fmw.0.targets.0=cxl.0,cxl-fmw.0.size=4G", *(extra or ("-accel", "tcg"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield StoppedQemu(process)
