@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -103,3 +104,28 @@ def test_more_requests_than_the_log_holds(ends):
         fabric.add(0, [(number * 2 * BLOCK, BLOCK)], "")
     host.service()
     assert len(host.extents) == 8 and any("lost" in each.what for each in host.history)
+
+
+def test_the_window_leads_to_what_is_accepted_and_to_nothing_else(ends):
+    from cxl_datapath.dcd.window import Window
+
+    fabric, host = ends
+    tree = fabric._monitor.execute("human-monitor-command", {"command-line": "info mtree"})
+    base = int(re.search(r"([0-9a-f]{16})-[0-9a-f]{16} .*cxl-fixed-memory-region", tree)[1], 16)
+    host.make_region(Window(base, 4 << 30, 1))
+    memory = host._device._function
+    word, value = base + E0[0] + 4096, 0x1122334455667788
+    memory.ask(f"writeq {word:#x} {value:#x}")
+    assert memory.ask(f"readq {word:#x}") == 0, "nothing is accepted there"
+    fabric.add(0, [E0], "tag")
+    host.service()
+    assert host.map("tool", (E0[0], BLOCK)) == base + E0[0]
+    memory.ask(f"writeq {word:#x} {value:#x}")
+    assert memory.ask(f"readq {word:#x}") == value
+    with Path(fabric.geometry().path).open("rb") as file:
+        file.seek(E0[0] + 4096)
+        assert int.from_bytes(file.read(8), "little") == value, "at the same place of the backing file"
+    host.unmap("tool")
+    fabric.release(0, [E0], "tag")
+    host.service()
+    assert memory.ask(f"readq {word:#x}") == 0, "and not readable after the release"
