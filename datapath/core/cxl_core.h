@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define CXL_API __attribute__((visibility("default")))
-#define CXL_CORE_ABI 2
+#define CXL_CORE_ABI 3
 
 #ifdef __cplusplus
 extern "C" {
@@ -170,6 +170,35 @@ CXL_API void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out);
 /* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then, but
  * queues whose backend was silent for too long meanwhile are offline with -EIO). */
 CXL_API int cbd_ublk_stop(struct cbd_ublk *u);
+
+/* ---- claims of heads on blocks of a multi-headed device (docs/mhsld-format.md) ---------------------------------------- */
+
+/* The two arrays of words in a mapped state file: bit h of a word says that head h has the block. The caller has checked that both
+ * arrays lie in the mapping. Here heads are processes of one machine, so that compare-and-swap is atomic between them. */
+struct mhsld_map {
+    uint8_t *base;
+    uint64_t len;
+    uint64_t exclusive_off;
+    uint64_t shared_off;
+    uint64_t blocks;
+    uint32_t word_bytes; /* 1, 2, 4 or 8: up to 8, 16, 32 or 64 heads */
+    uint32_t reserved;
+};
+
+struct mhsld_conflict {
+    uint64_t block;
+    uint64_t holders; /* bit h: head h, which may be the claimer itself */
+};
+
+/* Claims count blocks for a head, all or none. Shared claims stand beside those of other heads that are shared, too. -EBUSY with the
+ * first block that somebody has; -EAGAIN with the block where a claim of the other kind was under way (neither may have won: try
+ * again); -EINVAL for a head or words that cannot be; -ERANGE outside the blocks. */
+CXL_API int mhsld_claim(const struct mhsld_map *map, uint32_t head, uint64_t first, uint64_t count, uint32_t shared,
+                        struct mhsld_conflict *conflict);
+/* Takes the bits of a head away, of both kinds; *released counts the blocks that it had. */
+CXL_API int mhsld_release(const struct mhsld_map *map, uint32_t head, uint64_t first, uint64_t count, uint64_t *released);
+/* Copies the words of count blocks, widened. Each is read once; together they are no snapshot. */
+CXL_API int mhsld_read(const struct mhsld_map *map, uint64_t first, uint64_t count, uint64_t *exclusive, uint64_t *shared);
 
 #ifdef __cplusplus
 }

@@ -114,6 +114,8 @@ CTYPES = {
     "cbd_stats": core.Stats,
     "cbd_backend_conf": core.BackendConf,
     "cbd_ublk_conf": core.UblkConf,
+    "mhsld_map": core.MhsldMap,
+    "mhsld_conflict": core.MhsldConflict,
 }
 
 

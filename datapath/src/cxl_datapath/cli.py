@@ -16,6 +16,7 @@ from . import __version__
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
+from .mhsld import command as mhsld
 from .tables import show
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd}")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,dcd,mhsld}")
 
     def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
@@ -44,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
 
     verb(nouns, "hello", "hello", "is the daemon there")
     verb(nouns, "status", "status", "everything that this host has and sees")
+    mhsld.add_arguments(nouns, common, size)
+    _dcd_arguments(nouns, verb)
     cbd = nouns.add_parser("cbd", help="block devices over shared memory").add_subparsers(dest="object", required=True)
 
     transport = cbd.add_parser("transport", help="the shared memory").add_subparsers(dest="verb", required=True)
@@ -88,6 +91,36 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _dcd_arguments(nouns: Any, verb: Callable[[Any, str, str, str], argparse.ArgumentParser]) -> None:
+    dcd = nouns.add_parser("dcd", help="dynamic capacity of CXL devices").add_subparsers(dest="verb", required=True)
+
+    def device(name: str, method: str, help: str) -> argparse.ArgumentParser:
+        made = verb(dcd, name, method, help)
+        made.add_argument("serial", type=number, help="serial number of the device")
+        return made
+
+    verb(dcd, "regions", "dcd.region.list", "devices that this host has a region of")
+    verb(dcd, "extents", "dcd.extent.list", "what they hold, and who uses it")
+    verb(dcd, "events", "dcd.event.list", "what happened last")
+    create = device("create", "dcd.region.create", "take a device over and accept what it offers")
+    create.add_argument("--window", type=int, default=None, help="fixed memory window by number (default: the only one)")
+    create.add_argument("--limit", type=size, default=None, help="bytes to hold at most")
+    create.add_argument("--remember", action="store_true", help="give back later what is asked for while it is used")
+    device("destroy", "dcd.region.destroy", "give extents and device back")
+    made = device("map", "dcd.mapping.create", "note a user of a range; says where to map it")
+    made.add_argument("name")
+    made.add_argument("dpa", type=size, help="first byte, in addresses of the device")
+    made.add_argument("size", type=size)
+    device("unmap", "dcd.mapping.remove", "the user lets go").add_argument("name")
+
+
+def number(text: str) -> int:
+    """A serial number, decimal or 0x and hexadecimal."""
+    if re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text):
+        return int(text, 16 if text.startswith("0x") else 10)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a serial number such as 0x91")
+
+
 def _format_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("memory")
     made.add_argument("name")
@@ -113,16 +146,21 @@ def _named(text: str) -> int | str:
     return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else text
 
 
+def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:
+    with Client(runtime) as client:
+        return client.call(method, **params)
+
+
 _NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}
 
 
 def main(argv: list[str] | None = None, write: Callable[[str], None] = print) -> int:
     """Exit status 0, or 1 with one line on stderr."""
-    options = vars(parser().parse_args(argv))
+    given = parser().parse_args(argv)
+    options = vars(given)
     params = {name: value for name, value in options.items() if name not in _NOT_PARAMS}
     try:
-        with Client(options["runtime"]) as client:
-            answer = client.call(options["method"], **params)
+        answer = given.run(given) if "run" in given else _ask(options["runtime"], options["method"], params)
     except DatapathError as error:
         print(f"cxl-datapath: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +72,23 @@ class Client:
         if answer.get("id") != self._number or "result" not in answer:
             raise DatapathError(Code.FAILED, str(self._path), "the daemon hung up without an answer", "see its log")
         return answer["result"]
+
+    def open(self, method: str, **params: Any) -> tuple[Any, int]:
+        """A call that is answered with an open file, which is the caller's then."""
+        self._number += 1
+        try:
+            self._socket.sendall(json.dumps({"id": self._number, "method": method, "params": params}).encode() + b"\n")
+            line, fds, _, _ = socket.recv_fds(self._socket, 65536, 1)
+            answer = json.loads(line) if line else {}
+        except (OSError, ValueError) as error:
+            what = f"the conversation broke: {error}"
+            raise DatapathError(Code.FAILED, str(self._path), what, "see the daemon's log") from None
+        if "error" in answer:
+            raise DatapathError.from_json(answer["error"])
+        if answer.get("id") != self._number or len(fds) != 1:
+            raise DatapathError(Code.FAILED, str(self._path), "the daemon sent no file", "see its log")
+        os.set_inheritable(fds[0], False)
+        return answer["result"], fds[0]
 
     def close(self) -> None:
         self._answers.close()

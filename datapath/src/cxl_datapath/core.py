@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import Code, DatapathError, from_errno
 
-ABI = 2
+ABI = 3
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
 CHANNEL_READ_ONLY = 1  # ChannelConf.flags
 ENGINE_AUTO, ENGINE_SYNC, ENGINE_URING, ENGINE_INLINE = 0, 1, 2, 3
@@ -83,6 +83,22 @@ class UblkConf(Structure):
     ]
 
 
+class MhsldMap(Structure):
+    _fields_ = [
+        ("base", POINTER(c_uint8)),
+        ("len", c_uint64),
+        ("exclusive_off", c_uint64),
+        ("shared_off", c_uint64),
+        ("blocks", c_uint64),
+        ("word_bytes", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class MhsldConflict(Structure):
+    _fields_ = [("block", c_uint64), ("holders", c_uint64)]
+
+
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cxl_core_abi": (c_uint32, []),
     "cxl_mem_read": (c_int, [POINTER(CxlMem), c_uint64, c_void_p, c_uint64]),
@@ -101,6 +117,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cbd_ublk_set_offline": (c_int, [c_void_p, c_int32]),
     "cbd_ublk_stats": (None, [c_void_p, POINTER(Stats)]),
     "cbd_ublk_stop": (c_int, [c_void_p]),
+    "mhsld_claim": (c_int, [POINTER(MhsldMap), c_uint32, c_uint64, c_uint64, c_uint32, POINTER(MhsldConflict)]),
+    "mhsld_release": (c_int, [POINTER(MhsldMap), c_uint32, c_uint64, c_uint64, POINTER(c_uint64)]),
+    "mhsld_read": (c_int, [POINTER(MhsldMap), c_uint64, c_uint64, POINTER(c_uint64), POINTER(c_uint64)]),
 }
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Code, DatapathError, from_errno
-from .methods import METHODS
+from .methods import METHODS, Handed
 from .schema import parse
 from .service import Datapath
 
@@ -167,9 +167,28 @@ class ControlServer:
             return await METHODS[name].run(self._datapath, checked)
 
     async def _send(self, writer: asyncio.StreamWriter, number: Any, answer: Any) -> None:
+        if isinstance(answer, Handed):
+            await self._hand(writer, number, answer)
+            return
         body = {"error": answer.to_json()} if isinstance(answer, DatapathError) else {"result": answer}
         writer.write(json.dumps({"id": number, **body}).encode() + b"\n")
         await writer.drain()
+
+    async def _hand(self, writer: asyncio.StreamWriter, number: Any, handed: Handed) -> None:
+        """The answer and the file in one message. Who is only in the group does not get it: it reaches all host addresses."""
+        try:
+            if self._group is not None:
+                hint = "run the daemon without --group"
+                await self._send(writer, number, DatapathError(Code.DENIED, "control socket", "is open to a group", hint))
+                return
+            await writer.drain()
+            line = json.dumps({"id": number, "result": handed.answer}).encode() + b"\n"
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as peer:
+                socket.send_fds(peer, [line], [handed.fd])
+        except BlockingIOError:
+            raise ConnectionResetError from None  # a peer that does not read its answers
+        finally:
+            os.close(handed.fd)
 
 
 def _heard(change: asyncio.Future[Any]) -> None:

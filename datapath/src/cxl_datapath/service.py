@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import TypeVar
 
+from .dcd.manager import DcdManager
 from .errors import Code, DatapathError
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
@@ -27,6 +28,7 @@ class Datapath:
         self.settings = settings
         self.lock = asyncio.Lock()
         self.sessions: dict[str, Session] = {}
+        self.dcd = DcdManager(settings.state, settings.sysfs)
         self._file = StateFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}
         self._beating: asyncio.Task[None] | None = None
@@ -35,6 +37,7 @@ class Datapath:
         """Reads the desired state and begins to rebuild it in the background. Raises when the state file is damaged."""
         for desired in self._file.load():
             self.sessions[desired.name] = Session(desired, self.settings)
+        self.dcd.start()
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
         for session in self.sessions.values():
             self._restore_later(session)
@@ -73,7 +76,8 @@ class Datapath:
         await session.close()
 
     async def stop(self) -> None:
-        """Stops workers and heartbeats. Entries and desired state stay, for the next start."""
+        """Stops workers and heartbeats. Entries, regions and desired state stay, for the next start."""
+        await asyncio.to_thread(self.dcd.stop)
         tasks = [*self._restoring.values(), *([self._beating] if self._beating else [])]
         # Peers must see this host alive as long as its handlers run: the heartbeat ends last.
         for task in self._restoring.values():

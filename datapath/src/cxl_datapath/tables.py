@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 _COLUMNS = {
@@ -24,19 +25,37 @@ _COLUMNS = {
         "alive",
         "worker",
     ),
+    "region": ("serial", "function", "state", "base", "size", "available", "limit", "remember", "mappings", "reason"),
+    "extent": ("serial", "dpa", "size", "mappings", "asked_back"),
+    "event": ("time", "serial", "what", "ranges"),
 }
 
 
 def show(method: str, answer: Any) -> str:
     """A table for lists and started things, `key: value` lines for the rest."""
-    noun = method.split(".")[1] if method.startswith("cbd.") else ""
+    noun = method.split(".")[1] if method.startswith(("cbd.", "dcd.")) else ""
     if method == "status":
         return _status(answer)
     if isinstance(answer, list):
-        return table(_COLUMNS[noun], answer) if answer else "none"
+        return table(_COLUMNS[noun], [_readable(row) for row in answer]) if answer else "none"
     if noun in ("host", "backend", "blkdev"):
         return table(_COLUMNS[noun], [answer])
-    return "\n".join(f"{key}: {_cell(value)}" for key, value in answer.items())
+    return "\n".join(_field(key, value) for key, value in _readable(answer).items())
+
+
+def _field(key: str, value: Any) -> str:
+    """A list of objects is a table of its own."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        columns = tuple(dict.fromkeys(column for row in value for column in row))
+        return f"{key}:\n{table(columns, value)}"
+    return f"{key}: {_cell(value)}"
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    """A moment as a time of day, numbers that name a thing as such."""
+    moment = {"time": time.strftime("%H:%M:%S", time.localtime(row["time"]))} if "time" in row else {}
+    names = {key: hex(row[key]) for key in ("serial", "base", "dpa") if isinstance(row.get(key), int)}
+    return {**row, **moment, **names}
 
 
 def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

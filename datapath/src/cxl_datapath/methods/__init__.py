@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from . import backend, blkdev, host, system, transport
-from .base import Method
+from . import backend, blkdev, dcd, host, system, transport
+from .base import Handed, Method
 
-METHODS: dict[str, Method] = {**system.METHODS, **transport.METHODS, **host.METHODS, **backend.METHODS, **blkdev.METHODS}
+METHODS: dict[str, Method] = {
+    **system.METHODS,
+    **transport.METHODS,
+    **host.METHODS,
+    **backend.METHODS,
+    **blkdev.METHODS,
+    **dcd.METHODS,
+}
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Handed", "Method"]

@@ -23,4 +23,12 @@ class Method:
     mutates: bool = False
 
 
+@dataclass(frozen=True)
+class Handed:
+    """An answer with an open file for the caller; the server closes its own end."""
+
+    answer: Any
+    fd: int
+
+
 TRANSPORT = Field(check_name)
