@@ -18,6 +18,7 @@ from ansible.module_utils.cxl_lab.preflight import (
     check,
     port_free,
     running_domains,
+    shared_size,
     summary,
     this_machine,
 )
@@ -127,7 +128,7 @@ def test_a_running_lab_needs_nothing(data):
 def test_a_byte_too_little_is_too_little(data, lack):
     topology = parse_topology(data)
     names = [host.name for host in topology.hosts]
-    shared = sum(memory.size for memory in topology.memories)
+    shared = shared_size(topology)
     need = sum(host.memory + GUEST_OVERHEAD for host in topology.hosts) + shared
     disk = DISK_NEED + OVERLAY_NEED * len(names)
     enough = replace(ENOUGH, available_memory=need, free_shared=shared, free_disk=disk)
