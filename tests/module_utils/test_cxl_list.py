@@ -82,7 +82,7 @@ def test_any_json_is_parsed_or_refused(tree):
 
 
 def test_namespaces_come_with_label_uuid_and_device():
-    region = ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(fixture("ndctl_list")), 0xC0DE0001)
+    region = ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(fixture("ndctl_list")), [0xC0DE0001])
     (space,) = region.namespaces
     assert space.device == "/dev/dax0.0"
     assert space.uuid == "6798b50d-b3e6-5844-b7f2-59f2164acd46", "the uuid of the label, not the one of the info block"
@@ -93,7 +93,7 @@ def test_region_over_several_memdevs_is_nobodys_own():
     buses = fixture("ndctl_list")
     buses[0]["dimms"].append({"dev": "nmem1", "id": "3235774466"})
     buses[0]["regions"][0]["mappings"].append({"dimm": "nmem1", "position": 1})
-    assert ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(buses), 0xC0DE0001) is None
+    assert ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(buses), [0xC0DE0001]) is None
 
 
 def test_claim_of_the_label_is_read_beside_the_list(tmp_path: Path):
