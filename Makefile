@@ -7,10 +7,10 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
+.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology soak distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: inventory
 inventory:
@@ -25,6 +25,8 @@ down: inventory ## remove the lab; caches stay
 	@$(PLAYBOOK) playbooks/down.yml
 
 test: lint unit local scenario ## install what is missing and run every test
+
+test-all: test scenario-cbd scenario-topology ## the same and the long scenarios, on up to eight virtual machines
 
 lint: ## ruff, mypy, yamllint, ansible-lint
 	@scripts/bootstrap test
@@ -45,6 +47,10 @@ scenario: ## the molecule scenario: a lab of two virtual machines from nothing t
 scenario-cbd: ## three backends on two virtual machines, resets and a takeover; not part of "make test"
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
+
+scenario-topology: ## switches and interleaving on one virtual machine, then a lab of eight; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_eight_node.py
 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test
