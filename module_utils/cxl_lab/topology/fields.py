@@ -107,7 +107,7 @@ def size(
     """Bytes from ``low`` to ``high`` in steps."""
 
     def read(value: object, path: str) -> int:
-        nothing = low == 0 and value in (0, "0") and not isinstance(value, bool)
+        nothing = low == 0 and (value == "0" or (type(value) is int and value == 0))
         number = 0 if nothing else parse_size(value, path)
         if not low <= number <= high or number % step:
             raise LabError(path, f"{format_size(number)} {why}", fix)
@@ -154,7 +154,9 @@ def port_number(doc: str) -> Field:
     """A TCP port; 0 and "auto" leave it to the lab."""
 
     def read(value: object, path: str) -> int:
-        return 0 if value in (0, "auto") and value is not False else whole_number(value, path, 1024, 65535)
+        # Not for what only equals 0: "no" in YAML is False, and no number.
+        automatic = value == "auto" or (type(value) is int and value == 0)
+        return 0 if automatic else whole_number(value, path, 1024, 65535)
 
     form = {"anyOf": [{"enum": ["auto", 0]}, {"type": ["integer", "string"], "minimum": 1024, "maximum": 65535}]}
     return Field(doc, read, form)
@@ -164,7 +166,7 @@ def choice(doc: str, allowed: Sequence[str | int], default: str | int | None) ->
     """One of these, the last of which is the most; numbers also as text."""
 
     def read(value: object, path: str) -> str | int:
-        found = [one for one in allowed if not isinstance(value, bool) and value in (one, str(one))]
+        found = [one for one in allowed if type(value) in (str, type(one)) and value in (one, str(one))]
         if not found:
             raise LabError(path, f"{shown(value)} is not allowed", f"use one of {', '.join(map(str, allowed))}")
         return found[0]

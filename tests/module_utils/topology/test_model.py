@@ -14,7 +14,7 @@ from ansible.module_utils.cxl_lab.topology.records import Bridge, Host, Memory, 
 from ansible.module_utils.cxl_lab.topology.schema import HOST, MEMORY, SECTIONS, SHORT
 from hypothesis import example, given
 from hypothesis import strategies as st
-from labs import UNIT, networks, topologies, two_node
+from labs import UNIT, machines_of, networks, topologies, two_node, whole
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -345,14 +345,50 @@ nearly = st.fixed_dictionaries(
 )
 
 
-@given(st.one_of(anything, nearly))
+places = [("hosts", 0, key) for key in ("name", "memory", "cpus", "ssh_port")]
+places += [("memories", 0, key) for key in ("name", "size", "serial", "lsa_size", "hosts")]
+places += [("hosts",), ("memories",), ("window",), ("network",)]
+edges = st.sampled_from(
+    [0, 1, 64, 65, 1023, 1024, 65535, 65536, 1 << 63, (1 << 64) - 1, 1 << 64, "0x10", "512M", "1T", "64M", "1"]
+)
+one_thing_changed = st.builds(lambda place, value: changed(*place, value), st.sampled_from(places), st.one_of(edges, anything))
+
+
+def is_sound(topology):
+    """What may be done with it without another look."""
+    names = [each.name for each in (*topology.hosts, *topology.memories)]
+    assert all(isinstance(name, str) and name.isascii() and name[0].islower() and len(name) <= 32 for name in names)
+    for host in topology.hosts:
+        assert host.memory >= 512 * MIB
+        assert host.memory % MIB == 0
+        assert 1 <= host.cpus <= 64
+        assert type(host.ssh_port) is int
+        assert host.ssh_port == 0 or 1024 <= host.ssh_port <= 65535
+    for memory in topology.memories:
+        assert memory.capacity > 0
+        assert all(size % (256 * MIB) == 0 for size in memory.parts.values())
+        assert 1 <= memory.serial < 1 << 64
+        assert 256 * 1024 <= memory.lsa_size <= 64 * MIB if memory.size else memory.lsa_size == 0
+        assert set(memory.hosts) <= {host.name for host in topology.hosts}
+        assert memory.capacity <= sum(window.size for window in topology.windows) <= 512 * GIB
+    assert all(network.subnet.is_private for network in topology.networks)
+
+
+@given(st.one_of(anything, nearly, one_thing_changed))
 @example(
     {"hosts": [{"name": "a", "cpus": "9" * 5000}], "memories": [{"name": "m", "size": "256M", "serial": 1, "hosts": [["a"]]}]}
 )
 @example({"hosts": [{"name": "a"}], "window": "999999999999999T"})
-def test_whatever_is_written_is_a_topology_or_a_lab_error(data):
+@example(changed("hosts", 0, "ssh_port", False))
+def test_whatever_is_written_is_a_sound_topology_or_a_lab_error(data):
     with contextlib.suppress(LabError):
-        assert isinstance(parse_topology(data), Topology)
+        is_sound(parse_topology(data))
+
+
+@pytest.mark.parametrize("port", [False, 0.0])
+def test_a_port_is_a_number_or_auto(port):
+    (line,) = problems(changed("hosts", 0, "ssh_port", port))
+    assert line.startswith("hosts[0].ssh_port: ")
 
 
 HUGE = 10**5000
@@ -380,3 +416,23 @@ def test_a_number_that_python_does_not_print(data):
 
 def test_a_flood_of_data_is_a_short_message():
     assert len(problems(changed("network", "x" * 10**6))[0]) < 300
+
+
+def whole_with(section, key, value):
+    """``whole`` with one key of its last entry replaced."""
+    data = whole()
+    data[section][-1][key] = value
+    return data
+
+
+keys = [(section, key) for section, fields in SECTIONS.items() for key in fields]
+words = st.sampled_from(
+    [[], [""], ["a", "b"], ["node1"], ["node2", "node1"], "a", "b", "c", "s", "store", "node1", "256M", "1G", 255]
+)
+
+
+@given(st.builds(lambda place, value: whole_with(*place, value), st.sampled_from(keys), st.one_of(words, edges, anything)))
+def test_any_value_of_any_key_is_sound_or_an_error_and_what_is_sound_can_be_planned(data):
+    with contextlib.suppress(LabError):
+        is_sound(parse_topology(data))
+        assert len(machines_of(data)) == len(data["hosts"])
