@@ -78,6 +78,12 @@ options:
       kernel: {description: Kernel of the guest image., type: path, required: true}
       initrd: {description: Initial RAM disk of the guest image., type: path, required: true}
       disk: {description: Root file system of the guest image., type: path, required: true}
+  images:
+    description:
+      - Guest images of the hosts that have C(extra_packages), by the names of the hosts, as the role
+        P(cxl.lab.cxl_guest_image#role) reports them. Each has C(disk), C(kernel) and C(initrd).
+    type: dict
+    default: {}
   lab_dir:
     description: Folder for the lab's files. QEMU's user must be able to reach it.
     type: path
@@ -213,7 +219,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 
 def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     topology = parse_topology(given(module.params["topology"]))
-    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]))
+    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]), module.params["images"])
     for text in warnings(topology):
         module.warn(text)
     libvirt_host, seen = _observe(module, paths.lab)
@@ -312,6 +318,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "topology": topology,
             "platform": platform,
+            "images": {"type": "dict", "default": {}},
             "lab_dir": {"type": "path", "required": True},
             "uri": {"type": "str", "default": "qemu:///system"},
             "recreate": {"type": "bool", "default": False},

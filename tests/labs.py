@@ -55,8 +55,10 @@ def inventory(name: str) -> dict[str, Any]:
 
 
 def machines_of(data: object, lab: str = "two_node", platform: Platform = PLATFORM) -> list[Machine]:
-    """The machines that come of what a user wrote."""
-    return plan_machines(lab, parse_topology(data), platform)
+    """The machines that come of what a user wrote; a host with packages of its own gets an image that is named by them."""
+    topology = parse_topology(data)
+    images = {host.name: {"disk": f"/images/{'-'.join(host.extra_packages)}"} for host in topology.hosts if host.extra_packages}
+    return plan_machines(lab, topology, platform, images)
 
 
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)

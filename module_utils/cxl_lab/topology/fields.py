@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
@@ -17,6 +18,7 @@ CAPACITY_UNIT = 256 << 20
 PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 _SIZE_FORM = {"type": ["string", "integer"], "pattern": r"^[0-9]+ *[KMGTkmgt]?(i?[bB])?$"}
 _NAME_FORM = {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,31}$"}
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}")
 #: What QEMU and the kernel take as one word, without a quote or a control character.
 _TEXT_LIMIT = 1024
 
@@ -204,6 +206,18 @@ def list_of_texts(doc: str) -> Field:
         return tuple(value)  # type: ignore[arg-type]
 
     return Field(doc, read, {"type": "array", "items": {"type": "string", "minLength": 1}}, ())
+
+
+def list_of_packages(doc: str) -> Field:
+    """Names of Debian packages (Debian Policy, section 5.6.1)."""
+
+    def read(value: object, path: str) -> tuple[str, ...]:
+        listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        if not listed or not all(isinstance(one, str) and _PACKAGE.fullmatch(one) for one in value):  # type: ignore[attr-defined]
+            raise LabError(path, f"{shown(value)} is no list of packages", "write the names of Debian packages")
+        return tuple(sorted(set(value)))  # type: ignore[call-overload]
+
+    return Field(doc, read, {"type": "array", "items": {"type": "string", "pattern": f"^{_PACKAGE.pattern}$"}}, ())
 
 
 def list_of_names(doc: str) -> Field:

@@ -7,9 +7,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Mapping
 
 from ..detached import RUN_FOLDER
+from ..errors import LabError
 from .fabric import Fabric, plan_fabric
 from .records import Host, Memory, Network, Topology
 
@@ -146,8 +148,14 @@ def network_credential(network: str) -> str:
     return f"network.network.30-{network}"
 
 
-def plan_machines(lab: str, topology: Topology, platform: Platform) -> list[Machine]:
-    """The machines of a lab, in the order of its hosts."""
+def plan_machines(
+    lab: str, topology: Topology, platform: Platform, images: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> list[Machine]:
+    """The machines of a lab, in the order of its hosts.
+
+    :param images: "disk", "kernel" and "initrd" of hosts that have packages of their own.
+    :raises LabError: for such a host without an image.
+    """
     nics: dict[str, list[Nic]] = {}
     for network in topology.networks:
         for host, nic in _nics(network).items():
@@ -160,14 +168,19 @@ def plan_machines(lab: str, topology: Topology, platform: Platform) -> list[Mach
             memories=topology.memories_of(host.name),
             fabric=plan_fabric(topology, host.name)[0],
             nics=tuple(nics.get(host.name, ())),
-            platform=_platform_of(host, platform),
+            platform=_platform_of(host, platform, images),
             pools=pools,
         )
         for host in topology.hosts
     ]
 
 
-def _platform_of(host: Host, platform: Platform) -> Platform:
+def _platform_of(host: Host, platform: Platform, images: Mapping[str, Mapping[str, str]]) -> Platform:
+    if host.extra_packages:
+        if host.name not in images:
+            problem = f"has packages of its own ({', '.join(host.extra_packages)}) and no image with them"
+            raise LabError(f"host {host.name}", problem, "build it (role cxl_guest_image), or leave extra_packages out")
+        platform = replace(platform, **images[host.name])
     own = {"emulator": host.emulator, "kernel": host.kernel, "initrd": host.initrd, "accel": host.accel}
     return replace(platform, **{key: value for key, value in own.items() if value not in ("", "auto")})
 

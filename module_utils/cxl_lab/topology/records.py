@@ -30,6 +30,7 @@ class Host:
     kernel: str = ""
     initrd: str = ""
     kernel_options: tuple[str, ...] = ()
+    extra_packages: tuple[str, ...] = ()
     gdb_port: int = 0
     qemu_arguments: tuple[str, ...] = ()
 

@@ -16,6 +16,7 @@ from .fields import (
     flag,
     integer,
     list_of_names,
+    list_of_packages,
     list_of_texts,
     name,
     port_number,
@@ -41,6 +42,7 @@ HOST: Mapping[str, Field] = {
     "kernel": file_path("Kernel of its own (bzImage)"),
     "initrd": file_path("Initial RAM disk for that kernel"),
     "kernel_options": list_of_texts("Words that are added to the kernel's command line"),
+    "extra_packages": list_of_packages("Debian packages that its guest image has on top"),
     "gdb_port": integer("Loopback port of QEMU's gdb stub; none without it", 1024, 65535, default=None),
     "qemu_arguments": list_of_texts("Arguments that are added to QEMU's command line"),
 }

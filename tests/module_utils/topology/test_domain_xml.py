@@ -195,7 +195,7 @@ OTHERS = {
         {
             **{"memory": "3G", "cpus": 3, "ssh_port": 4999, "accel": "kvm", "gdb_port": 5999},
             **{"emulator": "/opt/qemu", "kernel": "/opt/bzImage", "initrd": "/opt/initrd"},
-            **{"kernel_options": ["quiet"], "qemu_arguments": ["-device", "edu"]},
+            **{"kernel_options": ["quiet"], "qemu_arguments": ["-device", "edu"], "extra_packages": ["gdb"]},
         },
     ),
     "memories": (
@@ -265,6 +265,7 @@ def built(data, folder: Path):
         root.remove(root.find("metadata"))
         domains.append(ET.tostring(root, encoding="unicode").replace(str(folder), ""))
         credentials = store._credentials(machine, machines)
+        files.append(machine.platform.disk)  # what its own disk is laid over
         files += [text for name, text in sorted(credentials.items()) if "network" in name or "tmpfiles" in name]
     return domains, files, [(host["name"], host["memories"]) for host in as_result(machines, {})]
 

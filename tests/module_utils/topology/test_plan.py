@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.topology.domain_xml import domain_xml
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
 from ansible.module_utils.cxl_lab.topology.plan import (
@@ -210,3 +211,17 @@ def work_of(hosts: int) -> int:
 
 def test_work_grows_with_the_number_of_hosts_and_no_faster():
     assert work_of(256) < 4.5 * work_of(64)
+
+
+def test_a_host_with_packages_of_its_own_starts_from_its_own_image():
+    topology = parse_topology({"hosts": [{"name": "a", "extra_packages": ["gdb", "jq"]}, {"name": "b"}]})
+    image = {"disk": "/i/disk.raw", "kernel": "/i/vmlinuz", "initrd": "/i/initrd.img"}
+    first, second = plan_machines("lab", topology, PLATFORM, {"a": image})
+    assert (first.platform.disk, first.platform.kernel, second.platform) == ("/i/disk.raw", "/i/vmlinuz", PLATFORM)
+    with pytest.raises(LabError, match=r"host a: has packages of its own \(gdb, jq\) and no image with them; build it"):
+        plan_machines("lab", topology, PLATFORM)
+
+
+def test_what_is_no_package():
+    with pytest.raises(LabError, match=r"hosts\[0\].extra_packages: \['-o'\] is no list of packages"):
+        parse_topology({"hosts": [{"name": "a", "extra_packages": ["-o"]}]})
