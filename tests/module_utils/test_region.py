@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from ansible.module_utils.cxl_lab.cxl_list import Region, parse_memdevs, parse_r
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.ndctl_list import parse_nd_regions
 from ansible.module_utils.cxl_lab.region import GRAIN, RegionState, RegionWant, plan_absent, plan_present
-from fakes import fixture
+from fakes import FakeRunner, fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,3 +229,26 @@ def test_any_order_of_names_gives_one_that_alternates(names):
     (line,) = argv(plan_present(*spread(*names)))
     order = line.split(" -m ")[1].split()
     assert [PATHS[name][0] for name in order] == ["pci0000:48", "pci0000:40"] * 2 and sorted(order) == sorted(names)
+
+
+def test_where_memdevs_are_is_read_from_sysfs(tmp_path):
+    """The links of /sys/bus/cxl/devices lead through every PCI function above a memdev."""
+    for name, path in (("mem1", PATHS["m0"]), ("mem0", PATHS["m1"])):
+        real = tmp_path.joinpath("sys", *path, name)
+        real.mkdir(parents=True)
+        (tmp_path / name).symlink_to(real)
+    memdevs = [{**row, "pmem_size": GRAIN} for row in fixture("cxl_list_memdevs")[:2]]
+    runner = FakeRunner(
+        {
+            "cxl list -M": json.dumps(memdevs),
+            "cxl list -R": "",
+            "cxl list -D": json.dumps(fixture("cxl_list_decoders")),
+        }
+    )
+    want = regions.parse_want([row["serial"] for row in memdevs], None, None)
+    have = regions.observe(runner, want, tmp_path)
+    assert [memdev.name for memdev in have.memdevs] == ["mem1", "mem0"]
+    assert have.paths == (PATHS["m0"], PATHS["m1"])
+    (line,) = argv(plan_present(want, replace(have, decoders=WINDOWS)))
+    assert line.endswith("-w 2 -g 1024 -m mem0 mem1")
+    assert regions.observe(runner, regions.parse_want([1], None, None), tmp_path) is None

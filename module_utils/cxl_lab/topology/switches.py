@@ -8,7 +8,7 @@ can plug something in.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Iterable
+from typing import Container, Iterable
 
 from ..detached import Daemon
 from .plan import LabPaths, Machine
@@ -24,11 +24,14 @@ def switch_daemon(paths: LabPaths, network: str, ports: int, owner: Owner) -> Da
 
 
 def start_switches(paths: LabPaths, machines: Iterable[Machine], owner: Owner) -> None:
-    """Starts the switches that do not run. A guest that was plugged into one that ended is plugged in again when it starts.
+    """Starts the switches that do not run, and ends those that no machine is plugged into any more.
+
+    A guest that was plugged into one that ended is plugged in again when it starts.
 
     :raises LabError: when one does not come up.
     """
     counts = Counter(nic.network for machine in machines for nic in machine.nics if nic.kind == "switch")
+    _stop(paths, keep=counts)
     for network, count in counts.items():
         # Room for hosts that join later, without a new switch that the others are not plugged into.
         daemon = switch_daemon(paths, network, 2 * count + 32, owner)
@@ -38,6 +41,11 @@ def start_switches(paths: LabPaths, machines: Iterable[Machine], owner: Owner) -
 
 def stop_switches(paths: LabPaths) -> None:
     """Ends every switch of the lab, whatever its topology says by now."""
+    _stop(paths, keep=())
+
+
+def _stop(paths: LabPaths, keep: Container[str]) -> None:
     for file in sorted(paths.run.glob(f"{paths.lab}.*.switch.pid")):
         network = file.name.split(".")[1]
-        switch_daemon(paths, network, 0, Owner(0, 0)).stop()
+        if network not in keep:
+            switch_daemon(paths, network, 0, Owner(0, 0)).stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_another_lab_keeps_its_own(paths, tmp_path):
     start_switches(paths, MACHINES, ME)
     stop_switches(LabPaths("two", tmp_path, tmp_path, tmp_path / "run"))
     assert switch_daemon(paths, "lab", 38, ME).own_pid()
+
+
+def test_one_that_was_killed_is_replaced(paths):
+    start_switches(paths, MACHINES, ME)
+    daemon = switch_daemon(paths, "lab", 38, ME)
+    pid = daemon.own_pid()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    start_switches(paths, MACHINES, ME)
+    assert daemon.own_pid() not in (0, pid) and daemon.answers()
+
+
+def test_one_that_nobody_is_plugged_into_any_more_ends(paths):
+    start_switches(paths, MACHINES, ME)
+    start_switches(paths, machines_of({"hosts": [{"name": "a"}, {"name": "b"}]}), ME)
+    assert list(paths.run.iterdir()) == []
 
 
 def test_two_hosts_need_none(paths):
