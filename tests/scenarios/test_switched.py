@@ -83,8 +83,8 @@ def test_volatile_memory_is_there_and_not_in_use() -> None:
 
 @pytest.mark.parametrize(("name", "ways", "granularity"), [("quad", 4, 512), ("pair", 2, 1024)])
 def test_each_byte_lies_in_the_right_file_at_the_right_offset(name: str, ways: int, granularity: int) -> None:
-    LAB.on("node1", "sh", "-c", f"'cat > /root/words.py <<EOF\n{PROGRAM}\nEOF'")
-    assert LAB.on("node1", "python3", "/root/words.py", namespace(name)).strip() == "True"
+    LAB.on("node1", "sh", "-c", f"'cat > /tmp/words.py <<EOF\n{PROGRAM}\nEOF'")
+    assert LAB.on("node1", "python3", "/tmp/words.py", namespace(name)).strip() == "True"
     order = serials_in_order(regions()[ways])
     files = {0xC0DE0001 + n: device for n, device in enumerate(("s0", "s1", "s2", "s3", "m0", "m1"))}
     opened = [Path(f"/dev/shm/cxl-lab.{LAB.name}.{files[serial]}").read_bytes() for serial in order]
