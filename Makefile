@@ -11,10 +11,10 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak prove fuzz bench bench-doc distclean
+.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology soak prove fuzz bench bench-doc distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: inventory
 inventory:
@@ -29,6 +29,8 @@ down: inventory ## remove the lab; caches stay
 	@$(PLAYBOOK) playbooks/down.yml
 
 test: lint unit local scenario ## install what is missing and run every test
+
+test-all: test scenario-cbd scenario-topology ## the same and the long scenarios, on up to eight virtual machines
 
 lint: ## ruff, mypy, yamllint, ansible-lint
 	@scripts/bootstrap test
@@ -49,6 +51,10 @@ scenario: ## the molecule scenario: a lab of two virtual machines from nothing t
 scenario-cbd: ## three backends on two virtual machines, resets and a takeover; not part of "make test"
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
+
+scenario-topology: ## switches and interleaving on one virtual machine, then a lab of eight; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_eight_node.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

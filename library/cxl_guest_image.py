@@ -25,6 +25,10 @@ options:
     type: list
     elements: str
     required: true
+  host_packages:
+    description: Packages that single hosts have on top, as lists by the names of the hosts. Equal lists share an image.
+    type: dict
+    default: {}
   files:
     description: Folder that is laid over the root file system before its packages are configured.
     type: path
@@ -65,6 +69,11 @@ image:
   type: dict
   sample: {disk: /var/cache/cxl-lab/guest-0123456789abcdef/disk.raw, kernel: /var/cache/cxl-lab/guest-0123456789abcdef/vmlinuz,
            initrd: /var/cache/cxl-lab/guest-0123456789abcdef/initrd.img}
+host_images:
+  description: The same for each host in O(host_packages).
+  returned: success
+  type: dict
+  sample: {}
 """
 
 import shutil
@@ -107,11 +116,22 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     disk_size = parse_size(params["disk_size"], "disk_size")
     if not Path(params["files"]).is_dir():
         raise LabError(f"files {params['files']}", "is no folder", "give the folder that is laid over the root file system")
+    changed, image = make_image(module, params["packages"], disk_size)
+    hosts = {}
+    for host, extra in sorted(params["host_packages"].items()):
+        built, hosts[host] = make_image(module, sorted({*params["packages"], *extra}), disk_size)
+        changed |= built
+    return {"changed": changed, "image": image, "host_images": hosts}
+
+
+def make_image(module: AnsibleModule, packages: list[str], disk_size: int) -> tuple[bool, dict[str, str]]:
+    """Builds the image with these packages if it is missing; whether it was, and its parts."""
+    params = module.params
     recipe = Recipe(
         kind="guest",
         suite=params["suite"],
         mirror=params["mirror"],
-        packages=params["packages"],
+        packages=packages,
         variant="apt",
         files=params["files"],
         settings={"disk_size": disk_size},
@@ -120,7 +140,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     changed = not folder.exists()
     if changed and not module.check_mode:
         changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size))
-    return {"changed": changed, "image": {part: str(folder / name) for part, name in PARTS.items()}}
+    return changed, {part: str(folder / name) for part, name in PARTS.items()}
 
 
 def main() -> None:
@@ -130,6 +150,7 @@ def main() -> None:
             "suite": {"type": "str", "default": "trixie"},
             "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
             "packages": {"type": "list", "elements": "str", "required": True},
+            "host_packages": {"type": "dict", "default": {}},
             "files": {"type": "path", "required": True},
             "disk_size": {"type": "str", "default": "4G"},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},

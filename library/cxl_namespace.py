@@ -20,8 +20,11 @@ requirements:
   - ndctl, version 81 or newer, on the host
 options:
   serial:
-    description: Serial number of the memdev, as C(cxl list -M -u) shows it. Decimal or with V(0x).
-    type: str
+    description:
+      - Serial number of the memdev, as C(cxl list -M -u) shows it, decimal or with V(0x).
+      - A list of them where the region interleaves, in any order.
+    type: list
+    elements: str
     required: true
   name:
     description: Name in the label of the namespace. A lower-case letter, then letters, digits, V(-) or V(_), at most 32.
@@ -119,6 +122,7 @@ namespace:
     device: /dev/dax0.0
     region: region0
     serial: "0xc0de0001"
+    serials: ["0xc0de0001"]
     enabled: true
 steps:
   description: What was done, or would be done in check mode.
@@ -145,7 +149,7 @@ from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
-        "serial": {"type": "str", "required": True},
+        "serial": {"type": "list", "elements": "str", "required": True},
         "name": {"type": "str", "required": True},
         "mode": {"type": "str", "choices": ["devdax", "fsdax"], "default": "devdax"},
         "map": {"type": "str", "choices": ["mem", "dev"], "default": "mem"},
@@ -166,7 +170,7 @@ def find_region(module: AnsibleModule, runner: Runner, want: namespaces.Namespac
     options = module.params
     end = time.monotonic() + (options["wait_timeout"] if options["wait"] and not module.check_mode else 0)
     return wait_until(
-        lambda: namespaces.observe(runner, want.serial),
+        lambda: namespaces.observe(runner, want.serials),
         lambda region: region is not None or time.monotonic() >= end,
         want.subject,
         "the region",
@@ -189,7 +193,7 @@ def converge(
         if mine and mine.enabled:
             namespaces.refuse_in_use(want, mine, users_of)
         run_steps(runner, steps, want.subject)
-        region = namespaces.observe(runner, want.serial) or region
+        region = namespaces.observe(runner, want.serials) or region
     raise LabError(want.subject, "is not in service after it was made", observed=namespaces.describe(want, region))
 
 
@@ -209,7 +213,7 @@ def ensure_present(module: AnsibleModule, runner: Runner, want: namespaces.Names
 
 
 def ensure_absent(module: AnsibleModule, runner: Runner, want: namespaces.NamespaceWant) -> dict[str, Any]:
-    region = namespaces.observe(runner, want.serial)
+    region = namespaces.observe(runner, want.serials)
     mine = namespaces.own(want, region) if region else None
     if region is None or mine is None:
         return result(None, None, [])
@@ -218,7 +222,7 @@ def ensure_absent(module: AnsibleModule, runner: Runner, want: namespaces.Namesp
     after = None
     if not module.check_mode:
         run_steps(runner, steps, want.subject)
-        after = namespaces.describe(want, namespaces.observe(runner, want.serial))
+        after = namespaces.describe(want, namespaces.observe(runner, want.serials))
     return result(namespaces.describe(want, region), after, phrases(steps))
 
 
@@ -233,8 +237,8 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: l
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
-    serial = parse_serial(options["serial"])
-    want = namespaces.parse_want(serial, options["name"], options["mode"], options["map"], options["align"])
+    serials = [parse_serial(serial) for serial in options["serial"]]
+    want = namespaces.parse_want(serials, options["name"], options["mode"], options["map"], options["align"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent
     return ensure(module, HostRunner(), want)
 

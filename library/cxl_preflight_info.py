@@ -70,6 +70,7 @@ from ..module_utils.cxl_lab.accel import device_problem
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.preflight import check, summary, this_machine
+from ..module_utils.cxl_lab.topology.advice import warnings
 from ..module_utils.cxl_lab.topology.model import parse_topology
 from ..module_utils.lab_module import run_module
 
@@ -77,6 +78,8 @@ from ..module_utils.lab_module import run_module
 def work(module: AnsibleModule) -> dict[str, Any]:
     lab = check_name(module.params["lab"], "cxl_topology_lab")
     topology = parse_topology(module.params["topology"])
+    for text in warnings(topology):
+        module.warn(text)
     machine = this_machine(Path(module.params["cache_dir"]), module.params["root"])
     problems = check(lab, topology, module.params["inventory_hosts"], machine)
     if problems:

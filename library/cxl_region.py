@@ -1,17 +1,21 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible module: a persistent CXL region over one memdev."""
+"""Ansible module: a CXL region over one memdev or several."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cxl_region
-short_description: Manage the persistent CXL region over a memdev
+short_description: Manage the CXL region over a memdev or several
 description:
-  - Makes sure that a committed, enabled region of type C(pmem) lies over one memdev, or that none does.
-  - The memdev is found by its serial number, because the numbers of C(memN) change from boot to boot. The root decoder is found
-    by what it is capable of - it leads to the memdev, takes persistent memory and has room.
+  - Makes sure that a committed, enabled region lies over one memdev, or interleaves over several, or that none does.
+  - Memdevs are found by serial number, because the numbers of C(memN) change from boot to boot. The root decoder is found
+    by what it is capable of - it leads to the host bridges of the memdevs and no others, takes the type of memory and has room.
+  - Several memdevs may be named in any order; they are put into the one that the decoders above them can have, which is
+    always the same for the same list.
+  - Before a region of type V(ram) is made, the host is told to keep new memory offline, so that two hosts that share it do not
+    both take it for their own.
   - A region that spans other memdevs too, or that has another type, size or uuid than asked for, is never touched.
 version_added: 0.1.0
 author:
@@ -20,12 +24,26 @@ requirements:
   - cxl and ndctl, version 81 or newer, on the host
 options:
   serial:
-    description: Serial number of the memdev, as C(cxl list -M -u) shows it. Decimal or with V(0x).
-    type: str
+    description:
+      - Serial number of the memdev, as C(cxl list -M -u) shows it, decimal or with V(0x).
+      - A list of 2, 3, 4, 6, 8, 12 or 16 of them makes a region that interleaves.
+    type: list
+    elements: str
     required: true
+  type:
+    description: Whether it is made of persistent or of volatile capacity.
+    type: str
+    choices: [pmem, ram]
+    default: pmem
+  granularity:
+    description:
+      - Bytes that go to a memdev before the next one has its turn. Without it as the fixed memory window has it, or 256.
+      - Below a window with several targets only that of the window is possible.
+    type: int
+    choices: [256, 512, 1024, 2048, 4096, 8192, 16384]
   size:
     description:
-      - Size of the region, a multiple of 256 MiB. Without it the region takes the whole memdev.
+      - Size of the region, a multiple of 256 MiB for each memdev. Without it the region takes the whole of each.
       - An existing region of another size is refused.
     type: str
   uuid:
@@ -80,6 +98,11 @@ EXAMPLES = r"""
     serial: "0xc0de0002"
     size: 256M
 
+- name: Interleave over four memdevs
+  cxl_region:
+    serial: ["0xc0de0001", "0xc0de0002", "0xc0de0003", "0xc0de0004"]
+    granularity: 1024
+
 - name: Take the region away
   cxl_region:
     serial: "0xc0de0001"
@@ -100,7 +123,11 @@ region:
     decoder: decoder0.0
     boot: true
     memdev: mem1
+    memdevs: [mem1]
     serial: "0xc0de0001"
+    serials: ["0xc0de0001"]
+    ways: 1
+    granularity: 256
     committed: true
     enabled: true
 steps:
@@ -133,7 +160,9 @@ from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 SPEC: dict[str, Any] = {
     "argument_spec": {
-        "serial": {"type": "str", "required": True},
+        "serial": {"type": "list", "elements": "str", "required": True},
+        "type": {"type": "str", "choices": ["pmem", "ram"], "default": "pmem"},
+        "granularity": {"type": "int", "choices": [256, 512, 1024, 2048, 4096, 8192, 16384]},
         "size": {"type": "str"},
         "uuid": {"type": "str"},
         "boot": {"type": "bool", "default": True},
@@ -144,22 +173,25 @@ SPEC: dict[str, Any] = {
 }
 
 
-def find_state(runner: Runner, serial: int, timeout: float, sleep: float) -> regions.RegionState:
-    """The state of the memdev, once it is there.
+def find_state(runner: Runner, want: regions.RegionWant, timeout: float, sleep: float) -> regions.RegionState:
+    """The state of the memdevs, once they are there.
 
     :raises LabError: says why it does not come.
     """
     end = time.monotonic() + timeout
     state = wait_until(
-        lambda: regions.observe(runner, serial),
+        lambda: regions.observe(runner, want),
         lambda seen: seen is not None or time.monotonic() >= end,
-        f"memdev {format_serial(serial)}",
+        f"memdev {' '.join(map(format_serial, want.serials))}",
         "the memdev",
         timeout=timeout,
         sleep=sleep,
     )
     if state is None:
-        raise explain_missing_memdev(serial, list_memdevs(runner), idle_pci_functions(), kernel_log(runner))
+        memdevs = list_memdevs(runner)
+        there = {memdev.serial for memdev in memdevs if memdev.enabled}
+        missing = next((serial for serial in want.serials if serial not in there), want.serials[0])
+        raise explain_missing_memdev(missing, memdevs, idle_pci_functions(), kernel_log(runner))
     return state
 
 
@@ -169,23 +201,28 @@ def apply(runner: Runner, want: regions.RegionWant, steps: list[Step]) -> region
         run_steps(runner, steps, want.subject)
     except LabError as failed:
         raise explain_failed_create(failed, kernel_log(runner)) from failed
-    return find_state(runner, want.serial, 0, 0)
+    return find_state(runner, want, 0, 0)
 
 
 def describe(have: regions.RegionState | None, boot: BootRegions) -> dict[str, Any] | None:
     region = regions.describe(have)
-    return {**region, "boot": boot.remembers(int(region["serial"], 16))} if region else None
+    return {**region, "boot": boot.remembers(lowest_serial(region), region["type"])} if region else None
+
+
+def lowest_serial(region: dict[str, Any]) -> int:
+    """What the record of a region is named by: it does not depend on the order of the memdevs."""
+    return min(int(serial, 16) for serial in region["serials"] or [region["serial"]])
 
 
 def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
     timeout = module.params["wait_timeout"] if module.params["wait"] and not module.check_mode else 0
     boot = BootRegions()
-    have = find_state(runner, want.serial, timeout, module.params["wait_sleep"])
+    have = find_state(runner, want, timeout, module.params["wait_sleep"])
     before = after = describe(have, boot)
     steps = regions.plan_present(want, have)
     done = phrases(steps)
     if steps and module.check_mode:
-        after = {**(before or {"memdev": have.memdev.name}), "enabled": True}
+        after = {**(before or {"memdevs": [memdev.name for memdev in have.memdevs]}), "enabled": True}
     elif steps:
         reached = apply(runner, want, steps)
         if regions.plan_present(want, reached):
@@ -193,13 +230,13 @@ def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWa
             raise LabError(want.subject, "is not in service after it was made", observed=regions.describe(reached), stderr=log)
         after = describe(reached, boot)
     if after:
-        done += ensure_boot(module, boot, want.serial, after)
+        done += ensure_boot(module, boot, want, after)
     return result(before, after, done)
 
 
-def ensure_boot(module: AnsibleModule, boot: BootRegions, serial: int, region: dict[str, Any]) -> list[str]:
+def ensure_boot(module: AnsibleModule, boot: BootRegions, want: regions.RegionWant, region: dict[str, Any]) -> list[str]:
     """Has boot make the region, or not, as asked for; what was done, or would be. The region tells about it afterwards."""
-    wanted, remembered = module.params["boot"], boot.remembers(serial)
+    wanted, remembered = module.params["boot"], boot.remembers(min(want.serials), want.type)
     if wanted and "uuid" in region and boot.is_current(region):
         return []
     if not wanted and not remembered:
@@ -208,23 +245,23 @@ def ensure_boot(module: AnsibleModule, boot: BootRegions, serial: int, region: d
     if wanted and not module.check_mode:
         boot.remember(region)
     elif not module.check_mode:
-        boot.forget(serial)
+        boot.forget(min(want.serials), want.type)
     return ["have boot make the region again" if wanted else "have boot forget the region"]
 
 
 def ensure_absent(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
     boot = BootRegions()
-    have = regions.observe(runner, want.serial)
+    have = regions.observe(runner, want)
     before = describe(have, boot)
     steps = regions.plan_absent(want, have) if have else []
     done = phrases(steps)
     after = None
     if steps and not module.check_mode:
         after = describe(apply(runner, want, steps), boot)
-    if boot.remembers(want.serial):
+    if boot.remembers(min(want.serials), want.type):
         done.append("have boot forget the region")
         if not module.check_mode:
-            boot.forget(want.serial)
+            boot.forget(min(want.serials), want.type)
     return result(before, after, done)
 
 
@@ -239,7 +276,8 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, done: li
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
-    want = regions.parse_want(parse_serial(options["serial"]), options["size"], options["uuid"])
+    serials = [parse_serial(serial) for serial in options["serial"]]
+    want = regions.parse_want(serials, options["size"], options["uuid"], options["type"], options["granularity"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent
     return ensure(module, HostRunner(), want)
 

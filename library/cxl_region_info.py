@@ -86,12 +86,14 @@ def show(record: Any) -> dict[str, Any]:
 def show_region(region: cxl_list.Region, memdevs: list[cxl_list.Memdev]) -> dict[str, Any]:
     boot = BootRegions()
     below = [memdev for memdev in memdevs if memdev.name in region.memdevs]
-    return {**show(region), "boot": any(boot.remembers(memdev.serial) for memdev in below)}
+    lowest = min((memdev.serial for memdev in below), default=0)
+    return {**show(region), "boot": boot.remembers(lowest, region.type)}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     runner = HostRunner()
-    memdevs, regions = cxl_list.list_memdevs(runner), cxl_list.list_regions(runner)
+    known = memdevs = cxl_list.list_memdevs(runner)
+    regions = cxl_list.list_regions(runner)
     if module.params["serial"] is None:
         decoders = cxl_list.list_root_decoders(runner)
     else:
@@ -103,7 +105,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         "changed": False,
         "memdevs": [show(memdev) for memdev in memdevs],
         "decoders": [show(decoder) for decoder in decoders],
-        "regions": [show_region(region, memdevs) for region in regions],
+        "regions": [show_region(region, known) for region in regions],
     }
 
 

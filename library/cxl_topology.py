@@ -9,8 +9,9 @@ short_description: Virtual machines that share CXL memory
 description:
   - Defines and starts the virtual machines of a lab on this hypervisor, from declarative data, and waits until each lets the
     lab's key in.
-  - Each host gets a CXL host bridge with a root port for each CXL memory that it sees, a label storage area of its own for each
-    of them, a NIC whose only use is a loopback port that leads to its sshd, and a NIC on the lab network.
+  - Each host gets the CXL host bridges, switches and devices that the topology gives it, a label storage area of its own for
+    each persistent device, a NIC whose only use is a loopback port that leads to its sshd, and a NIC on each of its lab networks.
+    Where the topology names no bridge, a host has one with a root port for each device that it sees.
   - Several hosts that name the same memory share it for real.
   - The domains carry the lab's name in their libvirt metadata, so that O(state=absent) finds them whatever happened to the
     lab's files.
@@ -26,22 +27,46 @@ options:
     choices: [present, absent]
     default: present
   topology:
-    description: The hosts and the memory between them. Needed for O(state=present).
+    description:
+      - The hosts and the memory between them. Needed for O(state=present). C(docs/topology.md) describes every key of every
+        entry; C(docs/topology.schema.json) is the same for editors and programs.
     type: dict
     suboptions:
       hosts:
-        description: "List of C({name, memory: 2G, cpus: 2, ssh_port: auto})."
+        description: "Virtual machines, such as C({name: node1, memory: 2G, cpus: 2})."
         type: list
         elements: dict
       memories:
-        description: "List of persistent type-3 devices C({name, size, serial, hosts, lsa_size: 1M}); size in units of 256M."
+        description: "Type-3 devices, such as C({name: pool0, size: 512M, hosts: [node1, node2]}); sizes in units of 256M."
+        type: list
+        elements: dict
+      pools:
+        description: "Shared memory that several devices are made of, such as C({name: store, size: 4G})."
+        type: list
+        elements: dict
+      bridges:
+        description: "CXL host bridges, such as C({name: a, ports: 2}). Without any each host with memory has one."
+        type: list
+        elements: dict
+      switches:
+        description: "CXL switches, such as C({name: s, parent: a})."
+        type: list
+        elements: dict
+      windows:
+        description:
+          - "Fixed memory windows, such as C({size: 8G, targets: [a, b], granularity: 1024})."
+          - Without any there is one above each bridge.
+        type: list
+        elements: dict
+      networks:
+        description: "Lab networks, such as C({name: storage, subnet: 10.80.0.0/24}). Without any one joins all hosts."
         type: list
         elements: dict
       window:
-        description: Size of the fixed memory window of each host.
+        description: Size of the window above each bridge, where O(topology.windows) is left out.
         type: str
       network:
-        description: Addresses of the lab network.
+        description: Addresses of the one lab network, where O(topology.networks) is left out.
         type: str
   platform:
     description: "What runs the guests, as the roles P(cxl.lab.cxl_hypervisor#role) and P(cxl.lab.cxl_guest_image#role) report it.
@@ -53,6 +78,12 @@ options:
       kernel: {description: Kernel of the guest image., type: path, required: true}
       initrd: {description: Initial RAM disk of the guest image., type: path, required: true}
       disk: {description: Root file system of the guest image., type: path, required: true}
+  images:
+    description:
+      - Guest images of the hosts that have C(extra_packages), by the names of the hosts, as the role
+        P(cxl.lab.cxl_guest_image#role) reports them. Each has C(disk), C(kernel) and C(initrd).
+    type: dict
+    default: {}
   lab_dir:
     description: Folder for the lab's files. QEMU's user must be able to reach it.
     type: path
@@ -98,7 +129,20 @@ EXAMPLES = r"""
     lab_dir: /var/lib/cxl-lab/demo
     topology:
       hosts: [{name: node1}, {name: node2}]
-      memories: [{name: pool0, size: 512M, serial: 0xc0de0001}]
+      memories: [{name: pool0, size: 512M}]
+    platform: "{{ cxl_platform }}"
+
+- name: A switch with two devices, one volatile and one persistent
+  cxl_topology:
+    lab: switched
+    lab_dir: /var/lib/cxl-lab/switched
+    topology:
+      hosts: [{name: node1, memory: 4G, cpus: 4}]
+      bridges: [{name: a}]
+      switches: [{name: s, parent: a}]
+      memories:
+        - {name: ram, volatile: 1G, parent: s}
+        - {name: pmem, size: 1G, parent: s}
     platform: "{{ cxl_platform }}"
 
 - name: Remove the lab
@@ -114,7 +158,10 @@ hosts:
   returned: success
   type: list
   elements: dict
-  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, ssh_port: 40123, address: 10.77.0.11/24, memories: []}]
+  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, ssh_port: 40123, address: 10.77.0.11/24,
+            addresses: {lab: 10.77.0.11/24},
+            memories: [{name: pool0, serial: "0xc0de0001", size: 536870912, volatile: 0, dynamic: 0, dc_regions: 0, heads: 0,
+                        head: null, hosts: [node1, node2]}]}]
 steps:
   description: What was done, or would be.
   returned: success
@@ -142,14 +189,17 @@ from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.preflight import running_domains
 from ..module_utils.cxl_lab.runner import HostRunner
+from ..module_utils.cxl_lab.topology.advice import warnings
 from ..module_utils.cxl_lab.topology.model import parse_topology
 from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, domain_name, plan_machines, plan_steps
+from ..module_utils.cxl_lab.topology.schema import SECTIONS, SHORT
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 try:
     from ..module_utils.cxl_lab.topology.lab import Lab, as_result
     from ..module_utils.cxl_lab.topology.libvirt_host import LibvirtHost
     from ..module_utils.cxl_lab.topology.store import Owner, Store, invoking_user
+    from ..module_utils.cxl_lab.topology.switches import stop_switches
 
     MISSING = ""
 except ImportError as error:
@@ -169,7 +219,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 
 def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     topology = parse_topology(given(module.params["topology"]))
-    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]))
+    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]), module.params["images"])
+    for text in warnings(topology):
+        module.warn(text)
     libvirt_host, seen = _observe(module, paths.lab)
     steps = plan_steps(machines, seen)
     _refuse_loss(module, steps)
@@ -203,7 +255,11 @@ def _absent(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     result: dict[str, Any] = {"changed": bool(steps or leftovers), "steps": [asdict(step) for step in steps], "hosts": []}
     result["diff"] = _diff([*seen, *leftovers], [])
     if not module.check_mode:
-        result["removed"] = Lab(libvirt_host, store).remove(list(seen)) if libvirt_host else store.drop_lab()
+        if libvirt_host:
+            result["removed"] = Lab(libvirt_host, store).remove(list(seen))
+        else:
+            stop_switches(paths)
+            result["removed"] = store.drop_lab()
     return result
 
 
@@ -251,10 +307,8 @@ def main() -> None:
     topology = {
         "type": "dict",
         "options": {
-            "hosts": {"type": "list", "elements": "dict"},
-            "memories": {"type": "list", "elements": "dict"},
-            "window": {"type": "str"},
-            "network": {"type": "str"},
+            **{section: {"type": "list", "elements": "dict"} for section in SECTIONS},
+            **{key: {"type": "str"} for key in SHORT},
         },
     }
     run_module(
@@ -264,6 +318,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "topology": topology,
             "platform": platform,
+            "images": {"type": "dict", "default": {}},
             "lab_dir": {"type": "path", "required": True},
             "uri": {"type": "str", "default": "qemu:///system"},
             "recreate": {"type": "bool", "default": False},

@@ -43,7 +43,7 @@ hosts:
   returned: success
   type: list
   elements: dict
-  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, ssh_port: 40123, spec: {window: 4294967296}}]
+  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, ssh_port: 40123, spec: {host: {cpus: 2}}}]
 """
 
 from typing import Any

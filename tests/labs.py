@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
 from ansible.module_utils.cxl_lab.topology.plan import Machine, Platform, plan_machines
+from ansible.module_utils.cxl_lab.topology.schema import SECTIONS, SHORT
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,16 +26,39 @@ PLATFORM = Platform(
 
 
 def two_node() -> dict[str, Any]:
-    """The default lab as its inventory and the role's defaults give it to the module."""
+    """The default lab."""
+    return inventory("two_node")
+
+
+def whole() -> dict[str, Any]:
+    """A lab that uses every key: the fabric of the inventory "switched" on two hosts, with a pool, heads and two networks."""
+    data = inventory("switched")
+    data["hosts"] = [{"name": "node1"}, {"name": "node2"}]
+    data["bridges"].append({"name": "c", "ports": 1})
+    data["windows"].append({"size": "1G", "targets": ["c"]})
+    data["memories"][-1]["heads"] = 8
+    data["pools"] = [{"name": "store", "size": "1G"}]
+    data["memories"].append({"name": "p0", "size": "256M", "parent": "c", "pool": "store", "offset": "256M"})
+    data["networks"] = [
+        {"name": "front"},
+        {"name": "back", "subnet": "10.90.0.0/24", "kind": "switch", "hosts": ["node1", "node2"]},
+    ]
+    return data
+
+
+def inventory(name: str) -> dict[str, Any]:
+    """A topology as an inventory and the role's defaults give it to the module."""
     variables = {}
-    for file in ("roles/cxl_topology/defaults/main.yml", "inventories/two_node/group_vars/all.yml"):
+    for file in ("roles/cxl_topology/defaults/main.yml", f"inventories/{name}/group_vars/all.yml"):
         variables.update(yaml.safe_load((ROOT / file).read_text(encoding="utf-8")))
-    return {key: copy.deepcopy(variables[f"cxl_topology_{key}"]) for key in ("hosts", "memories", "window", "network")}
+    return {key: copy.deepcopy(variables[f"cxl_topology_{key}"]) for key in (*SECTIONS, *SHORT)}
 
 
 def machines_of(data: object, lab: str = "two_node", platform: Platform = PLATFORM) -> list[Machine]:
-    """The machines that come of what a user wrote."""
-    return plan_machines(lab, parse_topology(data), platform)
+    """The machines that come of what a user wrote; a host with packages of its own gets an image that is named by them."""
+    topology = parse_topology(data)
+    images = {host.name: {"disk": f"/images/{'-'.join(host.extra_packages)}"} for host in topology.hosts if host.extra_packages}
+    return plan_machines(lab, topology, platform, images)
 
 
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)
@@ -55,12 +79,14 @@ def networks() -> st.SearchStrategy[str]:
     return st.sampled_from(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).flatmap(within)
 
 
+units = st.integers(1, 4).map(lambda count: count * UNIT)
+
+
 @st.composite
-def topologies(draw: st.DrawFn, max_cpus: int = 64) -> dict[str, Any]:
-    """Valid topologies as a user writes them."""
-    host_names = draw(st.lists(names, min_size=1, max_size=2, unique=True))
-    ports = draw(st.lists(st.integers(1024, 65535), min_size=2, max_size=2, unique=True))
-    hosts = [
+def hosts_of_a_lab(draw: st.DrawFn, max_cpus: int) -> list[dict[str, Any]]:
+    host_names = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+    ports = draw(st.lists(st.integers(1024, 65535), min_size=4, max_size=4, unique=True))
+    return [
         {
             "name": name,
             "memory": f"{draw(st.integers(512, 8192))}M",
@@ -69,18 +95,61 @@ def topologies(draw: st.DrawFn, max_cpus: int = 64) -> dict[str, Any]:
         }
         for name, port in zip(host_names, ports)
     ]
-    memory_names = draw(st.lists(names, max_size=8, unique=True))
+
+
+@st.composite
+def capacities(draw: st.DrawFn, shared: bool) -> dict[str, Any]:
+    """One kind of capacity or several, with what belongs to each."""
+    kinds = draw(st.sets(st.sampled_from(["size", "volatile", "dynamic"]), min_size=1))
+    entry: dict[str, Any] = {kind: draw(units) for kind in sorted(kinds)}
+    if "size" in kinds and draw(st.booleans()):
+        entry["lsa_size"] = draw(st.integers(64, 1024)) * 4096
+    if "dynamic" in kinds:
+        entry["dc_regions"] = draw(st.integers(1, 8))
+        entry["dynamic"] = entry["dc_regions"] * UNIT * draw(st.integers(1, 2))
+    if (shared and "dynamic" in kinds) or draw(st.booleans()):
+        entry["heads"] = draw(st.sampled_from([8, 16, 32, 64]))
+    return entry
+
+
+@st.composite
+def topologies(draw: st.DrawFn, max_cpus: int = 64) -> dict[str, Any]:
+    """Valid topologies as a user writes them: short ones without a fabric, and others with bridges, switches and windows."""
+    hosts = draw(hosts_of_a_lab(max_cpus))
+    host_names = [host["name"] for host in hosts]
+    fabric = draw(st.lists(names, max_size=5, unique=True))
+    bridges = [{"name": name} for name in fabric[:3]]
+    switches = [{"name": name, "parent": draw(st.sampled_from(fabric[:3]))} for name in fabric[3:]]
+    memories, pools = [], []
     serials = draw(st.lists(st.integers(1, 2**64 - 1), min_size=8, max_size=8, unique=True))
-    memories = [
-        {
-            "name": name,
-            "size": draw(st.integers(1, 4)) * UNIT,
-            "serial": serial,
-            "lsa_size": draw(st.integers(64, 1024)) * 4096,
-            "hosts": draw(st.lists(st.sampled_from(host_names), min_size=1, max_size=2, unique=True)),
-        }
-        for name, serial in zip(memory_names, serials)
-    ]
-    need = sum(memory["size"] for memory in memories)
-    window = max(UNIT, need) + draw(st.integers(0, 16)) * UNIT
-    return {"hosts": hosts, "memories": memories, "window": window, "network": draw(networks())}
+    for name, serial in zip(draw(st.lists(names, max_size=8, unique=True)), serials):
+        seen_by = draw(st.lists(st.sampled_from(host_names), min_size=1, max_size=len(host_names), unique=True))
+        entry = {"name": name, "hosts": seen_by, **draw(capacities(len(seen_by) > 1))}
+        if draw(st.booleans()):
+            entry["serial"] = serial
+        if fabric and draw(st.booleans()):
+            entry["parent"] = draw(st.sampled_from(fabric))
+        kinds = {"size", "volatile", "dynamic"} & entry.keys()
+        if len(kinds) == 1 and draw(st.booleans()):
+            offset = draw(st.integers(0, 2)) * UNIT
+            pools.append({"name": f"p{len(pools)}", "size": offset + entry[kinds.pop()]})
+            entry.update(pool=pools[-1]["name"], offset=offset)
+        memories.append(entry)
+    pools = [pool for pool in pools if pool["name"] not in {memory["name"] for memory in memories}]
+    for memory in memories:
+        if memory.get("pool") not in {pool["name"] for pool in pools}:
+            memory.pop("pool", None)
+            memory.pop("offset", None)
+    data: dict[str, Any] = {"hosts": hosts, "memories": memories, "pools": pools, "bridges": bridges, "switches": switches}
+    need = max(UNIT, sum(memory.get(kind, 0) for memory in memories for kind in ("size", "volatile", "dynamic")))
+    if bridges and draw(st.booleans()):
+        data["windows"] = [{"size": need + draw(st.integers(0, 4)) * UNIT, "targets": [bridge["name"]]} for bridge in bridges]
+        if len(bridges) > 1:
+            targets = [bridge["name"] for bridge in bridges]
+            granularity = draw(st.sampled_from([256, 512, 1024, 2048, 4096, 8192, 16384]))
+            data["windows"].append({"size": UNIT * len(bridges), "targets": targets, "granularity": granularity})
+    elif draw(st.booleans()):
+        data["window"] = need + draw(st.integers(0, 16)) * UNIT
+    if draw(st.booleans()):
+        data["network"] = draw(networks())
+    return data

@@ -2,8 +2,8 @@
 """Makes the CXL regions again that this host had before it was started anew: Linux forgets a region when it ends.
 
 A program of its own: the module cxl_region puts it on the host, and systemd runs it once at each boot. Each record in the folder
-says which region to make: {"serial", "decoder", "type", "size", "uuid"}; sizes are bytes, and an empty
-decoder or uuid is left to cxl.
+says which region to make: {"serials", "decoder", "type", "size", "uuid", "granularity"}. The serial numbers are in interleave
+order, sizes are bytes, and an empty decoder or uuid is left to cxl.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 RECORDS = Path("/etc/cxl-lab/regions.d")
+#: What the kernel does with new volatile memory; another host may use the same.
+ONLINE_POLICY = Path("/sys/devices/system/memory/auto_online_blocks")
 PATIENCE_S = 60.0
 
 
@@ -36,16 +38,19 @@ def memdev_name(serial: int, patience_s: float) -> str:
 
 
 def make(record: dict[str, Any], patience_s: float) -> str:
-    """Makes one region, unless something lies over its memdev already; returns what went wrong, "" if nothing did."""
-    name = memdev_name(record["serial"], patience_s)
-    if not name:
+    """Makes one region, unless something lies over one of its memdevs already; returns what went wrong, "" if nothing did."""
+    names = [memdev_name(serial, patience_s) for serial in record["serials"]]
+    if not all(names):
         return "the memdev is not there"
-    if listed("-R", "-i", "-m", name):
+    if any(listed("-R", "-i", "-m", name) for name in names):
         return ""
     command = ["cxl", "create-region", "-t", record["type"], "-s", str(record["size"])]
+    command += ["-w", str(len(names)), "-g", str(record["granularity"])] if len(names) > 1 else []
     for option, key in (("-d", "decoder"), ("-U", "uuid")):
         command += [option, record[key]] if record[key] else []
-    return "" if subprocess.run([*command, "-m", name], check=False).returncode == 0 else "cxl create-region failed"
+    if record["type"] == "ram":
+        ONLINE_POLICY.write_text("offline", encoding="ascii")
+    return "" if subprocess.run([*command, "-m", *names], check=False).returncode == 0 else "cxl create-region failed"
 
 
 def main(folder: Path = RECORDS, patience_s: float = PATIENCE_S) -> int:

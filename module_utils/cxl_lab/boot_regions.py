@@ -40,9 +40,9 @@ class BootRegions:
         """Whether the host makes this region, as `region.describe` shows it, at boot."""
         return all(_content(path) == text for path, text in self._files(region).items()) and self._link().is_symlink()
 
-    def remembers(self, serial: int) -> bool:
-        """Whether the host makes a region over this memdev at boot."""
-        return self._record(serial).exists()
+    def remembers(self, serial: int, type_: str) -> bool:
+        """Whether the host makes a region of this type at boot whose lowest serial number is this one."""
+        return self._record(serial, type_).exists()
 
     def remember(self, region: dict[str, Any]) -> None:
         """Has the host make this region at each boot. What is on the disk afterwards survives a reset.
@@ -61,25 +61,27 @@ class BootRegions:
             link.symlink_to(f"/{_UNITS / _UNIT}")
             _sync(link.parent)
 
-    def forget(self, serial: int) -> None:
-        """Takes the record away; program and unit stay, they do nothing without records."""
-        record = self._record(serial)
+    def forget(self, serial: int, type_: str) -> None:
+        """Takes the record of such a region away; program and unit stay, they do nothing without records."""
+        record = self._record(serial, type_)
         record.unlink(missing_ok=True)
         _sync(record.parent)
 
-    def _record(self, serial: int) -> Path:
-        return self._root / str(boot_program.RECORDS).lstrip("/") / f"{format_serial(serial)}.json"
+    def _record(self, serial: int, type_: str) -> Path:
+        # A memdev can lie under a region of each type.
+        name = format_serial(serial) + (".ram" if type_ == "ram" else "")
+        return self._root / str(boot_program.RECORDS).lstrip("/") / f"{name}.json"
 
     def _link(self) -> Path:
         return self._root / _UNITS / "multi-user.target.wants" / _UNIT
 
     def _files(self, region: dict[str, Any]) -> dict[Path, str]:
-        serial = int(region["serial"], 16)
-        record = {"serial": serial, **{key: region[key] for key in ("decoder", "type", "size", "uuid")}}
+        serials = [int(serial, 16) for serial in region["serials"]]
+        record = {"serials": serials, **{key: region[key] for key in ("decoder", "type", "size", "uuid", "granularity")}}
         return {
             self._root / _PROGRAM: "#!/usr/bin/python3\n" + inspect.getsource(boot_program),
             self._root / _UNITS / _UNIT: _UNIT_TEXT,
-            self._record(serial): json.dumps(record, indent=1) + "\n",
+            self._record(min(serials), region["type"]): json.dumps(record, indent=1) + "\n",
         }
 
 

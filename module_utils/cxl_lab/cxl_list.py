@@ -33,7 +33,11 @@ class Memdev:
 
 @dataclass(frozen=True)
 class RootDecoder:
-    """A fixed memory window; ``max_available_extent`` is the largest region that still fits into it."""
+    """A fixed memory window; ``max_available_extent`` is the largest region that still fits into it.
+
+    :param ways: how many host bridges it interleaves over, every ``granularity`` bytes.
+    :param targets: those bridges as PCI roots ("pci0000:40") in interleave order; empty where they were not asked for.
+    """
 
     name: str
     resource: int
@@ -41,6 +45,9 @@ class RootDecoder:
     max_available_extent: int
     pmem_capable: bool
     volatile_capable: bool
+    ways: int = 1
+    granularity: int = 0
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Region:
     committed: bool
     enabled: bool
     memdevs: tuple[str, ...]
+    granularity: int = 0
 
 
 def parse_serial(value: object) -> int:
@@ -99,6 +107,9 @@ def parse_root_decoders(rows: object) -> list[RootDecoder]:
             max_available_extent=_number(row, "max_available_extent"),
             pmem_capable=row.get("pmem_capable") is True,
             volatile_capable=row.get("volatile_capable") is True,
+            ways=max(1, _number(row, "interleave_ways")),
+            granularity=_number(row, "interleave_granularity"),
+            targets=tuple(_target_roots(row)),
         )
         for row in _rows(rows, "cxl list -D")
     ]
@@ -115,6 +126,7 @@ def parse_regions(rows: object) -> list[Region]:
             committed=row.get("decode_state") == "commit",
             enabled=row.get("state") != "disabled",
             memdevs=tuple(_targets(row)),
+            granularity=_number(row, "interleave_granularity"),
         )
         for row in _rows(rows, "cxl list -R")
     ]
@@ -126,8 +138,8 @@ def list_memdevs(runner: Runner) -> list[Memdev]:
 
 
 def list_root_decoders(runner: Runner, above: Memdev | None = None) -> list[RootDecoder]:
-    """The root decoders; only those whose host bridges lead to the memdev ``above`` when one is given."""
-    argv = ["cxl", "list", "-D", "-d", "root"]
+    """The root decoders with their targets; only those whose host bridges lead to the memdev ``above`` when one is given."""
+    argv = ["cxl", "list", "-D", "-d", "root", "-T"]
     argv += ["-m", above.name] if above else []
     return parse_root_decoders(must_json(runner, argv, "root decoders"))
 
@@ -172,3 +184,8 @@ def _number(row: dict[str, Any], key: str) -> int:
 def _targets(row: dict[str, Any]) -> list[str]:
     mappings = sorted(_rows(row.get("mappings", []), "cxl list -R"), key=lambda mapping: _number(mapping, "position"))
     return [_name(mapping, "memdev", _MEMDEV) for mapping in mappings]
+
+
+def _target_roots(row: dict[str, Any]) -> list[str]:
+    targets = sorted(_rows(row.get("targets", []), "cxl list -D"), key=lambda target: _number(target, "position"))
+    return [str(target.get("alias", "")) for target in targets]

@@ -43,12 +43,14 @@ class Daemon:
 
     :param name: names the pid file and the log.
     :param socket: where it accepts connections once it is ready.
+    :param reads_input: whether it ends when its standard input does; then it gets one that never ends.
     """
 
     name: str
     command: Sequence[str]
     socket: Address
     folder: Path = RUN_FOLDER
+    reads_input: bool = False
 
     @property
     def pid_file(self) -> Path:
@@ -93,15 +95,12 @@ class Daemon:
         :raises LabError: with the end of its log.
         """
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
-            try:
-                process = subprocess.Popen(
-                    list(self.command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
-                )
-            except OSError as error:
-                self.log.unlink()
-                problem = f"cannot be run: {error.strerror}"
-                raise LabError(f"daemon {self.name}", problem, "install the package that carries it", cmd=self.command) from error
+        try:
+            process = self._popen()
+        except OSError as error:
+            self.log.unlink()
+            problem = f"cannot be run: {error.strerror}"
+            raise LabError(f"daemon {self.name}", problem, "install the package that carries it", cmd=self.command) from error
         self.pid_file.write_text(f"{process.pid} {start_time(process.pid)}\n")
         end = time.monotonic() + timeout
         while not self.answers():
@@ -110,6 +109,18 @@ class Daemon:
                 self._end(20)
                 raise LabError(f"daemon {self.name}", "did not come up", f"look at {self.log}", cmd=self.command, stderr=text)
             time.sleep(0.1)
+
+    def _popen(self) -> subprocess.Popen[bytes]:
+        # With both ends of a pipe in its hands the process can read for ever and never comes to an end.
+        ends = os.pipe() if self.reads_input else (os.open(os.devnull, os.O_RDONLY),)
+        try:
+            with self.log.open("wb") as log:
+                return subprocess.Popen(
+                    list(self.command), stdin=ends[0], stdout=log, stderr=log, start_new_session=True, cwd="/", pass_fds=ends[1:]
+                )
+        finally:
+            for end in ends:
+                os.close(end)
 
     def stop(self, timeout: float = 20) -> bool:
         """Ends it, by force after ``timeout`` seconds, and removes its files; True when it was running."""

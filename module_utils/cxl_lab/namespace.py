@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict, dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from .cxl_list import format_serial
 from .errors import LabError
@@ -29,9 +29,9 @@ ALIGNMENTS = {"4K": 4 << 10, "2M": 2 << 20}
 
 @dataclass(frozen=True)
 class NamespaceWant:
-    """A namespace of this name over the region of the memdev with this serial number; ``align`` in bytes."""
+    """A namespace of this name over the region of the memdevs with these serial numbers; ``align`` in bytes."""
 
-    serial: int
+    serials: tuple[int, ...]
     name: str
     mode: str
     map: str
@@ -39,25 +39,26 @@ class NamespaceWant:
 
     @property
     def subject(self) -> str:
-        return f"namespace {self.name} on memdev {format_serial(self.serial)}"
+        return f"namespace {self.name} on memdev {' '.join(map(format_serial, self.serials))}"
 
     @property
     def uuid(self) -> str:
         """The uuid that all hosts give it."""
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cxl.lab:namespace:{self.serial:016x}:{self.name}"))
+        serials = "+".join(f"{serial:016x}" for serial in sorted(self.serials))
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cxl.lab:namespace:{serials}:{self.name}"))
 
 
-def parse_want(serial: int, name: str, mode: str, map_: str, align: str) -> NamespaceWant:
+def parse_want(serials: Sequence[int], name: str, mode: str, map_: str, align: str) -> NamespaceWant:
     """Checks what the user asked for.
 
     :raises LabError: for a name that may not reach a command line.
     """
-    return NamespaceWant(serial, check_name(name, "namespace"), mode, map_, ALIGNMENTS[align])
+    return NamespaceWant(tuple(serials), check_name(name, "namespace"), mode, map_, ALIGNMENTS[align])
 
 
-def observe(runner: Runner, serial: int) -> NdRegion | None:
-    """The persistent-memory region over the memdev; None while the kernel has not set it up."""
-    return find_nd_region(list_nd_regions(runner), serial)
+def observe(runner: Runner, serials: Sequence[int]) -> NdRegion | None:
+    """The persistent-memory region over these memdevs; None while the kernel has not set it up."""
+    return find_nd_region(list_nd_regions(runner), serials)
 
 
 def plan_present(want: NamespaceWant, region: NdRegion, *, force: bool) -> list[Step]:
@@ -138,7 +139,8 @@ def describe(want: NamespaceWant, region: NdRegion | None) -> dict[str, Any] | N
         "uuid": mine.uuid,
         "device": mine.device,
         "region": region.name,
-        "serial": format_serial(want.serial),
+        "serial": format_serial(want.serials[0]),
+        "serials": [format_serial(serial) for serial in want.serials],
         "enabled": mine.enabled,
     }
 

@@ -71,9 +71,10 @@ def parse_nd_regions(buses: object, claim_of: Callable[[str], str] = lambda dev:
     return regions
 
 
-def find_nd_region(regions: Iterable[NdRegion], serial: int) -> NdRegion | None:
-    """The region over exactly the memdev with this serial number."""
-    return next((region for region in regions if region.serials == (serial,)), None)
+def find_nd_region(regions: Iterable[NdRegion], serials: Iterable[int]) -> NdRegion | None:
+    """The region over exactly the memdevs with these serial numbers, in whatever order."""
+    wanted = sorted(serials)
+    return next((region for region in regions if sorted(region.serials) == wanted), None)
 
 
 def _region(row: dict[str, Any], serials: dict[str, int], claim_of: Callable[[str], str]) -> NdRegion:

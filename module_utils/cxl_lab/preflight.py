@@ -11,8 +11,8 @@ from typing import Callable, Iterable, Mapping
 
 from .ports import port_problem
 from .sizes import format_size
-from .topology.model import Topology
 from .topology.plan import domain_name
+from .topology.records import Memory, Topology
 
 MIB = 1 << 20
 #: Image (4 GiB sparse, half a GiB real), its tree while it is built, the QEMU tree, and an overlay per host.
@@ -73,7 +73,7 @@ def _check_memory(lab: str, topology: Topology, machine: Machine) -> Iterable[st
     new = [host for host in topology.hosts if domain_name(lab, host.name) not in machine.running]
     if not new:
         return
-    shared = sum(memory.size for memory in topology.memories)
+    shared = shared_size(topology)
     need = sum(host.memory + GUEST_OVERHEAD for host in new) + shared
     if need > machine.available_memory:
         have = f"{machine.available_memory // MIB}M available"
@@ -87,11 +87,18 @@ def _check_memory(lab: str, topology: Topology, machine: Machine) -> Iterable[st
         yield f"cxl_guest_image_cache_dir: {disk // MIB}M needed, {have}; free some space or choose another folder"
 
 
+def shared_size(topology: Topology) -> int:
+    """Bytes of the files behind the CXL memory; several devices of one pool share its bytes."""
+    own = sum(memory.capacity for memory in topology.memories if not memory.pool)
+    return own + sum(pool.size for pool in topology.pools)
+
+
 def _check_ports(lab: str, topology: Topology, machine: Machine) -> Iterable[str]:
     for host in topology.hosts:
         own = domain_name(lab, host.name) in machine.running
-        if host.ssh_port and not own and not machine.port_free(host.ssh_port):
-            yield f"cxl_topology_hosts: ssh_port {host.ssh_port} of {host.name} is in use; choose another one or leave it out"
+        for key, port in (("ssh_port", host.ssh_port), ("gdb_port", host.gdb_port)):
+            if port and not own and not machine.port_free(port):
+                yield f"cxl_topology_hosts: {key} {port} of {host.name} is in use; choose another one or leave it out"
 
 
 def this_machine(cache: Path, root: bool) -> Machine:
@@ -134,6 +141,18 @@ def summary(topology: Topology, machine: Machine) -> Mapping[str, str]:
         "machine": f"{machine.system}, {os.cpu_count()} cores, {machine.available_memory // MIB}M available",
         "hosts": ", ".join(f"{host.name} ({format_size(host.memory)}, {host.cpus} cpus)" for host in topology.hosts),
         "memories": ", ".join(
-            f"{memory.name} {format_size(memory.size)} on {'+'.join(memory.hosts)}" for memory in topology.memories
+            f"{memory.name} {_shown_parts(memory)} on {_shown_hosts(memory, topology)}" for memory in topology.memories
         ),
     }
+
+
+def _shown_parts(memory: Memory) -> str:
+    """ "512M", or with several kinds of capacity "512M persistent + 1G dynamic"."""
+    parts = memory.parts
+    kinds = [f"{format_size(size)} {kind}" for kind, size in parts.items()]
+    return format_size(memory.size) if list(parts) == ["persistent"] else " + ".join(kinds)
+
+
+def _shown_hosts(memory: Memory, topology: Topology) -> str:
+    everybody = len(memory.hosts) == len(topology.hosts) > 4
+    return f"all {len(memory.hosts)} hosts" if everybody else "+".join(memory.hosts)

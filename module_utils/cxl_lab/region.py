@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A region over one memdev: what to do so that it is there, or so that it is gone. Pure but for ``observe``."""
+"""A region over one memdev or several: what to do so that it is there, or so that it is gone. Pure but for ``observe``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .cxl_list import (
     list_root_decoders,
 )
 from .errors import LabError
+from .interleave import WAYS, turn_order
 from .ndctl_list import Namespace, find_nd_region, list_nd_regions
 from .runner import Runner
 from .sizes import format_size, parse_size
@@ -30,38 +31,60 @@ GRAIN = 256 << 20
 
 @dataclass(frozen=True)
 class RegionWant:
-    """A pmem region over the memdev with ``serial``; ``size`` 0 takes the whole memdev, ``uuid`` "" any."""
+    """A region over the memdevs with these serial numbers.
 
-    serial: int
+    :param size: bytes; 0 takes the whole of each memdev.
+    :param uuid: "" for any.
+    :param type: "pmem" or "ram".
+    :param granularity: bytes until the next memdev has its turn; 0 for what the window has.
+    """
+
+    serials: tuple[int, ...]
     size: int = 0
     uuid: str = ""
+    type: str = "pmem"
+    granularity: int = 0
 
     @property
     def subject(self) -> str:
-        return f"region over memdev {format_serial(self.serial)}"
+        return f"region over memdev {' '.join(map(format_serial, self.serials))}"
 
 
 @dataclass(frozen=True)
 class RegionState:
-    """What this host has for one memdev: the regions over it with the uuid and the namespaces of the first and
-    its root decoder, or the root decoders above the memdev while there is none."""
+    """What this host has for some memdevs: the regions over any of them with the uuid and the namespaces of the first and
+    its root decoder, or the root decoders while there is none.
 
-    memdev: Memdev
+    :param paths: where each memdev is: PCI root, root port, and every function below.
+    """
+
+    memdevs: tuple[Memdev, ...]
     regions: tuple[Region, ...]
     decoders: tuple[RootDecoder, ...]
     namespaces: tuple[Namespace, ...]
     uuid: str = ""
     decoder: str = ""
+    paths: tuple[tuple[str, ...], ...] = ()
 
 
-def parse_want(serial: int, size: str | None, region_uuid: str | None) -> RegionWant:
+def parse_want(
+    serials: Sequence[int], size: str | None, region_uuid: str | None, type_: str = "pmem", granularity: int | None = None
+) -> RegionWant:
     """Checks what the user asked for.
 
-    :raises LabError: a size that no region can have, or a uuid that is none.
+    :raises LabError: a size or a number of memdevs that no region can have, or a uuid that is none.
     """
-    want = RegionWant(serial, parse_size(size) if size else 0, parse_uuid(region_uuid) if region_uuid else "")
-    if want.size % GRAIN:
-        raise LabError(want.subject, f"size {size} is not n x 256 MiB", 'use for example "512M", or leave size away')
+    want = RegionWant(
+        tuple(serials), parse_size(size) if size else 0, parse_uuid(region_uuid) if region_uuid else "", type_, granularity or 0
+    )
+    if len(set(serials)) != len(serials) or len(serials) not in WAYS:
+        step = f"name {', '.join(map(str, WAYS))} memdevs, each once"
+        raise LabError(want.subject, f"{len(serials)} memdevs cannot be interleaved", step)
+    if want.size % (GRAIN * len(serials)):
+        each = "n x 256 MiB" if len(serials) == 1 else f"n x 256 MiB for each of {len(serials)} memdevs"
+        raise LabError(want.subject, f"size {size} is not {each}", 'use for example "512M", or leave size away')
+    if want.type == "ram" and want.uuid:
+        raise LabError(want.subject, "a region of type ram has no uuid", "leave uuid away")
     return want
 
 
@@ -76,39 +99,47 @@ def parse_uuid(text: str) -> str:
         raise LabError("uuid", f"{text!r} is no uuid", "write it as 8-4-4-4-12 hexadecimal digits") from bad
 
 
-def observe(runner: Runner, serial: int, cxl_devices: Path = Path("/sys/bus/cxl/devices")) -> RegionState | None:
-    """The state of one memdev, or None while this host has no such memdev that the kernel accepted."""
-    memdev = find_memdev(list_memdevs(runner), serial)
-    if memdev is None or not memdev.enabled:
+def observe(runner: Runner, want: RegionWant, cxl_devices: Path = Path("/sys/bus/cxl/devices")) -> RegionState | None:
+    """The state of these memdevs, or None while this host lacks one of them or the kernel did not accept it."""
+    known = list_memdevs(runner)
+    found = [find_memdev(known, serial) for serial in want.serials]
+    memdevs = tuple(memdev for memdev in found if memdev is not None and memdev.enabled)
+    if len(memdevs) < len(found):
         return None
-    regions = tuple(region for region in list_regions(runner) if memdev.name in region.memdevs)
-    nd_region = find_nd_region(list_nd_regions(runner), serial) if regions else None
+    names = {memdev.name for memdev in memdevs}
+    # A memdev with both kinds of capacity can lie under a region of each.
+    mixed = all(memdev.pmem_size and memdev.ram_size for memdev in memdevs)
+    regions = tuple(
+        region for region in list_regions(runner) if names & set(region.memdevs) and (region.type == want.type or not mixed)
+    )
+    nd_region = find_nd_region(list_nd_regions(runner), want.serials) if regions and want.type == "pmem" else None
     return RegionState(
-        memdev=memdev,
+        memdevs=memdevs,
         regions=regions,
-        decoders=() if regions else tuple(list_root_decoders(runner, memdev)),
+        decoders=() if regions else tuple(list_root_decoders(runner, memdevs[0])),
         namespaces=nd_region.namespaces if nd_region else (),
         uuid=_read(cxl_devices / regions[0].name / "uuid") if regions else "",
         decoder=_root_decoder(cxl_devices / regions[0].name) if regions else "",
+        paths=tuple(_place(cxl_devices / memdev.name) for memdev in memdevs),
     )
 
 
 def plan_present(want: RegionWant, have: RegionState) -> list[Step]:
-    """The steps to one committed, enabled pmem region over the memdev; none when it is there.
+    """The steps to one committed, enabled region over the memdevs; none when it is there.
 
-    :raises LabError: when something else lies over the memdev, or when nothing can hold the region.
+    :raises LabError: when something else lies over a memdev, or when nothing can hold the region.
     """
     region = _own_region(want.subject, have)
     if region is None:
-        return [_create(want, have)]
+        return _create(want, have)
     _refuse_other(want, region, have.uuid)
     if not region.enabled:
-        return [Step(f"enable {region.name}", ("cxl", "enable-region", region.name))]
+        return [*_keep_offline(want), Step(f"enable {region.name}", ("cxl", "enable-region", region.name))]
     return []
 
 
 def plan_absent(want: RegionWant, have: RegionState) -> list[Step]:
-    """The steps after which no region lies over the memdev; none when there is none.
+    """The steps after which no region lies over the memdevs; none when there is none.
 
     :raises LabError: while a namespace on it is in service, or when the region spans other memdevs too.
     """
@@ -125,10 +156,11 @@ def plan_absent(want: RegionWant, have: RegionState) -> list[Step]:
 
 
 def describe(have: RegionState | None) -> dict[str, Any] | None:
-    """What a module returns of a region; None when there is none."""
+    """What a module returns of a region; None when there is none. Memdevs and serials are in interleave order."""
     if have is None or not have.regions:
         return None
     region = have.regions[0]
+    serials = {memdev.name: format_serial(memdev.serial) for memdev in have.memdevs}
     return {
         "name": region.name,
         "type": region.type,
@@ -136,52 +168,93 @@ def describe(have: RegionState | None) -> dict[str, Any] | None:
         "resource": f"{region.resource:#x}",
         "uuid": have.uuid,
         "decoder": have.decoder,
-        "memdev": have.memdev.name,
-        "serial": format_serial(have.memdev.serial),
+        "memdev": region.memdevs[0] if region.memdevs else "",
+        "memdevs": list(region.memdevs),
+        "serial": serials.get(region.memdevs[0] if region.memdevs else "", format_serial(have.memdevs[0].serial)),
+        "serials": [serials[name] for name in region.memdevs if name in serials],
+        "ways": len(region.memdevs),
+        "granularity": region.granularity,
         "committed": region.committed,
         "enabled": region.enabled,
     }
 
 
-def choose_decoder(want: RegionWant, memdev: Memdev, decoders: Sequence[RootDecoder]) -> RootDecoder:
-    """The root decoder to put a pmem region under: it leads to the memdev, may hold pmem and has room.
+def choose_decoder(want: RegionWant, have: RegionState) -> RootDecoder:
+    """The root decoder to put a region under: it leads to the bridges of the memdevs alone, may hold the type and has room.
 
-    Among several: one for pmem alone before one for both kinds, then the window at the highest address (QEMU 11.1 maps the memory
-    of a device behind the first of several windows indirectly: slow, and not atomic across hosts).
+    Among several: one for the type alone before one for both kinds, then the window at the highest address (QEMU 11.1 maps the
+    memory of a device behind the first of several windows indirectly: slow, and not atomic across hosts).
     """
-    size = want.size or memdev.pmem_size
-    capable = [decoder for decoder in decoders if decoder.pmem_capable]
+    first, kind = have.memdevs[0].name, {"pmem": "persistent", "ram": "volatile"}[want.type]
+    size = want.size or len(have.memdevs) * _capacity(want, have)
+    capable = [one for one in have.decoders if (one.pmem_capable if want.type == "pmem" else one.volatile_capable)]
     if not capable:
-        problem = f"no root decoder above {memdev.name} takes persistent memory"
-        raise LabError(want.subject, problem, "add a fixed memory window for it")
-    roomy = [decoder for decoder in capable if decoder.max_available_extent >= size]
+        raise LabError(want.subject, f"no root decoder above {first} takes {kind} memory", "add a fixed memory window for it")
+    roots = {path[0] for path in have.paths if path}
+    fitting = [one for one in capable if one.ways == 1 or set(one.targets) == roots]
+    fitting = [one for one in fitting if len(roots) < 2 or one.ways > 1]
+    if not fitting:
+        windows = ", ".join(f"{one.name} over {' '.join(one.targets) or one.ways}" for one in capable)
+        problem = f"the memdevs lie below {' '.join(sorted(roots))}, and there is only {windows}"
+        raise LabError(want.subject, problem, "add a window whose targets are just these bridges")
+    roomy = [decoder for decoder in fitting if decoder.max_available_extent >= size]
     if not roomy:
-        rooms = ", ".join(f"{one.name} {format_size(one.max_available_extent)}" for one in capable)
+        rooms = ", ".join(f"{one.name} {format_size(one.max_available_extent)}" for one in fitting)
         step = "destroy a region under that decoder or enlarge its fixed memory window"
         raise LabError(want.subject, f"needs {format_size(size)}, but there is room only for {rooms}", step)
-    return max(roomy, key=lambda decoder: (not decoder.volatile_capable, decoder.resource))
+    return max(roomy, key=lambda one: (not (one.pmem_capable and one.volatile_capable), one.resource))
 
 
-def _create(want: RegionWant, have: RegionState) -> Step:
-    memdev = have.memdev
-    if memdev.pmem_size == 0:
-        raise LabError(want.subject, f"{memdev.name} has no persistent capacity", "choose a persistent memdev")
-    if want.size > memdev.pmem_size:
-        problem = f"{format_size(want.size)} does not fit on {memdev.name} ({format_size(memdev.pmem_size)})"
+def _capacity(want: RegionWant, have: RegionState) -> int:
+    """Bytes of the type that each memdev can give: as much as the smallest has."""
+    return min(memdev.pmem_size if want.type == "pmem" else memdev.ram_size for memdev in have.memdevs)
+
+
+def _create(want: RegionWant, have: RegionState) -> list[Step]:
+    capacity, ways = _capacity(want, have), len(have.memdevs)
+    names = " ".join(memdev.name for memdev in have.memdevs)
+    if capacity == 0:
+        kind = {"pmem": "persistent", "ram": "volatile"}[want.type]
+        raise LabError(want.subject, f"{names} has no {kind} capacity", f"choose a {kind} memdev")
+    if want.size > capacity * ways:
+        problem = f"{format_size(want.size)} does not fit on {names} ({format_size(capacity * ways)})"
         raise LabError(want.subject, problem, "leave size away to take the whole memdev")
-    decoder = choose_decoder(want, memdev, have.decoders)
-    argv = ["cxl", "create-region", "-d", decoder.name, "-t", "pmem"]
+    decoder = choose_decoder(want, have)
+    argv = ["cxl", "create-region", "-d", decoder.name, "-t", want.type]
+    order = list(have.memdevs)
+    if ways > 1:
+        order = [order[index] for index in turn_order(want.subject, have.paths, decoder.targets)]
+        argv += ["-w", str(ways), "-g", str(_granularity(want, decoder))]
     argv += ["-s", str(want.size)] if want.size else []
     argv += ["-U", want.uuid] if want.uuid else []
-    return Step(f"create a pmem region over {memdev.name} under {decoder.name}", (*argv, "-m", memdev.name))
+    shown = ", ".join(memdev.name for memdev in order)
+    create = Step(f"create a {want.type} region over {shown} under {decoder.name}", (*argv, "-m", *(one.name for one in order)))
+    return [*_keep_offline(want), create]
+
+
+def _granularity(want: RegionWant, decoder: RootDecoder) -> int:
+    """A region below a window with several targets takes turns as the window does; the kernel refuses anything else."""
+    given = want.granularity
+    if decoder.ways > 1 and given not in (0, decoder.granularity):
+        problem = f"granularity {given} under {decoder.name}, which has {decoder.granularity}"
+        raise LabError(want.subject, problem, "leave granularity away, or change the window")
+    return given or (decoder.granularity if decoder.ways > 1 else 256)
+
+
+def _keep_offline(want: RegionWant) -> list[Step]:
+    """A Debian kernel brings new volatile memory into service by itself; of two hosts that share it both would."""
+    if want.type != "ram":
+        return []
+    return [Step("keep new memory offline", ("tee", "/sys/devices/system/memory/auto_online_blocks"), "offline\n")]
 
 
 def _own_region(subject: str, have: RegionState) -> Region | None:
+    names = [memdev.name for memdev in have.memdevs]
     if len(have.regions) > 1:
-        names = ", ".join(region.name for region in have.regions)
-        raise LabError(subject, f"{names} share {have.memdev.name}", "destroy the ones that you do not need")
+        others = ", ".join(region.name for region in have.regions)
+        raise LabError(subject, f"{others} share {', '.join(names)}", "destroy the ones that you do not need")
     region = have.regions[0] if have.regions else None
-    if region and region.memdevs != (have.memdev.name,):
+    if region and sorted(region.memdevs) != sorted(names):
         problem = f"{region.name} interleaves {', '.join(region.memdevs)}"
         raise LabError(subject, problem, f"destroy {region.name} yourself if it is not needed")
     return region
@@ -189,12 +262,15 @@ def _own_region(subject: str, have: RegionState) -> Region | None:
 
 def _refuse_other(want: RegionWant, region: Region, region_uuid: str) -> None:
     again = "destroy it first (state: absent)"
-    if region.type != "pmem":
-        raise LabError(want.subject, f"{region.name} exists with type {region.type or 'none'}, not pmem", again)
+    if region.type != want.type:
+        raise LabError(want.subject, f"{region.name} exists with type {region.type or 'none'}, not {want.type}", again)
     if not region.committed:
         raise LabError(want.subject, f"{region.name} exists, but its decoders are not committed", again)
     if want.uuid and region_uuid != want.uuid:
         raise LabError(want.subject, f"{region.name} exists with uuid {region_uuid or 'unknown'}", "leave uuid away to keep it")
+    if want.granularity and len(want.serials) > 1 and region.granularity != want.granularity:
+        problem = f"{region.name} exists with granularity {region.granularity}, not {want.granularity}"
+        raise LabError(want.subject, problem, "leave granularity away to keep it")
     if want.size and region.size != want.size:
         problem = f"{region.name} exists with {format_size(region.size)}, not {format_size(want.size)}"
         raise LabError(want.subject, problem, "leave size away to keep it; in QEMU another size needs a cold start of the guest")
@@ -215,3 +291,10 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
         return ""
+
+
+def _place(memdev: Path) -> tuple[str, ...]:
+    """The PCI functions on the way to a memdev, from its PCI root on; empty where sysfs does not show it."""
+    parts = memdev.resolve().parts
+    roots = [index for index, part in enumerate(parts) if part.startswith("pci")]
+    return parts[roots[0] : -1] if roots else ()

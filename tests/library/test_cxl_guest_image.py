@@ -140,3 +140,12 @@ def test_bad_options_are_named_before_anything_starts(image, machine, tmp_path, 
     result = image(**args)
     assert result["failed"] is True and result["msg"].startswith(message)
     assert machine.ran == [] and not (tmp_path / "cache").exists()
+
+
+def test_hosts_with_packages_of_their_own_get_images_and_equal_ones_share_them(image):
+    result = image(host_packages={"a": ["gdb"], "b": ["gdb", "udev"], "c": ["jq"]})
+    images = result["host_images"]
+    assert result["changed"] is True and images["a"] == images["b"]
+    assert len({one["disk"] for one in (result["image"], images["a"], images["c"])}) == 3
+    assert all(Path(one[part]).exists() for one in images.values() for part in ("disk", "kernel", "initrd"))
+    assert image(host_packages={"a": ["gdb"]})["changed"] is False

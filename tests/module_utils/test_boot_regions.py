@@ -18,7 +18,8 @@ REGION = {
     "size": 512 << 20,
     "uuid": "2f6a4a54-9ac1-43c5-a9e6-7b5b2f6ac0de",
     "decoder": "decoder0.0",
-    "serial": "0xc0de0001",
+    "serials": ["0xc0de0001"],
+    "granularity": 256,
 }
 #: Answers from files in its folder and writes down what it is asked to make.
 CXL = """#!/bin/sh
@@ -58,14 +59,14 @@ def test_what_is_left_on_the_host_is_a_unit_that_runs_the_program(root):
     boot = BootRegions(root)
     assert not boot.is_current(REGION)
     boot.remember(REGION)
-    assert boot.is_current(REGION) and boot.remembers(0xC0DE0001) and not boot.remembers(1)
+    assert boot.is_current(REGION) and boot.remembers(0xC0DE0001, "pmem") and not boot.remembers(1, "pmem")
     wanted = root / "etc/systemd/system/multi-user.target.wants/cxl-lab-boot-regions.service"
     assert wanted.readlink() == Path("/etc/systemd/system/cxl-lab-boot-regions.service")
     unit = (root / "etc/systemd/system/cxl-lab-boot-regions.service").read_text()
     program = unit.split("ExecStart=")[1].splitlines()[0]
     assert os.access(root / program.lstrip("/"), os.X_OK)
-    boot.forget(0xC0DE0001)
-    assert not boot.remembers(0xC0DE0001)
+    boot.forget(0xC0DE0001, "pmem")
+    assert not boot.remembers(0xC0DE0001, "pmem")
 
 
 @pytest.mark.parametrize("damage", ["etc/cxl-lab/regions.d/0xc0de0001.json", "usr/local/lib/cxl-lab/boot-regions"])
@@ -95,8 +96,8 @@ def test_a_memdev_under_a_region_is_left_alone(root, cxl):
 
 def test_what_cannot_be_made_is_said_and_the_others_are_made(root, cxl, capsys):
     boot = BootRegions(root)
-    boot.remember({**REGION, "serial": "0x1"})
-    boot.remember({**REGION, "serial": "0x7", "decoder": "", "uuid": ""})
+    boot.remember({**REGION, "serials": ["0x1"]})
+    boot.remember({**REGION, "serials": ["0x7"], "decoder": "", "uuid": ""})
     (records(root) / "0x6.json").write_text('{"serial": 6')
     assert boot_program.main(records(root), 0) == 1
     said = capsys.readouterr().err
@@ -108,3 +109,22 @@ def test_a_refusal_of_cxl_is_a_failure_of_the_unit(root, cxl):
     BootRegions(root).remember(REGION)
     (cxl / "exit").write_text("1")
     assert boot_program.main(records(root), 0) == 1
+
+
+def test_an_interleaved_region_is_made_in_its_order(root, cxl):
+    BootRegions(root).remember({**REGION, "serials": ["0xc0de0001", "0x7"], "granularity": 1024})
+    assert (records(root) / "0x7.json").exists(), "it is named by the lowest number, whatever the order"
+    assert boot_program.main(records(root), 0) == 0
+    shape = f"-t pmem -s {512 << 20} -w 2 -g 1024 -d decoder0.0 -U {REGION['uuid']} -m mem3 mem0"
+    assert (cxl / "made").read_text() == f"create-region {shape}\n"
+
+
+def test_volatile_memory_stays_offline_at_boot(root, cxl, monkeypatch):
+    policy = root / "auto_online_blocks"
+    monkeypatch.setattr(boot_program, "ONLINE_POLICY", policy)
+    boot = BootRegions(root)
+    boot.remember({**REGION, "type": "ram", "uuid": ""})
+    assert boot.remembers(0xC0DE0001, "ram") and not boot.remembers(0xC0DE0001, "pmem"), "a memdev may have one of each"
+    assert boot_program.main(records(root), 0) == 0
+    assert policy.read_text() == "offline"
+    assert (cxl / "made").read_text() == f"create-region -t ram -s {512 << 20} -d decoder0.0 -m mem3\n"

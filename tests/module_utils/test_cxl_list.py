@@ -82,7 +82,7 @@ def test_any_json_is_parsed_or_refused(tree):
 
 
 def test_namespaces_come_with_label_uuid_and_device():
-    region = ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(fixture("ndctl_list")), 0xC0DE0001)
+    region = ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(fixture("ndctl_list")), [0xC0DE0001])
     (space,) = region.namespaces
     assert space.device == "/dev/dax0.0"
     assert space.uuid == "6798b50d-b3e6-5844-b7f2-59f2164acd46", "the uuid of the label, not the one of the info block"
@@ -93,7 +93,7 @@ def test_region_over_several_memdevs_is_nobodys_own():
     buses = fixture("ndctl_list")
     buses[0]["dimms"].append({"dev": "nmem1", "id": "3235774466"})
     buses[0]["regions"][0]["mappings"].append({"dimm": "nmem1", "position": 1})
-    assert ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(buses), 0xC0DE0001) is None
+    assert ndctl_list.find_nd_region(ndctl_list.parse_nd_regions(buses), [0xC0DE0001]) is None
 
 
 def test_claim_of_the_label_is_read_beside_the_list(tmp_path: Path):
@@ -109,3 +109,12 @@ def test_the_serial_of_a_dimm_is_a_signed_decimal(text, serial):
     buses = fixture("ndctl_list")
     buses[0]["dimms"][0]["id"] = text
     assert ndctl_list.parse_nd_regions(buses)[0].serials == (serial,)
+
+
+def test_a_window_over_two_bridges_names_them_in_its_order():
+    """The keys are those of the manual page of cxl-list."""
+    target = {"target": "ACPI0016:01", "alias": "pci0000:40", "position": 1, "id": 64}
+    other = {"target": "ACPI0016:00", "alias": "pci0000:48", "position": 0, "id": 72}
+    row = {**fixture("cxl_list_decoders")[0], "interleave_ways": 2, "interleave_granularity": 1024, "targets": [target, other]}
+    (decoder,) = cxl_list.parse_root_decoders([row])
+    assert (decoder.ways, decoder.granularity, decoder.targets) == (2, 1024, ("pci0000:48", "pci0000:40"))

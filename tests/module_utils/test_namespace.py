@@ -14,7 +14,7 @@ from fakes import fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
-WANT = namespaces.parse_want(0xC0DE0001, "cbd0", "devdax", "mem", "2M")
+WANT = namespaces.parse_want((0xC0DE0001,), "cbd0", "devdax", "mem", "2M")
 MADE = parse_nd_regions(fixture("ndctl_list"))[0]
 OURS = MADE.namespaces[0]
 BARE = replace(MADE, namespaces=())
@@ -36,8 +36,8 @@ def test_create():
 
 def test_both_hosts_give_it_the_same_uuid():
     assert WANT.uuid == OURS.uuid, "the one in the recorded label"
-    assert namespaces.parse_want(0xC0DE0001, "other", "devdax", "mem", "2M").uuid != WANT.uuid
-    assert namespaces.parse_want(0xC0DE0002, "cbd0", "devdax", "mem", "2M").uuid != WANT.uuid
+    assert namespaces.parse_want((0xC0DE0001,), "other", "devdax", "mem", "2M").uuid != WANT.uuid
+    assert namespaces.parse_want((0xC0DE0002,), "cbd0", "devdax", "mem", "2M").uuid != WANT.uuid
 
 
 def test_nothing_to_do_where_it_is():
@@ -95,7 +95,7 @@ def test_a_device_in_use_is_refused_with_its_users():
 @pytest.mark.parametrize("name", ["", "-f", "Cbd0", "a b", "a" * 33, "cbd0;"])
 def test_a_name_that_may_not_reach_a_command_line(name):
     with pytest.raises(LabError, match="no valid name"):
-        namespaces.parse_want(1, name, "devdax", "mem", "2M")
+        namespaces.parse_want((1,), name, "devdax", "mem", "2M")
 
 
 spaces = st.lists(

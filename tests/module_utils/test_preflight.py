@@ -18,6 +18,7 @@ from ansible.module_utils.cxl_lab.preflight import (
     check,
     port_free,
     running_domains,
+    shared_size,
     summary,
     this_machine,
 )
@@ -127,7 +128,7 @@ def test_a_running_lab_needs_nothing(data):
 def test_a_byte_too_little_is_too_little(data, lack):
     topology = parse_topology(data)
     names = [host.name for host in topology.hosts]
-    shared = sum(memory.size for memory in topology.memories)
+    shared = shared_size(topology)
     need = sum(host.memory + GUEST_OVERHEAD for host in topology.hosts) + shared
     disk = DISK_NEED + OVERLAY_NEED * len(names)
     enough = replace(ENOUGH, available_memory=need, free_shared=shared, free_disk=disk)
@@ -203,3 +204,24 @@ def test_summary():
         "hosts": "node1 (3G, 4 cpus), node2 (2G, 2 cpus)",
         "memories": "pool0 512M on node1+node2",
     }
+
+
+def test_devices_of_one_pool_take_its_memory_once():
+    devices = [{"name": name, "volatile": "512M", "pool": "store"} for name in "xy"]
+    data = {
+        "hosts": [{"name": "a"}],
+        "pools": [{"name": "store", "size": "1G"}],
+        "memories": [*devices, {"name": "z", "dynamic": "256M"}],
+    }
+    assert shared_size(parse_topology(data)) == (1024 + 256) << 20
+
+
+def test_a_gdb_port_that_is_in_use():
+    topology = parse_topology({"hosts": [{"name": "a", "gdb_port": 5999}]})
+    (problem,) = check("a", topology, ["a"], replace(ENOUGH, port_free=lambda port: port != 5999))
+    assert problem.startswith("cxl_topology_hosts: gdb_port 5999 of a is in use")
+
+
+def test_the_summary_names_every_kind_of_capacity():
+    data = {"hosts": [{"name": name} for name in "abcde"], "memories": [{"name": "m", "size": "1G", "volatile": "256M"}]}
+    assert summary(parse_topology(data), ENOUGH)["memories"] == "m 1G persistent + 256M volatile on all 5 hosts"

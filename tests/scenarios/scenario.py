@@ -47,17 +47,18 @@ def changed(output: str) -> int:
 
 @dataclass(frozen=True)
 class VmLab:
-    """A lab of `inventories/two_node` under another name, so that a user's own lab is not touched."""
+    """A lab of an inventory under another name, so that a user's own lab is not touched."""
 
     name: str
     variables: tuple[str, ...] = ()  # options of ansible-playbook that every run gets
+    inventory: str = "two_node"
 
     @property
     def folder(self) -> Path:
         return Path("/var/lib/cxl-lab") / self.name
 
     def options(self) -> list[str]:
-        return ["-i", str(ROOT / "inventories/two_node"), "-e", f"cxl_topology_lab={self.name}", *self.variables]
+        return ["-i", str(ROOT / "inventories" / self.inventory), "-e", f"cxl_topology_lab={self.name}", *self.variables]
 
     def playbook(self, name: str, *options: str) -> tuple[int, str]:
         return run(["ansible-playbook", *self.options(), *options, name])

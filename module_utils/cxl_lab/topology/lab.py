@@ -15,7 +15,9 @@ from .domain_xml import domain_xml
 from .libvirt_host import LibvirtHost, tail
 from .login import WrongHostKey, try_login
 from .plan import Machine, Seen, Step, domain_name
+from .records import Memory
 from .store import Store
+from .switches import start_switches, stop_switches
 
 #: A port that was free a moment ago can be taken before QEMU binds it.
 _PORT_TRIES = 4
@@ -41,6 +43,7 @@ class Lab:
             if step.action == "remove":
                 self._store.drop_host(step.host)
         self._store.prepare_lab(machines)
+        start_switches(self._store.paths, machines, self._store.emulator)
         for step in steps:
             if step.action in ("create", "replace", "start"):
                 progress(f"starting {step.host}")
@@ -123,6 +126,7 @@ class Lab:
         for host in hosts:
             progress(f"removing {host}")
             self._libvirt.remove(domain_name(self._store.paths.lab, host))
+        stop_switches(self._store.paths)
         return self._store.drop_lab()
 
 
@@ -146,11 +150,23 @@ def as_result(machines: list[Machine], seen: dict[str, Seen]) -> list[dict[str, 
             "state": seen[machine.host.name].state if machine.host.name in seen else "absent",
             "ssh_port": seen[machine.host.name].ssh_port if machine.host.name in seen else 0,
             "address": machine.address,
-            "memories": [{**_plain(memory), "serial": f"{memory.serial:#x}"} for memory in machine.memories],
+            "addresses": {nic.network: nic.address for nic in machine.nics},
+            "memories": [_memory(machine, memory) for memory in machine.memories],
         }
         for machine in machines
     ]
 
 
-def _plain(memory: Any) -> dict[str, Any]:
-    return {"name": memory.name, "size": memory.size, "hosts": list(memory.hosts)}
+def _memory(machine: Machine, memory: Memory) -> dict[str, Any]:
+    """A device as a host sees it; ``head`` is None where it has one head only."""
+    return {
+        "name": memory.name,
+        "serial": f"{memory.serial:#x}",
+        "size": memory.size,
+        "volatile": memory.volatile,
+        "dynamic": memory.dynamic,
+        "dc_regions": memory.dc_regions,
+        "heads": memory.heads,
+        "head": memory.head_of(machine.host.name),
+        "hosts": list(memory.hosts),
+    }

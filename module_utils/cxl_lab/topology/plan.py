@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Mapping
 
-from .model import Host, Memory, Topology
+from ..detached import RUN_FOLDER
+from ..errors import LabError
+from .fabric import Fabric, plan_fabric
+from .records import Host, Memory, Network, Topology
 
 #: Addresses on the lab network start here, below it is room for what a user adds.
 FIRST_ADDRESS = 11
@@ -17,11 +21,12 @@ FIRST_ADDRESS = 11
 
 @dataclass(frozen=True)
 class LabPaths:
-    """Every file of a lab. ``root`` belongs to one lab; shared memory has to live elsewhere and carries the lab's name."""
+    """Every file of a lab. ``root`` belongs to one lab; shared memory and pid files live elsewhere and carry the lab's name."""
 
     lab: str
     root: Path
     shared: Path = Path("/dev/shm")
+    run: Path = RUN_FOLDER
 
     @property
     def ssh_config(self) -> Path:
@@ -43,8 +48,22 @@ class LabPaths:
     def host(self, host: str) -> Path:
         return self.root / "hosts" / host
 
+    def cable(self, network: str, host: str) -> Path:
+        """The socket of one end of a cable between two hosts."""
+        return self.network / (f"{host}.sock" if network == "lab" else f"{network}.{host}.sock")
+
+    def switch(self, network: str) -> Path:
+        """Folder of the sockets of a switch between hosts."""
+        return self.network / f"{network}.switch"
+
     def memory(self, memory: str) -> Path:
         return self.shared / f"{self.memory_prefix}{memory}"
+
+    def backing(self, memory: Memory, kind: str) -> Path:
+        """The file with the bytes of one kind of capacity: "persistent", "volatile" or "dynamic"."""
+        if memory.pool:
+            return self.memory(memory.pool)
+        return self.memory(memory.name if kind == "persistent" else f"{memory.name}.{kind}")
 
     @property
     def memory_prefix(self) -> str:
@@ -64,16 +83,35 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class Nic:
+    """A host on a lab network.
+
+    :param address: with the length of the prefix, "10.77.0.11/24".
+    :param kind: "cable", which leads to ``peer``, or "switch".
+    """
+
+    network: str
+    address: str
+    kind: str
+    peer: str
+
+
+@dataclass(frozen=True)
 class Machine:
     """One host of the lab as it is going to be built."""
 
     lab: str
     host: Host
     memories: tuple[Memory, ...]
-    window: int
-    address: str
-    peer: str
+    fabric: Fabric
+    nics: tuple[Nic, ...]
     platform: Platform
+    pools: Mapping[str, int]
+
+    @property
+    def address(self) -> str:
+        """On its first lab network, "" on none."""
+        return self.nics[0].address if self.nics else ""
 
     @property
     def domain(self) -> str:
@@ -83,15 +121,20 @@ class Machine:
         """What cannot change while the machine lives; kept in the domain's metadata, compared at the next run."""
         return {
             "host": {**asdict(self.host), "ssh_port": 0},
-            "memories": [asdict(memory) for memory in self.memories],
-            "window": self.window,
-            "address": self.address,
-            "peer": self.peer,
+            "memories": [self._memory_spec(memory) for memory in self.memories],
+            "fabric": asdict(self.fabric),
+            "nics": [asdict(nic) for nic in self.nics],
             "platform": asdict(self.platform),
         }
 
+    def _memory_spec(self, memory: Memory) -> dict[str, Any]:
+        """Without the names of the other hosts: a machine does not change when another one joins."""
+        own = asdict(replace(memory, hosts=()))
+        del own["hosts"]
+        return {**own, "head": memory.head_of(self.host.name)}
+
     def mac(self, network: str) -> str:
-        """A stable, locally administered address for "control" or "lab"."""
+        """A stable, locally administered address for "control" or a lab network."""
         digest = hashlib.sha256(f"{self.lab}/{self.host.name}/{network}".encode()).hexdigest()
         return "52:54:00:" + ":".join(digest[at : at + 2] for at in (0, 2, 4))
 
@@ -100,23 +143,63 @@ def domain_name(lab: str, host: str) -> str:
     return f"cxl-lab.{lab}.{host}"
 
 
-def plan_machines(lab: str, topology: Topology, platform: Platform) -> list[Machine]:
-    """The machines of a lab, in the order of its hosts."""
-    names = [host.name for host in topology.hosts]
+def network_credential(network: str) -> str:
+    """The name under which a guest gets its settings of a lab network."""
+    return f"network.network.30-{network}"
+
+
+def plan_machines(
+    lab: str, topology: Topology, platform: Platform, images: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> list[Machine]:
+    """The machines of a lab, in the order of its hosts.
+
+    :param images: "disk", "kernel" and "initrd" of hosts that have packages of their own.
+    :raises LabError: for such a host without an image.
+    """
+    nics: dict[str, list[Nic]] = {}
+    for network in topology.networks:
+        for host, nic in _nics(network).items():
+            nics.setdefault(host, []).append(nic)
+    pools = {pool.name: pool.size for pool in topology.pools}
     return [
         Machine(
             lab=lab,
             host=host,
             memories=topology.memories_of(host.name),
-            window=topology.window,
-            address=f"{topology.network.network_address + FIRST_ADDRESS + index}/{topology.network.prefixlen}"
-            if topology.network.num_addresses > FIRST_ADDRESS + len(names)
-            else f"{topology.network.network_address + 1 + index}/{topology.network.prefixlen}",
-            peer=next((name for name in names if name != host.name), ""),
-            platform=platform,
+            fabric=plan_fabric(topology, host.name)[0],
+            nics=tuple(nics.get(host.name, ())),
+            platform=_platform_of(host, platform, images),
+            pools=pools,
         )
-        for index, host in enumerate(topology.hosts)
+        for host in topology.hosts
     ]
+
+
+def _platform_of(host: Host, platform: Platform, images: Mapping[str, Mapping[str, str]]) -> Platform:
+    if host.extra_packages:
+        if host.name not in images:
+            problem = f"has packages of its own ({', '.join(host.extra_packages)}) and no image with them"
+            raise LabError(f"host {host.name}", problem, "build it (role cxl_guest_image), or leave extra_packages out")
+        platform = replace(platform, **images[host.name])
+    own = {"emulator": host.emulator, "kernel": host.kernel, "initrd": host.initrd, "accel": host.accel}
+    return replace(platform, **{key: value for key, value in own.items() if value not in ("", "auto")})
+
+
+def _nics(network: Network) -> dict[str, Nic]:
+    subnet, hosts = network.subnet, network.hosts
+    first = FIRST_ADDRESS if subnet.num_addresses > FIRST_ADDRESS + len(hosts) else 1
+    base = subnet.network_address
+    return {
+        host: Nic(
+            network=network.name,
+            address=f"{base + first + index}/{subnet.prefixlen}",
+            kind=network.kind,
+            peer=next((other for other in hosts if other != host), "") if network.kind == "cable" else "",
+        )
+        for index, host in enumerate(hosts)
+        # The cable of a host that is alone would lead nowhere.
+        if len(hosts) > 1 or network.kind == "switch"
+    }
 
 
 def spec_differences(have: dict[str, Any], want: dict[str, Any], path: str = "") -> list[str]:

@@ -13,7 +13,7 @@ from typing import Iterable, Mapping
 from ..errors import LabError
 from ..runner import Runner, must
 from ..sizes import format_size
-from .plan import LabPaths, Machine
+from .plan import LabPaths, Machine, network_credential
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Store:
 
     def __init__(self, paths: LabPaths, runner: Runner, emulator: Owner, user: Owner) -> None:
         self.paths = paths
+        self.emulator = emulator
         self._runner = runner
-        self._emulator = emulator
         self._user = user
 
     def prepare_lab(self, machines: Iterable[Machine]) -> None:
@@ -56,26 +56,26 @@ class Store:
         for folder, owner, mode in (
             (self.paths.root, self._user, 0o755),
             (self.paths.root / "hosts", self._user, 0o755),
-            (self.paths.network, self._emulator, 0o700),
+            (self.paths.network, self.emulator, 0o700),
         ):
             _folder(folder, owner, mode)
         self._key(self.paths.login_key, f"cxl-lab {self.paths.lab}", self._user)
         for machine in machines:
             self._host_key(machine)
-            for memory in machine.memories:
-                self._sparse(self.paths.memory(memory.name), memory.size, f"shared memory {memory.name}")
+        for file, (size, subject) in self._memory_files(machines).items():
+            self._sparse(file, size, subject)
 
     def prepare_host(self, machine: Machine, machines: Iterable[Machine]) -> None:
         """What one host needs before it can start: label areas, credentials and a disk."""
         folder = self.paths.host(machine.host.name)
-        for memory in machine.memories:
+        for memory in (memory for memory in machine.memories if memory.lsa_size):
             self._sparse(
                 folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}"
             )
         credentials = folder / "credentials"
-        _folder(credentials, self._emulator, 0o700)
+        _folder(credentials, self.emulator, 0o700)
         for name, content in self._credentials(machine, machines).items():
-            self._write(credentials / name, content, 0o400, self._emulator)
+            self._write(credentials / name, content, 0o400, self.emulator)
         disk = folder / "disk.qcow2"
         if not disk.exists():
             partial = disk.with_suffix(".partial")
@@ -83,7 +83,8 @@ class Store:
             must(self._runner, command, f"disk of {machine.host.name}", "check the free space of the lab's folder")
             partial.chmod(0o644)
             partial.rename(disk)
-        (self.paths.network / f"{machine.host.name}.sock").unlink(missing_ok=True)
+        for nic in machine.nics:
+            self.paths.cable(nic.network, machine.host.name).unlink(missing_ok=True)
 
     def publish_access(self, ports: Mapping[str, int]) -> bool:
         """Writes ssh_config and known_hosts for these hosts and ports; True when something changed."""
@@ -148,15 +149,26 @@ class Store:
             folder / "ssh_host_ed25519_key", f"cxl-lab {self.paths.lab} {machine.host.name}", Owner(os.getuid(), os.getgid())
         )
 
+    def _memory_files(self, machines: Iterable[Machine]) -> dict[Path, tuple[int, str]]:
+        """The files behind the CXL memory of all hosts, with size and name; each once."""
+        files = {}
+        for machine in machines:
+            for memory in machine.memories:
+                for kind, size in memory.parts.items():
+                    shared = f"shared memory {memory.pool or memory.name}"
+                    files[self.paths.backing(memory, kind)] = (machine.pools.get(memory.pool, size), shared)
+        return files
+
     def _credentials(self, machine: Machine, machines: Iterable[Machine]) -> dict[str, str]:
-        hosts = "".join(f"{other.address.split('/')[0]} {other.host.name}\n" for other in machines)
-        hosts = f"127.0.0.1 localhost\n::1 localhost\n{hosts}"
         return {
             "ssh.authorized_keys.root": self.paths.login_key.with_suffix(".pub").read_text(),
             "cxl-lab.ssh-host-key": (self.paths.host(machine.host.name) / "ssh_host_ed25519_key").read_text(),
-            "network.network.30-lab": f"[Match]\nMACAddress={machine.mac('lab')}\n\n"
-            f"[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={machine.address}\n",
-            "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(hosts.encode()).decode()}\n",
+            **{
+                network_credential(nic.network): f"[Match]\nMACAddress={machine.mac(nic.network)}\n\n"
+                f"[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={nic.address}\n"
+                for nic in machine.nics
+            },
+            "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(_hosts_file(machines).encode()).decode()}\n",
         }
 
     def _key(self, file: Path, comment: str, owner: Owner) -> None:
@@ -183,7 +195,7 @@ class Store:
         try:
             os.ftruncate(descriptor, size)
             os.fchmod(descriptor, 0o600)
-            os.fchown(descriptor, self._emulator.uid, self._emulator.gid)
+            os.fchown(descriptor, self.emulator.uid, self.emulator.gid)
         finally:
             os.close(descriptor)
 
@@ -198,6 +210,15 @@ class Store:
         os.chown(partial, owner.uid, owner.gid)
         partial.rename(file)
         return True
+
+
+def _hosts_file(machines: Iterable[Machine]) -> str:
+    """/etc/hosts of every guest: a host by its name at its first lab network, and as NAME.NETWORK at the others."""
+    lines = ["127.0.0.1 localhost", "::1 localhost"]
+    for machine in machines:
+        for index, nic in enumerate(machine.nics):
+            lines.append(f"{nic.address.split('/')[0]} {machine.host.name}{f'.{nic.network}' if index else ''}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _folder(folder: Path, owner: Owner, mode: int) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -16,21 +17,23 @@ from xml.etree import ElementTree as ET
 import pytest
 from ansible.module_utils.cxl_lab.runner import HostRunner
 from ansible.module_utils.cxl_lab.topology.domain_xml import LAB_NAMESPACE, QEMU_NAMESPACE, domain_xml, qemu_arguments
-from ansible.module_utils.cxl_lab.topology.lab import free_port
-from ansible.module_utils.cxl_lab.topology.model import parse_topology
+from ansible.module_utils.cxl_lab.topology.lab import as_result, free_port
 from ansible.module_utils.cxl_lab.topology.plan import LabPaths, Machine
+from ansible.module_utils.cxl_lab.topology.schema import SECTIONS
 from ansible.module_utils.cxl_lab.topology.store import Owner, Store
+from ansible.module_utils.cxl_lab.topology.switches import start_switches, stop_switches
 from hypothesis import HealthCheck, given, settings
-from labs import PLATFORM, machines_of, topologies, two_node
+from labs import PLATFORM, inventory, machines_of, topologies, two_node, whole
 
-GOLDEN = Path(__file__).resolve().parents[2] / "fixtures" / "two_node_domains.xml"
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 PATHS = LabPaths("two_node", Path("/var/lib/cxl-lab/two_node"))
 
 
-def two_node_domains() -> str:
-    """Both domains of the default lab, as one document."""
-    domains = [domain_xml(machine, PATHS, 40001 + index) for index, machine in enumerate(machines_of(two_node()))]
-    return "<domains>\n" + "\n".join(domains) + "\n</domains>\n"
+def domains(name: str, data) -> str:
+    """All domains of a lab, as one document."""
+    paths = LabPaths(name, Path(f"/var/lib/cxl-lab/{name}"))
+    texts = [domain_xml(machine, paths, 40001 + index) for index, machine in enumerate(machines_of(data, name))]
+    return "<domains>\n" + "\n".join(texts) + "\n</domains>\n"
 
 
 def arguments_of(xml: str) -> list[str]:
@@ -48,11 +51,13 @@ def options(arguments: list[str], name: str) -> list[dict[str, str]]:
     return found
 
 
-def test_the_default_lab_is_the_recorded_one():
+@pytest.mark.parametrize("name", ["two_node", "switched", "whole"])
+def test_a_lab_is_the_recorded_one(name):
     """After a wanted change: RECORD=1 .venv/bin/python -m pytest -k recorded tests/module_utils/topology/test_domain_xml.py"""
+    golden, built = FIXTURES / f"{name}_domains.xml", domains(name, whole() if name == "whole" else inventory(name))
     if os.environ.get("RECORD"):
-        GOLDEN.write_text(two_node_domains(), encoding="utf-8")
-    assert two_node_domains() == GOLDEN.read_text(encoding="utf-8")
+        golden.write_text(built, encoding="utf-8")
+    assert built == golden.read_text(encoding="utf-8")
 
 
 @settings(max_examples=40)
@@ -73,14 +78,17 @@ def test_every_raw_device_says_where_it_is(data):
         devices = options(arguments_of(domain_xml(machine, PATHS, 4022)), "device")
         on_root = [device for device in devices if device["bus"] == "pcie.0"]
         slots = [int(device["addr"], 16) for device in on_root]
-        assert len(set(slots)) == len(slots) and all(0x10 <= slot < 0x20 for slot in slots)
+        assert len(set(slots)) == len(slots) and all(0x10 <= slot < 0x1F for slot in slots)
         assert {device[""] for device in on_root} <= {"virtio-net-pci", "pxb-cxl"}
-        ports = [device for device in devices if device[""] == "cxl-rp"]
-        assert all(port["bus"] == "cxl.0" for port in ports)
-        assert len({(port["chassis"], port["slot"]) for port in ports}) == len({port["port"] for port in ports}) == len(ports)
-        memories = [device for device in devices if device[""] == "cxl-type3"]
-        assert {memory["bus"] for memory in memories} <= {port["id"] for port in ports}
-        assert len(devices) == len(on_root) + len(ports) + len(memories)
+        numbers = [(device["chassis"], device["slot"]) for device in devices if "chassis" in device]
+        assert len(set(numbers)) == len(numbers)
+        # Nothing comes before what it is plugged into, and no two things are plugged into one port.
+        seen, taken = {"pcie.0"}, []
+        for device in devices:
+            assert device["bus"] in seen
+            seen.add(device.get("id", ""))
+            taken += [device["bus"]] if device[""] in ("cxl-type3", "cxl-upstream") else []
+        assert len(set(taken)) == len(taken)
 
 
 @settings(max_examples=40)
@@ -88,20 +96,26 @@ def test_every_raw_device_says_where_it_is(data):
 def test_each_memory_has_a_root_port_a_file_and_labels_of_its_own(data):
     for machine in machines_of(data):
         arguments = qemu_arguments(machine, PATHS, 4022)
-        devices = options(arguments, "device")
+        devices = {device["id"]: device for device in options(arguments, "device") if "id" in device}
         backends = {entry["id"]: entry for entry in options(arguments, "object")}
-        memories = [device for device in devices if device[""] == "cxl-type3"]
-        assert len({memory["bus"] for memory in memories}) == len(memories) == len(machine.memories)
-        assert len({entry["mem-path"] for entry in backends.values()}) == len(backends) == 2 * len(memories)
-        assert not memories or sum(device[""] == "cxl-rp" for device in devices) >= 2
-        for device, memory in zip(memories, machine.memories):
-            data_file, labels = backends[device["persistent-memdev"]], backends[device["lsa"]]
-            assert (int(data_file["size"]), int(labels["size"]), int(device["sn"], 16)) == (
-                memory.size,
-                memory.lsa_size,
-                memory.serial,
-            )
-            assert data_file["mem-path"] == str(PATHS.memory(memory.name)) and data_file["share"] == labels["share"] == "on"
+        assert len(backends) == sum(len(memory.parts) + bool(memory.size) for memory in machine.memories)
+        assert all(entry["share"] == "on" for entry in backends.values())
+        for memory in machine.memories:
+            device = devices[f"cxl-dev.{memory.name}"]
+            assert int(device["sn"], 16) == memory.serial and int(device.get("num-dc-regions", 0)) == memory.dc_regions
+            for kind, key in (
+                ("persistent", "persistent-memdev"),
+                ("volatile", "volatile-memdev"),
+                ("dynamic", "volatile-dc-memdev"),
+            ):
+                assert (key in device) == (kind in memory.parts)
+                if key in device:
+                    backend = backends[device[key]]
+                    assert int(backend["size"]) == memory.parts[kind]
+                    assert backend["mem-path"] == str(PATHS.backing(memory, kind))
+                    assert int(backend.get("offset", 0)) == memory.offset
+            assert ("lsa" in device) == bool(memory.size)
+            assert not memory.size or int(backends[device["lsa"]]["size"]) == memory.lsa_size
 
 
 def test_hosts_share_the_memory_and_nothing_else():
@@ -114,6 +128,13 @@ def test_the_lab_network_is_a_cable():
     assert first["local.path"] == second["remote.path"] != first["remote.path"] == second["local.path"]
     (alone,) = machines_of({"hosts": [{"name": "a"}]})
     assert [netdev["id"] for netdev in options(qemu_arguments(alone, PATHS, 4022), "netdev")] == ["control"]
+
+
+def test_three_hosts_are_plugged_into_one_switch():
+    machines = machines_of({"hosts": [{"name": name} for name in "abc"]}, "two_node")
+    plugs = [options(qemu_arguments(machine, PATHS, 4022), "netdev")[1] for machine in machines]
+    assert {(plug[""], plug["sock"]) for plug in plugs} == {("vde", "/var/lib/cxl-lab/two_node/net/lab.switch")}
+    assert len({machine.address for machine in machines}) == 3
 
 
 def test_the_only_way_in_is_a_loopback_port():
@@ -167,81 +188,118 @@ def test_text_in_xml_is_quoted():
     assert root.find("devices/disk/source").get("file") == "/l\"'<&>/hosts/node1/disk.qcow2"
 
 
-def set_first(key, value):
-    """Changes one key of the first entry of a list."""
-    section, key = key.split(".")
-
-    def change(data):
-        data[section][0][key] = value
-
-    return change
-
-
-def rename(data):
-    data["hosts"][0]["name"] = "other"
-    data["memories"][0]["hosts"] = ["other", "node2"]
-
-
-CHANGES = {
-    "hosts.name": rename,
-    "hosts.memory": set_first("hosts.memory", "3G"),
-    "hosts.cpus": set_first("hosts.cpus", 3),
-    "hosts.ssh_port": set_first("hosts.ssh_port", 4999),
-    "memories.name": set_first("memories.name", "other"),
-    "memories.size": set_first("memories.size", "1G"),
-    "memories.serial": set_first("memories.serial", 7),
-    "memories.lsa_size": set_first("memories.lsa_size", "2M"),
-    "memories.hosts": set_first("memories.hosts", ["node2"]),
-    "window": lambda data: data.update(window="8G"),
-    "network": lambda data: data.update(network="10.78.0.0/24"),
+#: Another value for every key, in the entry of ``whole`` at this index.
+OTHERS = {
+    "hosts": (
+        0,
+        {
+            **{"memory": "3G", "cpus": 3, "ssh_port": 4999, "accel": "kvm", "gdb_port": 5999},
+            **{"emulator": "/opt/qemu", "kernel": "/opt/bzImage", "initrd": "/opt/initrd"},
+            **{"kernel_options": ["quiet"], "qemu_arguments": ["-device", "edu"], "extra_packages": ["gdb"]},
+        },
+    ),
+    "memories": (
+        7,
+        {
+            **{
+                "name": "p1",
+                "size": "512M",
+                "volatile": "256M",
+                "dynamic": "256M",
+                "dc_regions": 2,
+                "serial": 7,
+                "lsa_size": "2M",
+            },
+            **{"hosts": ["node2"], "parent": "s", "port": 0, "pool": "other", "offset": "512M", "heads": 16},
+        },
+    ),
+    "pools": (0, {"name": "others", "size": "2G"}),
+    "bridges": (2, {"name": "d", "ports": 3, "bus": 200, "hdm_for_passthrough": True, "hosts": ["node1"]}),
+    "switches": (0, {"name": "t", "parent": "b", "port": 1, "ports": 6}),
+    "windows": (0, {"size": "4G", "targets": ["b", "a"], "granularity": 4096}),
+    "networks": (1, {"name": "rear", "subnet": "10.91.0.0/24", "kind": "cable", "hosts": ["node2"]}),
 }
 
 
-def built(data, folder: Path) -> tuple[list[str], list[str]]:
-    """What a topology comes to, without the record that is kept of it: domains, and files that the guests read."""
+def change(section: str, key: str):
+    """The topology with one key changed, and one that differs from it in that key alone."""
+    index, values = OTHERS[section]
+    before = whole()
+    entry = before[section][index]
+    if (section, key) in (("hosts", "name"), ("pools", "name"), ("bridges", "name"), ("switches", "name")):
+        text = json.dumps(before).replace(json.dumps(entry["name"]), json.dumps(values.get("name", "other")))
+        return before, json.loads(text)
+    if section == "memories" and key == "pool":
+        before["pools"].append({"name": "other", "size": "1G"})
+    if section == "memories" and key in ("volatile", "dynamic", "dc_regions"):  # of several kinds, or of dynamic capacity
+        entry = before[section][6]
+        values = {**values, "volatile": "512M", "dynamic": "1G", "dc_regions": 1}
+    if section == "memories" and key == "hosts":
+        before["bridges"][2]["hosts"] = ["node1", "node2"]
+    if section == "memories" and key == "parent":
+        before["switches"][0]["ports"] = 5
+    if section == "memories" and key == "port":
+        before["bridges"][2]["ports"] = 2
+        values = {**values, "port": 1}
+    if section == "bridges" and key == "hosts":
+        before["memories"][7]["hosts"] = ["node1"]
+    if section == "switches" and key in ("parent", "port"):
+        before["switches"][0].update(port=None)
+        before["bridges"][0]["ports"] = before["bridges"][1]["ports"] = 4
+        entry.pop("port")
+    after = copy.deepcopy(before)
+    after[section][before[section].index(entry)][key] = values[key]
+    return before, after
+
+
+def built(data, folder: Path):
+    """What a topology comes to, without the record that is kept of it: domains, files of guests and shared memory, results."""
     machines = machines_of(data)
     paths = LabPaths("two_node", folder, folder)
-    store = Store(
-        paths,
-        HostRunner(),
-        Owner(*(folder.stat().st_uid, folder.stat().st_gid)),
-        Owner(folder.stat().st_uid, folder.stat().st_gid),
-    )
+    owner = Owner(folder.stat().st_uid, folder.stat().st_gid)
+    store = Store(paths, HostRunner(), owner, owner)
     store.prepare_lab(machines)
-    domains, files = [], []
+    domains, files = [], [(file.name, file.stat().st_size) for file in sorted(folder.glob("cxl-lab.*"))]
     for machine in machines:
         root = ET.fromstring(domain_xml(machine, paths, machine.host.ssh_port or 4022))
         root.remove(root.find("metadata"))
         domains.append(ET.tostring(root, encoding="unicode").replace(str(folder), ""))
         credentials = store._credentials(machine, machines)
-        files += [credentials[name] for name in ("network.network.30-lab", "tmpfiles.extra")]
-    return domains, files
+        files.append(machine.platform.disk)  # what its own disk is laid over
+        files += [text for name, text in sorted(credentials.items()) if "network" in name or "tmpfiles" in name]
+    return domains, files, [(host["name"], host["memories"]) for host in as_result(machines, {})]
+
+
+KEYS = [(section, key) for section, fields in SECTIONS.items() for key in fields]
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
-@pytest.mark.parametrize("key", CHANGES)
-def test_every_key_of_a_topology_changes_what_is_built(key, tmp_path):
-    data = two_node()
-    CHANGES[key](data)
-    for name in ("before", "after"):
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=[".".join(pair) for pair in KEYS])
+def test_every_key_of_a_topology_changes_what_is_built(section, key, tmp_path):
+    results = []
+    for name, data in zip(("before", "after"), change(section, key)):
         (tmp_path / name).mkdir()
-    before, after = built(two_node(), tmp_path / "before"), built(data, tmp_path / "after")
+        results.append((built(data, tmp_path / name), [machine.spec() for machine in machines_of(data)]))
+    assert results[0][0] != results[1][0]
+    kept_elsewhere = {("hosts", "ssh_port"), ("pools", "size")}  # the port is in the domain, the size in the file
+    assert (results[0][1] != results[1][1]) == ((section, key) not in kept_elsewhere)
+
+
+@pytest.mark.parametrize(("key", "value"), [("window", "8G"), ("network", "10.78.0.0/24")])
+def test_the_short_forms_change_what_is_built(key, value):
+    before, after = ([machine.spec() for machine in machines_of({**two_node(), key: given})] for given in (None, value))
     assert before != after
-    if key != "network":
-        assert before[0] != after[0]
-    recorded = [[machine.spec() for machine in machines_of(topology)] for topology in (two_node(), data)]
-    assert (recorded[0] != recorded[1]) == (key != "hosts.ssh_port")
 
 
-def test_no_key_is_missing_from_the_table_above():
-    wrong = {"hosts": [{"x": 1}], "memories": [{"x": 1}], "x": 1}
-    with pytest.raises(Exception, match="unknown key") as caught:
-        parse_topology(wrong)
-    lines = [line for line in str(caught.value).splitlines() if "unknown key" in line]
-    known = {line.strip(" -").split(":")[0].split("[")[0]: line.rpartition("; use ")[2].split(", ") for line in lines}
-    keys = {f"{section}.{key}" for section in ("hosts", "memories") for key in known[section]}
-    assert keys | {"window", "network"} == set(CHANGES)
-    assert set(known["cxl_topology"]) == {"hosts", "memories", "window", "network"}
+def test_a_domain_differs_from_that_of_another_host_only_in_its_own_things():
+    """A host that joins changes nothing for those that run, if the network is a switch."""
+    network = [{"name": "lab", "kind": "switch"}]
+    memories = [{"name": "pool0", "size": "512M"}]
+    two, three = (
+        machines_of({"hosts": [{"name": name} for name in names], "memories": memories, "networks": network})
+        for names in ("ab", "abc")
+    )
+    assert [machine.spec() for machine in two] == [machine.spec() for machine in three[:2]]
 
 
 @pytest.mark.skipif(shutil.which("virt-xml-validate") is None, reason="virt-xml-validate is not installed")
@@ -292,23 +350,57 @@ def frozen(machine: Machine, paths: LabPaths):
             process.kill()
 
 
+def starts(data, folder: Path) -> None:
+    """Starts the QEMU of each host and asks it for what the topology says."""
+    paths = LabPaths("a", folder, folder, folder)
+    paths.network.mkdir()
+    machines = machines_of(data, "a")
+    for memory in (memory for machine in machines for memory in machine.memories):
+        for kind in memory.parts:
+            size = machines[0].pools.get(memory.pool, memory.parts[kind])
+            with paths.backing(memory, kind).open("ab") as file:
+                file.truncate(size)
+    owner = Owner(os.getuid(), os.getgid())
+    start_switches(paths, machines, owner)
+    try:
+        for machine in machines:
+            paths.host(machine.host.name).mkdir(parents=True)
+            with frozen(machine, paths) as ask:
+                check_devices(machine, paths, ask)
+    finally:
+        stop_switches(paths)
+
+
+def check_devices(machine: Machine, paths: LabPaths, ask) -> None:
+    assert ask("query-status")["return"]["status"] == "prelaunch"
+    assert len(ask("query-cpus-fast")["return"]) == machine.host.cpus
+    there = {entry["name"] for entry in ask("qom-list", path="/machine/peripheral")["return"]}
+    assert {f"cxl-dev.{memory.name}" for memory in machine.memories} == {name for name in there if name.startswith("cxl-dev.")}
+    assert {f"cxl-hb.{bridge.name}" for bridge in machine.fabric.bridges} == {
+        name for name in there if name.startswith("cxl-hb.")
+    }
+    assert len([name for name in there if name.startswith(("cxl-rp.", "cxl-ds."))]) == len(machine.fabric.ports)
+    for memory in machine.memories:
+        assert ask("qom-get", path=f"/machine/peripheral/cxl-dev.{memory.name}", property="sn") == {"return": memory.serial}
+        for kind, size in memory.parts.items():
+            backend = f"/objects/cxl-{'mem' if kind == 'persistent' else kind}.{memory.name}"
+            assert ask("qom-get", path=backend, property="size") == {"return": size}
+
+
 @real_qemu
+@pytest.mark.skipif(shutil.which("vde_switch") is None, reason="vde_switch is not installed")
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(topologies(max_cpus=8))
 def test_qemu_starts_what_was_found_valid(data):
     with tempfile.TemporaryDirectory() as folder:
-        paths = LabPaths("a", Path(folder), Path(folder))
-        paths.network.mkdir()
-        for machine in machines_of(data, "a"):
-            paths.host(machine.host.name).mkdir(parents=True)
-            with frozen(machine, paths) as ask:
-                assert ask("query-status")["return"]["status"] == "prelaunch"
-                assert len(ask("query-cpus-fast")["return"]) == machine.host.cpus
-                for memory in machine.memories:
-                    device, backend = f"/machine/peripheral/cxl-dev.{memory.name}", f"/objects/cxl-mem.{memory.name}"
-                    assert ask("qom-get", path=device, property="sn") == {"return": memory.serial}
-                    assert ask("qom-get", path=backend, property="size") == {"return": memory.size}
-                    assert paths.memory(memory.name).stat().st_size == memory.size
+        starts(data, Path(folder))
+
+
+@real_qemu
+@pytest.mark.skipif(shutil.which("vde_switch") is None, reason="vde_switch is not installed")
+@pytest.mark.parametrize("name", ["switched", "whole"])
+def test_qemu_starts_a_whole_fabric(name, tmp_path):
+    starts(whole() if name == "whole" else inventory(name), tmp_path)
 
 
 @real_qemu

@@ -256,13 +256,15 @@ def test_check_port(machines):
 def test_the_result_is_what_is_there(machines):
     seen = {"node1": Seen("paused", machines[0].spec(), 4001)}
     first, second = as_result(machines, seen)
-    memories = [{"name": "pool0", "size": 512 << 20, "hosts": ["node1", "node2"], "serial": "0xc0de0001"}]
+    nothing = {"volatile": 0, "dynamic": 0, "dc_regions": 0, "heads": 0, "head": None}
+    memories = [{"name": "pool0", "size": 512 << 20, "hosts": ["node1", "node2"], "serial": "0xc0de0001", **nothing}]
     assert first == {
         "name": "node1",
         "domain": NAME1,
         "state": "paused",
         "ssh_port": 4001,
         "address": "10.77.0.11/24",
+        "addresses": {"lab": "10.77.0.11/24"},
         "memories": memories,
     }
     assert (second["state"], second["ssh_port"]) == ("absent", 0)
@@ -272,3 +274,9 @@ def test_the_domain_knows_its_lab(lab, machines, hypervisor):
     bring_up(lab, machines[:1])
     mark = hypervisor.started[0].find(f"metadata/{{{LAB_NAMESPACE}}}lab")
     assert (mark.get("name"), mark.get("host")) == ("two_node", "node1")
+
+
+def test_the_result_names_the_head_of_each_host():
+    device = {"name": "pool0", "dynamic": "512M", "heads": 8, "hosts": ["b", "a"]}
+    machines = machines_of({"hosts": [{"name": "a"}, {"name": "b"}], "memories": [device]})
+    assert [(row["heads"], row["head"]) for host in as_result(machines, {}) for row in host["memories"]] == [(8, 1), (8, 0)]

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import cProfile
 import ipaddress
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.cxl_lab.errors import LabError
+from ansible.module_utils.cxl_lab.topology.domain_xml import domain_xml
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
 from ansible.module_utils.cxl_lab.topology.plan import (
     LabPaths,
@@ -31,8 +34,8 @@ def seen_of(machine, state="running", ssh_port=4022) -> Seen:
 
 def test_the_machines_of_the_default_lab():
     first, second = machines_of(two_node())
-    assert (first.domain, first.address, first.peer) == ("cxl-lab.two_node.node1", "10.77.0.11/24", "node2")
-    assert (second.domain, second.address, second.peer) == ("cxl-lab.two_node.node2", "10.77.0.12/24", "node1")
+    assert (first.domain, first.address, first.nics[0].peer) == ("cxl-lab.two_node.node1", "10.77.0.11/24", "node2")
+    assert (second.domain, second.address, second.nics[0].peer) == ("cxl-lab.two_node.node2", "10.77.0.12/24", "node1")
     assert first.memories == second.memories and first.memories[0].name == "pool0"
     assert (
         first.mac("control").startswith("52:54:00:") and len({m.mac(n) for m in (first, second) for n in ("control", "lab")}) == 4
@@ -41,7 +44,7 @@ def test_the_machines_of_the_default_lab():
 
 def test_a_host_alone_has_no_peer():
     (machine,) = machines_of({"hosts": [{"name": "a"}]})
-    assert machine.peer == "" and machine.memories == ()
+    assert machine.nics == () and machine.address == "" and machine.memories == ()
 
 
 def test_a_host_has_only_its_own_memories():
@@ -53,7 +56,8 @@ def test_a_host_has_only_its_own_memories():
 
 @given(topologies())
 def test_addresses_are_unique_and_those_of_hosts(data):
-    network = ipaddress.IPv4Network(data["network"])
+    network = ipaddress.IPv4Network(data.get("network", "10.77.0.0/24"))
+    assume(len(data["hosts"]) > 1)
     addresses = [ipaddress.IPv4Interface(machine.address) for machine in machines_of(data)]
     assert len({address.ip for address in addresses}) == len(addresses)
     for address in addresses:
@@ -191,3 +195,33 @@ def test_no_difference_means_equal(have, want):
 def test_domain_names_carry_lab_and_host():
     assert domain_name("a", "b-c") != domain_name("a-b", "c")
     assert plan_machines("a", parse_topology({"hosts": [{"name": "b"}]}), PLATFORM)[0].domain == domain_name("a", "b")
+
+
+def work_of(hosts: int) -> int:
+    """How many functions are called until the domains of a lab are described, 16 devices on each host."""
+    memories = [{"name": f"m{host}-{n}", "size": "256M", "hosts": [f"h{host}"]} for host in range(hosts) for n in range(12)]
+    memories += [{"name": f"shared{n}", "size": "256M"} for n in range(4)]
+    data = {"hosts": [{"name": f"h{host}"} for host in range(hosts)], "memories": memories}
+    profile = cProfile.Profile()
+    machines = profile.runcall(machines_of, data)
+    texts = [profile.runcall(domain_xml, machine, LabPaths("two_node", Path("/lab")), 4022) for machine in machines]
+    assert len(texts) == hosts and all(text.count("cxl-type3,") == 16 for text in texts)
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+def test_work_grows_with_the_number_of_hosts_and_no_faster():
+    assert work_of(256) < 4.5 * work_of(64)
+
+
+def test_a_host_with_packages_of_its_own_starts_from_its_own_image():
+    topology = parse_topology({"hosts": [{"name": "a", "extra_packages": ["gdb", "jq"]}, {"name": "b"}]})
+    image = {"disk": "/i/disk.raw", "kernel": "/i/vmlinuz", "initrd": "/i/initrd.img"}
+    first, second = plan_machines("lab", topology, PLATFORM, {"a": image})
+    assert (first.platform.disk, first.platform.kernel, second.platform) == ("/i/disk.raw", "/i/vmlinuz", PLATFORM)
+    with pytest.raises(LabError, match=r"host a: has packages of its own \(gdb, jq\) and no image with them; build it"):
+        plan_machines("lab", topology, PLATFORM)
+
+
+def test_what_is_no_package():
+    with pytest.raises(LabError, match=r"hosts\[0\].extra_packages: \['-o'\] is no list of packages"):
+        parse_topology({"hosts": [{"name": "a", "extra_packages": ["-o"]}]})

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What does not go together in a topology: QEMU would take it and break later, or refuse it in words of its own."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible.module_utils.cxl_lab.errors import LabError
+from ansible.module_utils.cxl_lab.topology.advice import warnings
+from ansible.module_utils.cxl_lab.topology.fabric import plan_fabric
+from ansible.module_utils.cxl_lab.topology.model import parse_topology
+from labs import inventory, whole
+
+
+def problems(data) -> list[str]:
+    with pytest.raises(LabError) as caught:
+        parse_topology(data)
+    return str(caught.value).split("\n  - ")[1:]
+
+
+def edited(*edits):
+    """``whole`` with entries changed: (section, index, {key: value}), or appended where the index is None."""
+    data = copy.deepcopy(whole())
+    for section, index, values in edits:
+        if index is None:
+            data[section].append(values)
+        else:
+            data[section][index].update(values)
+    return data
+
+
+ONE_PROBLEM = {
+    "unknown parent": (("memories", 0, {"parent": "z"}), "memories[0].parent: 'z' does not exist; use one of a, b, c, s"),
+    "unknown parent of a switch": (
+        ("switches", 0, {"parent": "z"}),
+        "switches[0].parent: 'z' does not exist; use one of a, b, c, s",
+    ),
+    "unknown target": (
+        ("windows", 0, {"targets": ["a", "b", "z"]}),
+        "windows[0].targets: bridge 'z' is not in the list of bridges; use one of a, b, c",
+    ),
+    "unknown pool": (("memories", 7, {"pool": "z"}), "memories[7].pool: 'z' does not exist; use one of store"),
+    "switch on itself": (
+        ("switches", 0, {"parent": "s"}),
+        "switches[0].parent: s hangs on itself; plug one of its parents into a bridge",
+    ),
+    "switch with the name of a bridge": (
+        ("switches", None, {"name": "a", "parent": "b"}),
+        "bridges and switches: name a is used 2 times; give each its own name",
+    ),
+    "pool with the name of a memory": (
+        ("pools", None, {"name": "m0", "size": "1G"}),
+        "pools: name m0 is that of a memory, too; ",
+    ),
+    "device below two switches": (
+        ("memories", None, {"name": "deep", "volatile": "256M", "parent": "t"}),
+        "memories[8].parent: t is below another switch, and QEMU routes memory through one switch only: ",
+    ),
+    "no capacity": (("memories", 0, {"size": None}), "memories[0]: has no capacity; give size, volatile or dynamic"),
+    "labels without persistent capacity": (
+        ("memories", 6, {"lsa_size": "1M"}),
+        "memories[6].lsa_size: labels are for persistent capacity",
+    ),
+    "regions without dynamic capacity": (
+        ("memories", 0, {"dc_regions": 2}),
+        "memories[0].dc_regions: there is no dynamic capacity",
+    ),
+    "nine regions": (("memories", 6, {"dc_regions": 9}), "memories[6].dc_regions: 9 is no whole number from 1 to 8; "),
+    "regions that do not divide": (
+        ("memories", 6, {"dynamic": "768M"}),
+        "memories[6].dynamic: 768M does not divide into 2 regions of n x 256M; use 1G",
+    ),
+    "dynamic capacity without an arbiter": (
+        ("memories", 6, {"heads": None}),
+        "memories[6].heads: several hosts would have the same dynamic capacity with nobody to arbitrate; give heads: 8",
+    ),
+    "seven heads": (("memories", 6, {"heads": 7}), "memories[6].heads: 7 is not allowed; use one of 8, 16, 32, 64"),
+    "offset without a pool": (("memories", 0, {"offset": "256M"}), "memories[0].offset: there is no pool that it could count in"),
+    "beyond the pool": (
+        ("memories", 7, {"offset": "1G"}),
+        "memories[7].offset: 256M from 1G on do not fit into store (1G); enlarge the pool",
+    ),
+    "two kinds in a pool": (
+        ("memories", 7, {"volatile": "256M"}),
+        "memories[7].pool: persistent and volatile capacity cannot both begin there; ",
+    ),
+    "port taken": (("memories", 0, {"parent": "a", "port": 0}), "memories[0]: port 0 of a is taken by s; leave port out"),
+    "port that is not there": (("memories", 0, {"port": 4}), "memories[0]: port 4 of s, which has 4; give s more ports"),
+    "more than its ports": (
+        ("memories", None, {"name": "s4", "size": "256M", "parent": "s"}),
+        "memories[8]: port 4 of s, which has 4; ",
+    ),
+    "bus numbers overlap": (("bridges", 1, {"bus": 200}), "", ("bridges", 0, {"bus": 196})),
+    "bus numbers at the end": (("bridges", 0, {"bus": 254}), "bridges[0]: no room for its 8 bus numbers below 256; "),
+    "decoders that are there anyway": (
+        ("bridges", 0, {"hdm_for_passthrough": True}),
+        "bridges[0].hdm_for_passthrough: a bridge with several",
+    ),
+    "bridge without a window": (
+        ("bridges", None, {"name": "lost"}),
+        "bridges[3]: no window leads to lost; name it in the targets",
+    ),
+    "bridge of one host": (
+        ("bridges", 2, {"hosts": ["node1"]}),
+        "memories[7].hosts: node2 has no c; add the host to the bridge, or choose another parent",
+    ),
+    "window over bridges of different hosts": (
+        ("windows", 3, {"targets": ["c", "d"]}),
+        "windows[3].targets: not every host has all of these bridges; ",
+        ("bridges", None, {"name": "d", "hosts": ["node1"]}),
+        ("windows", None, {"size": "1G", "targets": ["d"]}),
+    ),
+    "window that does not divide": (
+        ("windows", 0, {"size": "768M"}),
+        "windows[0].size: 768M is no multiple of 256M for each of 2 targets; use 1G",
+    ),
+    "granularity": (
+        ("windows", 0, {"granularity": 300}),
+        "windows[0].granularity: 300 is not allowed; use one of 256, 512, 1024, ",
+    ),
+    "target twice": (("windows", 0, {"targets": ["a", "a"]}), "windows[0].targets: is empty or names one twice; name each once"),
+    "windows beyond the addresses": (("windows", 0, {"size": "1T"}), "windows: 1029G is more than 512G; make it smaller"),
+    "too much below a bridge": (
+        ("windows", 3, {"size": "256M"}),
+        "windows: 256M is less than the 512M of node1, node2 below c; enlarge a window over c",
+        ("memories", 7, {"size": "512M"}),
+    ),
+    "cable of three": (
+        ("networks", 0, {"kind": "cable"}),
+        "networks[0].kind: a cable joins two hosts, and there are 3; use switch",
+        ("hosts", None, {"name": "node3"}),
+    ),
+    "networks overlap": (
+        ("networks", 1, {"subnet": "10.77.0.0/16"}),
+        "networks[1].subnet: 10.77.0.0/16 overlaps 10.77.0.0/24 of front; use another one",
+    ),
+    "name of the control network": (
+        ("networks", 0, {"name": "control"}),
+        "networks[0].name: control is the NIC of the lab itself; ",
+    ),
+    "relative path": (("hosts", 0, {"kernel": "bzImage"}), "hosts[0].kernel: 'bzImage' is no absolute path; "),
+    "arguments as one text": (("hosts", 0, {"qemu_arguments": "-s"}), "hosts[0].qemu_arguments: '-s' is no list of words; "),
+    "argument with a line break": (
+        ("hosts", 0, {"kernel_options": ["a\nb"]}),
+        "hosts[0].kernel_options: ['a\\nb'] is no list of words; ",
+    ),
+}
+PREPARATIONS = {"device below two switches": (("switches", None, {"name": "t", "parent": "s"}), ("switches", 0, {"ports": 5}))}
+
+
+@pytest.mark.parametrize("case", ONE_PROBLEM)
+def test_each_problem_is_told_with_its_place_and_its_fix(case):
+    edit, wanted, *more = ONE_PROBLEM[case]
+    (found,) = problems(edited(*PREPARATIONS.get(case, ()), *more, edit))
+    assert found.startswith(wanted)
+
+
+@pytest.mark.parametrize("ways", [5, 7])
+def test_ways_that_no_window_has(ways):
+    bridges = [{"name": f"b{n}", "ports": 2} for n in range(ways)]
+    window = {"size": f"{ways * 256}M", "targets": [bridge["name"] for bridge in bridges]}
+    data = {"hosts": [{"name": "h"}], "bridges": bridges, "windows": [window]}
+    assert problems(data) == [f"windows[0].targets: {ways} ways; use 1, 2, 3, 4, 6, 8"]
+
+
+def test_more_bridges_than_slots_and_more_devices_than_ports():
+    bridges = [{"name": f"b{n}"} for n in range(9)]
+    assert "bridges: h has 9; use at most 8 for a host" in problems({"hosts": [{"name": "h"}], "bridges": bridges})
+    memories = [{"name": f"m{n}", "size": "256M"} for n in range(17)]
+    (found,) = problems({"hosts": [{"name": "h"}], "memories": memories})
+    assert found == "bridges[0]: cxl has 17 children on h; use at most 16; a switch takes more"
+
+
+def test_a_short_form_beside_its_list():
+    assert problems({**whole(), "window": "4G", "network": "10.1.0.0/24"}) == [
+        "network: has no effect beside networks; leave network out",
+        "window: has no effect beside windows; leave window out",
+    ]
+
+
+def test_hundreds_of_hosts_with_one_problem_are_one_line():
+    data = {"hosts": [{"name": f"h{n}"} for n in range(300)], "memories": [{"name": "m", "size": "1G"}], "window": "512M"}
+    (found,) = problems(data)
+    assert len(found) < 200 and "and 294 more" in found
+
+
+def test_a_network_that_is_too_small():
+    data = {"hosts": [{"name": f"h{n}"} for n in range(7)], "network": "10.1.0.0/29"}
+    assert problems(data) == ['networks[0]: 10.1.0.0/29 has 6 addresses for 7 hosts; use a larger one, such as "10.77.0.0/16"']
+
+
+def test_the_numbers_of_a_fabric():
+    fabric, found = plan_fabric(parse_topology(inventory("switched")), "node1")
+    assert found == []
+    # Bridge a has its own bus, two root ports, and a switch with its own bus and four ports.
+    assert [(bridge.name, bridge.bus) for bridge in fabric.bridges] == [("a", 64), ("b", 72)]
+    assert [(device.name, device.parent, device.number) for device in fabric.devices] == [
+        *(("s0", "s", 0), ("s1", "s", 1), ("s2", "s", 2), ("s3", "s", 3)),
+        *(("m0", "a", 1), ("m1", "b", 0), ("x0", "b", 1)),
+    ]
+    assert [(plug.name, plug.parent, plug.number) for plug in fabric.switches] == [("s", "a", 0)]
+
+
+def test_bus_numbers_that_were_given_are_kept_and_the_others_go_around_them():
+    data = inventory("switched")
+    data["bridges"][0]["bus"] = 70
+    fabric, found = plan_fabric(parse_topology(data), "node1")
+    assert found == [] and [bridge.bus for bridge in fabric.bridges] == [70, 64]
+
+
+def test_what_works_otherwise_than_one_may_think():
+    data = {"hosts": [{"name": "x"}, {"name": "y"}], "bridges": [{"name": "a"}, {"name": "b"}]}
+    shared = {**data, "memories": [{"name": "m", "size": "256M", "parent": "a"}]}
+    (first,) = warnings(parse_topology(shared))
+    assert first.startswith("memories: m is shared below a, and the last window is not above it")
+    last = {**shared, "memories": [{"name": "m", "size": "256M", "parent": "b"}]}
+    assert warnings(parse_topology(last)) == []
+    many = {"hosts": [{"name": "x"}], "memories": [{"name": f"m{n}", "size": "256M"} for n in range(5)]}
+    assert warnings(parse_topology(many)) == ["bridges: 5 devices below cxl, which has decoders for 4 regions at one time"]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The labs that come with the project: what they name is there."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.cxl_lab.topology.model import parse_topology
+from labs import ROOT, inventory
+
+LABS = sorted(
+    file.parent.parent.name
+    for file in ROOT.glob("inventories/*/group_vars/all.yml")
+    if "cxl_topology_hosts" in file.read_text(encoding="utf-8")
+)
+BIN = ROOT / ".venv" / "bin"
+
+
+def listed(value) -> list[int]:
+    return [int(str(one), 0) for one in (value if isinstance(value, list) else [value])]
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_regions_and_namespaces_are_over_devices_of_the_topology(name):
+    serials = {memory.serial for memory in parse_topology(inventory(name)).memories}
+    variables = yaml.safe_load((ROOT / "inventories" / name / "group_vars/cxl_hosts.yml").read_text(encoding="utf-8"))
+    regions = [listed(entry["serial"]) for entry in variables["cxl_memory_regions"]]
+    assert all(set(region) <= serials for region in regions)
+    assert all(listed(entry["serial"]) in regions for entry in variables["cxl_memory_namespaces"])
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_the_inventory_has_the_hosts_of_the_topology(name):
+    command = [str(BIN / "ansible-inventory"), "-i", str(Path("inventories") / name), "--list", "--yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    group = yaml.safe_load(done.stdout)["all"]["children"]["cxl_hosts"]["hosts"]
+    assert list(group) == [host.name for host in parse_topology(inventory(name)).hosts]
