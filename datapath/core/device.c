@@ -33,6 +33,8 @@ int32_t device_perform(const struct device *dev, const struct step *step)
     off_t offset = (off_t)step->offset;
     ssize_t n = 0;
 
+    if (dev->perform)
+        return dev->perform(dev->ctx, step);
     switch (step->kind) {
     case STEP_READ:
         n = preadv2(dev->fd, &iov, 1, offset, step->flags);
