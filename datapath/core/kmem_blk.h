@@ -57,6 +57,8 @@ CXL_API int kmb_range_add(struct kmb_pool *pool, const struct cxl_mem *mem, cons
 CXL_API int kmb_range_leave(struct kmb_pool *pool, uint64_t first);
 /* Takes that back. */
 CXL_API int kmb_range_stay(struct kmb_pool *pool, uint64_t first);
+/* Pages of it that are used now; 0 when there is no such range. */
+CXL_API uint64_t kmb_range_used(struct kmb_pool *pool, uint64_t first);
 /* Forgets a range that leaves; -EBUSY while a page of it is used. */
 CXL_API int kmb_range_remove(struct kmb_pool *pool, uint64_t first);
 
@@ -104,6 +106,8 @@ CXL_API int kmb_backend_new(const struct cxl_mem *mem, const struct cbd_backend_
 struct kmb_relay;
 
 CXL_API int kmb_relay_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channels, uint32_t count, struct kmb_relay **out);
+/* cbd_queue_rebind() of every queue: what is under way is sent again there. */
+CXL_API int kmb_relay_rebind(struct kmb_relay *relay, const struct cbd_channel_conf *channels, uint32_t count);
 CXL_API int kmb_relay_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct kmb_relay *relay,
                                   struct cbd_backend **out);
 /* After the backend on it is freed. */

@@ -263,6 +263,20 @@ int kmb_range_remove(struct kmb_pool *pool, uint64_t first)
     return err;
 }
 
+uint64_t kmb_range_used(struct kmb_pool *pool, uint64_t first)
+{
+    const struct range *r;
+    uint64_t used;
+
+    pages_hold(pool);
+    pthread_mutex_lock(&pool->lock);
+    r = range_at(pool, first);
+    used = r ? r->used : 0;
+    pthread_mutex_unlock(&pool->lock);
+    pages_release(pool);
+    return used;
+}
+
 /* ---- taking and giving ---------------------------------------------------------------------------------------------------------- */
 
 /* All callers hold pool->lock, and a hold of the table. */

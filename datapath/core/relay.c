@@ -45,6 +45,7 @@ int kmb_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *co
 /* ---- a volume of another process -------------------------------------------------------------------------------------------- */
 
 struct kmb_relay {
+    uint32_t count;
     struct pool *queues;
 };
 
@@ -87,17 +88,24 @@ int kmb_relay_new(const struct cxl_mem *mem, const struct cbd_channel_conf *chan
     struct kmb_relay *relay = count ? calloc(1, sizeof(*relay)) : NULL;
     int err = relay ? pool_new(mem, channels, count, sleep_on, &relay->queues) : count ? -ENOMEM : -EINVAL;
 
-    if (err)
+    if (err) {
         free(relay);
-    else
-        *out = relay;
-    return err;
+        return err;
+    }
+    relay->count = count;
+    *out = relay;
+    return 0;
 }
 
 int kmb_relay_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct kmb_relay *relay,
                           struct cbd_backend **out)
 {
     return backend_new_on(mem, conf, relay_perform, relay, out);
+}
+
+int kmb_relay_rebind(struct kmb_relay *relay, const struct cbd_channel_conf *channels, uint32_t count)
+{
+    return count == relay->count ? pool_rebind(relay->queues, channels, count) : -EINVAL;
 }
 
 void kmb_relay_free(struct kmb_relay *relay)

@@ -19,7 +19,8 @@ from cxl_datapath.client import Client
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.methods import METHODS
 from cxl_datapath.schema import Field, boolean, choice, integer, optional, parse
-from cxl_datapath.server import LINE_MAX, may_talk
+from cxl_datapath.peers import may_talk
+from cxl_datapath.server import LINE_MAX
 
 
 def talk(host: Host, data: bytes) -> list[dict]:

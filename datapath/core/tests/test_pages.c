@@ -244,9 +244,10 @@ static void test_ranges(void)
     for (uint64_t block = 0; block < BLOCKS; block++)
         moved += *entry(block) >= PAGES;
     CHECK(moved);
-    CHECK_EQ(put(w.blocks, 0, page_b), 0);
     CHECK_EQ(kmb_range_remove(w.pool, PAGES), -EBUSY);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), moved);
     CHECK_EQ(kmb_volume_evacuate(w.blocks, PAGES), 0);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), 0);
     CHECK_EQ(kmb_range_remove(w.pool, PAGES), 0);
     memset(more, 0, sizeof(more));
     for (uint64_t block = 0; block < BLOCKS; block++)

@@ -18,7 +18,8 @@ from pathlib import Path
 from . import __version__, core
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
-from .server import ControlServer, group_id
+from .peers import group_id
+from .server import ControlServer
 from .service import Datapath
 from .session import Settings
 

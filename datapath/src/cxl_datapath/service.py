@@ -8,6 +8,8 @@ import logging
 from typing import TypeVar
 
 from .errors import Code, DatapathError
+from .pool_session import PoolSession
+from .pool_state import PoolFile
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
 
@@ -27,7 +29,9 @@ class Datapath:
         self.settings = settings
         self.lock = asyncio.Lock()
         self.sessions: dict[str, Session] = {}
+        self.pools: dict[str, PoolSession] = {}
         self._file = StateFile(settings.state)
+        self._pool_file = PoolFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}
         self._beating: asyncio.Task[None] | None = None
 
@@ -35,6 +39,9 @@ class Datapath:
         """Reads the desired state and begins to rebuild it in the background. Raises when the state file is damaged."""
         for desired in self._file.load():
             self.sessions[desired.name] = Session(desired, self.settings)
+        self.pools = {pool.name: PoolSession(pool, self.settings) for pool in self._pool_file.load()}
+        for pool in self.pools.values():
+            pool.keep_workers()
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
         for session in self.sessions.values():
             self._restore_later(session)
@@ -52,6 +59,9 @@ class Datapath:
 
     def save(self) -> None:
         self._file.save([session.desired for session in self.sessions.values()])
+
+    def save_pools(self) -> None:
+        self._pool_file.save([pool.desired for pool in self.pools.values()])
 
     def save_without(self, entries: list[Entry], entry: Entry) -> None:
         """Saves with `entry` taken out of `entries`. When that fails it stays wanted, and the caller lets it go on."""
@@ -79,6 +89,8 @@ class Datapath:
         for task in self._restoring.values():
             task.cancel()
         await asyncio.gather(*(session.close(patience=STOP_PATIENCE_S) for session in self.sessions.values()))
+        # Backends may serve what is in a pool.
+        await asyncio.gather(*(pool.close(patience=STOP_PATIENCE_S) for pool in self.pools.values()))
         if self._beating:
             self._beating.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

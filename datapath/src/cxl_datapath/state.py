@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from .errors import Code, DatapathError, from_errno
 from .memory import check_spec
-from .names import check_blkdev_name, check_name, check_path
+from .names import check_backend_path, check_blkdev_name, check_name
 
 VERSION = 2
 
@@ -25,7 +26,7 @@ class BackendState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(_number(raw["id"]), check_path("backend", raw["path"]), _flag(raw["read_only"]))
+        return cls(number(raw["id"]), check_backend_path("backend", raw["path"]), flag(raw["read_only"]))
 
 
 @dataclass
@@ -43,15 +44,15 @@ class BlkdevState:
     @classmethod
     def from_json(cls, raw: Any) -> Self:
         return cls(
-            _number(raw["id"]),
-            _number(raw["backend"]),
-            _number(raw["queues"]),
+            number(raw["id"]),
+            number(raw["backend"]),
+            number(raw["queues"]),
             check_name("front end", raw["frontend"]),
             check_blkdev_name("blkdev", raw["name"]),
-            _flag(raw["read_only"]),
-            _flag(raw["shared"]),
-            _number(raw["io_timeout"]),
-            _number(raw["backend_life"]),
+            flag(raw["read_only"]),
+            flag(raw["shared"]),
+            number(raw["io_timeout"]),
+            number(raw["backend_life"]),
         )
 
 
@@ -74,21 +75,29 @@ class TransportState:
         )
 
 
-class StateFile:
-    """`<state>/state.json`."""
+class Named(Protocol):
+    name: str
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "state.json"
 
-    def load(self) -> list[TransportState]:
+Object = TypeVar("Object", bound=Named)
+
+
+class ObjectFile(Generic[Object]):
+    """A file with all wanted objects of one kind; `key` is what the file calls them."""
+
+    def __init__(self, path: Path, version: int, key: str, from_json: Callable[[Any], Object]) -> None:
+        self.path = path
+        self._version, self._key, self._from_json = version, key, from_json
+
+    def load(self) -> list[Object]:
         """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
         try:
             raw = json.loads(self.path.read_bytes())
-            if raw["version"] != VERSION:
+            if raw["version"] != self._version:
                 raise ValueError(f"version {raw['version']!r:.20} is unknown")
-            found = [TransportState.from_json(each) for each in _list(raw["transports"])]
+            found = [self._from_json(each) for each in _list(raw[self._key])]
             if len({each.name for each in found}) < len(found):
-                raise ValueError("two transports have one name")
+                raise ValueError(f"two {self._key} have one name")
             return found
         except FileNotFoundError:
             return []
@@ -98,9 +107,10 @@ class StateFile:
             hint = "restore it, or move it away to start with nothing registered"
             raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
 
-    def save(self, transports: list[TransportState]) -> None:
+    def save(self, objects: Sequence[Object]) -> None:
         """On return the state is on the medium; a crash before that leaves the last one."""
-        text = json.dumps({"version": VERSION, "transports": [asdict(each) for each in transports]}, indent=1)
+        body = {"version": self._version, self._key: [asdict(cast(Any, each)) for each in objects]}
+        text = json.dumps(body, indent=1)
         temporary = self.path.with_suffix(".new")
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -118,6 +128,13 @@ class StateFile:
             ) from None
 
 
+class StateFile(ObjectFile[TransportState]):
+    """`<state>/state.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "state.json", VERSION, "transports", TransportState.from_json)
+
+
 def _sync_folder(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -126,13 +143,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _number(value: Any) -> int:
+def number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
         raise ValueError(f"{value!r:.40} is not a number of an object")
     return value
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r:.40} is not true or false")
     return value

@@ -9,6 +9,21 @@ _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
     "host": ("id", "name", "state", "alive", "fenced", "epoch", "local"),
     "backend": ("id", "host", "path", "capacity", "state", "alive", "read_only", "blkdevs", "worker"),
+    "pool": (
+        "name",
+        "state",
+        "memories",
+        "capacity",
+        "total",
+        "index",
+        "blocks",
+        "swapped",
+        "leased",
+        "free",
+        "device",
+        "reason",
+    ),
+    "lease": ("id", "pid", "pages", "kind", "recalled"),
     "blkdev": (
         "id",
         "name",
@@ -29,14 +44,33 @@ _COLUMNS = {
 
 def show(method: str, answer: Any) -> str:
     """A table for lists and started things, `key: value` lines for the rest."""
-    noun = method.split(".")[1] if method.startswith("cbd.") else ""
+    noun = method.split(".")[1] if "." in method else ""
     if method == "status":
         return _status(answer)
     if isinstance(answer, list):
-        return table(_COLUMNS[noun], answer) if answer else "none"
+        return table(_COLUMNS[noun], [_flat(row) for row in answer]) if answer else "none"
+    if noun in ("volume", "swap") or (noun == "pool" and "pages" in answer):
+        return table(_COLUMNS["pool"], [_flat(answer)])
     if noun in ("host", "backend", "blkdev"):
         return table(_COLUMNS[noun], [answer])
     return "\n".join(f"{key}: {_cell(value)}" for key, value in answer.items())
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A pool's numbers of pages, beside its name."""
+    match row:
+        case {"pages": {"pages": total, "fixed": index, "blocks": blocks, "swap": swap, "leases": leases, "free": free}}:
+            device = (row.get("volume") or {}).get("device")
+            return row | {
+                "total": total,
+                "index": index,
+                "blocks": blocks,
+                "swapped": swap,
+                "leased": leases,
+                "free": free,
+                "device": device,
+            }
+    return row
 
 
 def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

@@ -60,9 +60,7 @@ def check(memory: Bytes) -> Report:
     if len(bad) > SHOWN:
         problems.append(f"and {len(bad) - SHOWN} more")
     pages = sum(len(each) for each in data)
-    return Report(
-        superblock.name, superblock.num_index_entries, len(owner), pages, len(data), tuple(problems), tuple(bad), False
-    )
+    return Report(superblock.name, superblock.num_index_entries, len(owner), pages, len(data), tuple(problems), tuple(bad), False)
 
 
 def repair(memory: Bytes, report: Report) -> None:

@@ -155,7 +155,9 @@ def read_range(memory: Bytes) -> RangeHeader | None:
 def plan_range(memory: Bytes, name: str, superblock: Superblock, table: list[TableEntry], force: bool) -> RangeHeader:
     """The header that makes this memory a range of the pool. What an addition that was cut short has left is used again."""
     if len(table) == TABLE_ENTRIES:
-        raise DatapathError(Code.FULL, f"pool {superblock.name}", f"has {TABLE_ENTRIES} further ranges already", "shrink it first")
+        raise DatapathError(
+            Code.FULL, f"pool {superblock.name}", f"has {TABLE_ENTRIES} further ranges already", "shrink it first"
+        )
     if memory.size < 2 * PAGE:
         raise DatapathError(Code.RANGE, name, f"has {memory.size} bytes", f"a range has at least {2 * PAGE}")
     before = read_range(memory)

@@ -61,7 +61,7 @@ class Superblock:
 
     @classmethod
     def unpack(cls, raw: bytes, size: int) -> Superblock:
-        """Raises `corrupt`, `unsupported` or `range` (the memory of `size` bytes is too small); the magic was looked at before."""
+        """Raises `corrupt`, `unsupported` or `range` (the memory of `size` bytes is too small); the magic was looked at."""
         _, kind, version, _, pages, index_pages, entries, spare, uuid, name = SUPERBLOCK.unpack(raw)
         if not _is_sealed(raw, _SUPERBLOCK_CRC):
             raise DatapathError(Code.CORRUPT, "superblock", "its checksum is wrong", "format again, with force")

@@ -60,6 +60,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "kmb_range_add": (c_int, [c_void_p, POINTER(CxlMem), POINTER(RangeConf)]),
     "kmb_range_leave": (c_int, [c_void_p, c_uint64]),
     "kmb_range_stay": (c_int, [c_void_p, c_uint64]),
+    "kmb_range_used": (c_uint64, [c_void_p, c_uint64]),
     "kmb_range_remove": (c_int, [c_void_p, c_uint64]),
     "kmb_take": (c_int, [c_void_p, c_uint64, c_uint64, POINTER(c_uint64)]),
     "kmb_claim": (c_int, [c_void_p, POINTER(c_uint64), c_uint64]),
@@ -73,6 +74,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "kmb_volume_free": (None, [c_void_p]),
     "kmb_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), c_void_p, _POINTER]),
     "kmb_relay_new": (c_int, [POINTER(CxlMem), POINTER(ChannelConf), c_uint32, _POINTER]),
+    "kmb_relay_rebind": (c_int, [c_void_p, POINTER(ChannelConf), c_uint32]),
     "kmb_relay_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), c_void_p, _POINTER]),
     "kmb_relay_free": (None, [c_void_p]),
 }
@@ -106,6 +108,9 @@ class Pages:
     def stay(self, first: int) -> None:
         check(kmb().kmb_range_stay(self.handle, first), f"range at page {first}", "keep it")
 
+    def used_in(self, first: int) -> int:
+        return int(kmb().kmb_range_used(self.handle, first))
+
     def remove(self, first: int) -> None:
         """Raises `busy` while a page is used."""
         check(kmb().kmb_range_remove(self.handle, first), f"range at page {first}", "remove it", "leases are still in it")
@@ -138,7 +143,7 @@ class Pages:
 class Volume:
     """Blocks of 4096 bytes. Raises `corrupt` with the first entry that names a page wrongly."""
 
-    def __init__(self, pages: Pages, index: CxlMem, index_off: int, blocks: int, user: int, durable: bool) -> None:
+    def __init__(self, pages: Pages, index: CxlMem, index_off: int, blocks: int, *, user: int, durable: bool) -> None:
         self.handle = c_void_p()
         self.blocks = blocks
         bad = c_uint64()
@@ -179,6 +184,11 @@ class Relay:
         self.handle = c_void_p()
         array = (ChannelConf * len(channels))(*channels)
         check(kmb().kmb_relay_new(byref(mem), array, len(channels), byref(self.handle)), "relay", "open its channels")
+
+    def rebind(self, channels: Sequence[ChannelConf]) -> None:
+        """What is under way is sent again on the new channels."""
+        array = (ChannelConf * len(channels))(*channels)
+        check(kmb().kmb_relay_rebind(self.handle, array, len(channels)), "relay", "move to other channels")
 
 
 class VolumeBackend(Backend):

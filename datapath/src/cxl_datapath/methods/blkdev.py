@@ -20,6 +20,7 @@ from ..state import BlkdevState
 from ..views import Row, blkdevs_view
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, not_ours
+from .in_use import check_name_free
 
 _TABLE = attrgetter("blkdevs")
 
@@ -42,12 +43,12 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         await session.blkdevs[mine.id].start()
         return _view(session, mine.id)
     if params["name"]:
-        _check_name_free(datapath, params["name"])
+        check_name_free(datapath, params["name"])
     backend = await _check_backend(session, params["backend"])
     async with session.claim() as opened:
         blkdev_id = opened.registry.blkdevs.allocate()
         state = _state(blkdev_id, backend.life, params)
-        _check_name_free(datapath, state.name)
+        check_name_free(datapath, state.name)
         entry = holdings.reserve(opened, state, first=True)
     await _start(datapath, session, state, entry)
     return _view(session, blkdev_id)
@@ -103,16 +104,6 @@ async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
         hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
         raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
     return backend
-
-
-def _check_name_free(datapath: Datapath, name: str) -> None:
-    for session in datapath.sessions.values():
-        for blkdev in session.desired.blkdevs:
-            if blkdev.name == name:
-                where = f"blkdev {blkdev.id} of transport {session.name}"
-                raise DatapathError(
-                    Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another with the parameter name"
-                )
 
 
 async def _forget(session: Session, state: BlkdevState) -> None:
