@@ -9,7 +9,9 @@ import pytest
 from core_build import DATAPATH, build
 
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
-THREADED = [f"test_{name}" for name in ("ring", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "pages")]
+THREADED = [
+    f"test_{name}" for name in ("ring", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "pages")
+]
 SKIPPED = 77
 
 

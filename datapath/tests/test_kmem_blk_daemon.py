@@ -260,6 +260,10 @@ def test_a_remote_host_uses_the_pool(host, make_host, shared_file):
 
 
 def test_swap_needs_a_block_device(host):
-    error = host.refuse(Code.UNSUPPORTED, "kmem_blk.swap.start", pool="pool0", size=4 * MIB) if not Path("/dev/ublk-control").exists() else None
+    error = (
+        host.refuse(Code.UNSUPPORTED, "kmem_blk.swap.start", pool="pool0", size=4 * MIB)
+        if not Path("/dev/ublk-control").exists()
+        else None
+    )
     assert error is None or "ublk" in str(error)
     assert pool(host)["swap"] is None

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from ..errors import Code, DatapathError
-from ..kmem_blk.format import check_may_format, plan_format, probe, write_format
+from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, write_format
 from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
 from ..kmem_blk.pool import lock_memory
 from ..mapping import Mapping
@@ -61,11 +61,13 @@ def _superblock(superblock: Superblock | None) -> Row | None:
 def _look(memory: Memory) -> Row:
     with Mapping(memory, writable=False) as mapping:
         found = probe(mapping)
-    row = {"memory": memory.spec, "path": memory.path, "size": memory.size, "formatted": found.formatted}
+        header = read_range(mapping)
+    row: Row = {"memory": memory.spec, "path": memory.path, "size": memory.size, "formatted": found.formatted}
     return row | {
         "foreign": found.foreign or None,
         "problem": found.problem or None,
         "info": _superblock(found.superblock),
+        "range_of": str(header.pool) if header else None,
     }
 
 
