@@ -104,7 +104,8 @@ class Table(Generic[E]):
         self.page(wanted)
         if wanted not in free:
             why = "the entry is damaged" if isinstance(entries[wanted], DatapathError) else "the id is taken"
-            raise DatapathError(Code.EXISTS, f"{self.kind.WHAT} {wanted}", why, "choose another id, or none for a free one")
+            hint = f"choose another id, for example {free[0]}" if free else "none is free: stop or clear one that is not needed"
+            raise DatapathError(Code.EXISTS, f"{self.kind.WHAT} {wanted}", why, hint)
         return wanted
 
     def next_epoch(self, index: int) -> int:

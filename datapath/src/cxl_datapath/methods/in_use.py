@@ -25,8 +25,7 @@ def device_names(datapath: Datapath) -> dict[str, str]:
 def check_name_free(datapath: Datapath, name: str) -> None:
     owner = device_names(datapath).get(name)
     if owner is not None:
-        hint = "choose another with the parameter name"
-        raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", hint)
+        raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
 
 
 def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
