@@ -7,7 +7,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd scenario-kmem soak distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ scenario: ## the molecule scenario: a lab of two virtual machines from nothing t
 scenario-cbd: ## three backends on two virtual machines, resets and a takeover; not part of "make test"
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
+
+scenario-kmem: ## memory as a disk and as swap on a virtual machine; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_kmem_blk.py
 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test

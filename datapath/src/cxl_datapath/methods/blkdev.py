@@ -12,7 +12,7 @@ from ..cbd.layout import QUEUES_MAX, BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
 from ..frontends import CHOICES
 from ..frontends.names import ublk_number
-from ..names import check_blkdev_name, check_path
+from ..names import check_backend_path, check_blkdev_name
 from ..schema import Field, boolean, choice, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
@@ -175,7 +175,7 @@ _ID = integer(0, ENTRIES_MAX - 1)
 _ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_blkdev_name))}
 _START = {
     "transport": TRANSPORT,
-    "backend": Field(number_or(_ID, check_path)),
+    "backend": Field(number_or(_ID, check_backend_path)),
     "queues": Field(integer(1, QUEUES_MAX), 1),
     "frontend": Field(choice(CHOICES), "auto"),
     "name": Field(optional(check_blkdev_name), None),
