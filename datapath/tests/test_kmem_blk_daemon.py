@@ -220,8 +220,7 @@ def test_a_pool_without_one_of_its_memories_does_not_start(host, memory, shared_
 
 @pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
 def test_discards_beside_verified_writes(host):
-    """fio trims, writes and verifies through NBD: four jobs at a time. Each does one thing after the other, for a trim and a write of
-    one block in flight together have no order."""
+    """Four jobs of fio at a time. Each does one thing after the other: a trim and a write in flight together have no order."""
     device = volume(host, queues=2)
     common = ["fio", "--name=mix", "--ioengine=nbd", f"--uri=nbd+unix:///?socket={socket_of(device)}", "--output-format=json"]
     job = [

@@ -7,13 +7,14 @@ import asyncio
 from typing import Any
 
 from .errors import Code, DatapathError
-from .kmem_blk.client import PoolClient
+from .kmem_blk.client import TIMEOUT_S, PoolClient
 from .kmem_blk.wire import pool_socket
 from .pool_state import PoolState
 from .session import Settings
 from .supervisor import Supervised
 
 Row = dict[str, Any]
+LOOK_S = 5.0  # a pool that moves blocks answers later; its row says so
 
 
 class PoolSession:
@@ -59,11 +60,11 @@ class PoolSession:
     async def call(self, op: str, **params: Any) -> Any:
         """Asks the pool's process. Raises what it says, `not_found` when it does not run."""
 
-        def ask() -> Any:
-            with PoolClient(pool_socket(self.settings.runtime, self.name)) as client:
-                return client.call(op, **params)
+        return await asyncio.to_thread(self._ask, TIMEOUT_S, op, params)
 
-        return await asyncio.to_thread(ask)
+    def _ask(self, timeout: float, op: str, params: Row) -> Any:
+        with PoolClient(pool_socket(self.settings.runtime, self.name), timeout) as client:
+            return client.call(op, **params)
 
     async def view(self) -> Row:
         """The pool as it is; `state` is that of its worker, and numbers are there while that runs."""
@@ -73,7 +74,7 @@ class PoolSession:
         row |= {"reserve": want.reserve, "lease_limit": want.lease_limit, "lease_group": want.lease_group}
         row |= {"recall_ms": want.recall_ms}
         try:
-            found = await self.call("status")
+            found = await asyncio.to_thread(self._ask, LOOK_S, "status", {})
         except DatapathError as error:
             found = {"problem": error.to_json()}
         row |= {key: value for key, value in found.items() if key not in row}

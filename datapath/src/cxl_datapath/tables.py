@@ -115,8 +115,10 @@ def _cell(value: Any) -> str:
 
 def _status(answer: dict[str, Any]) -> str:
     parts = [f"host {answer['host']}, version {answer['version']}, pid {answer['pid']}, runtime {answer['runtime']}"]
-    if not answer["transports"]:
-        parts.append("no transport is registered")
+    if not answer["transports"] and not answer["pools"]:
+        parts.append("no transport is registered, and no pool started")
+    if answer["pools"]:
+        parts.append("\n" + table(_COLUMNS["pool"], [_flat(row) for row in answer["pools"]]))
     for transport in answer["transports"]:
         parts.append("\n" + table(_COLUMNS["transport"], [transport]))
         for noun in ("host", "backend", "blkdev"):

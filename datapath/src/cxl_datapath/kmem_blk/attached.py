@@ -31,7 +31,11 @@ class AttachedVolume:
 
     def _attach(self) -> tuple[int, int]:
         self._client = PoolClient(self._socket)
-        return self._client.attach(self._volume, self._channels, self._fd)
+        try:
+            return self._client.attach(self._volume, self._channels, self._fd)
+        except BaseException:
+            self._disconnect()
+            raise
 
     def confs(self) -> list[ChannelConf]:
         """Our ends of the channels, as they are attached now."""

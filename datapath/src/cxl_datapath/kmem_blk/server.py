@@ -26,6 +26,7 @@ from .layout import PAGE
 from .leases import Lease, Leases
 from .pages import VolumeBackend
 from .pool import Pool
+from .swap import never_wait_for_swap
 from .wire import QUEUES_MAX, Channels, receive, send
 
 CLIENTS_MAX = 64
@@ -47,6 +48,15 @@ class Connection:
     def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         with self._sending:
             send(self.link, message, fds)
+
+    def notify(self, message: dict[str, Any]) -> None:
+        """Tells it without waiting: a client that does not read must not hold up the pool."""
+        if self._sending.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):
+                    send(self.link, message, flags=socket.MSG_DONTWAIT)
+            finally:
+                self._sending.release()
 
 
 class PoolServer:
@@ -75,6 +85,11 @@ class PoolServer:
         self._listener.listen()
         for run in (self._accept, self._recall):
             threading.Thread(target=run, daemon=True).start()
+
+    def reap(self) -> None:
+        """One look for pages of devdax that nobody maps any more."""
+        with self._lock:
+            self._leases.reap()
 
     def close(self) -> None:
         """Ends every connection and stops what they are attached to."""
@@ -107,13 +122,16 @@ class PoolServer:
             if not may_talk(peer.uid, peer.gid, self._group):
                 print(f"pool socket: refused uid {peer.uid}", file=sys.stderr)
                 connection.send(_error(DatapathError(Code.DENIED, "pool socket", f"uid {peer.uid} may not use it")))
-            elif len(self._connections) >= CLIENTS_MAX:
+            elif not _privileged(peer) and self._guests() >= CLIENTS_MAX:
                 connection.send(_error(DatapathError(Code.BUSY, "pool socket", f"has {CLIENTS_MAX} clients already")))
             else:
                 self._connections.add(connection)
                 while self._answer(connection):
                     pass
         self._drop(connection)
+
+    def _guests(self) -> int:
+        return sum(not _privileged(each.peer) for each in list(self._connections))
 
     def _answer(self, connection: Connection) -> bool:
         """Whether there may be another request."""
@@ -138,7 +156,7 @@ class PoolServer:
         if name not in _OPS:
             raise DatapathError(Code.INVALID, "packet", f"there is no op {name!r:.40}", f"ops: {', '.join(_OPS)}")
         run, fields, privileged = _OPS[name]
-        if privileged and not may_talk(connection.peer.uid, connection.peer.gid, None):
+        if privileged and not _privileged(connection.peer):
             raise DatapathError(Code.DENIED, name, f"uid {connection.peer.uid} may only lease", "run as root")
         checked = parse(name, fields, request)
         with self._lock:
@@ -177,6 +195,8 @@ class PoolServer:
             raise DatapathError(Code.INVALID, "attach", f"needs the descriptor of a file of {channels.size} bytes")
         mapping = channels.map(f"/proc/self/fd/{connection.received[0]}")
         capacity = volume.blocks * PAGE
+        if params["volume"] == "swap":
+            never_wait_for_swap()
         backend = VolumeBackend(mapping.mem, BackendConf(-1, 0, 0, PAGE, capacity, idle=IdleConf(0, 0)), volume)
         connection.attached.append((params["volume"], backend, mapping))
         for conf in channels.confs():
@@ -249,8 +269,7 @@ class PoolServer:
         lease.recalled = True
         for connection in self._connections:
             if lease in connection.leases:
-                with contextlib.suppress(OSError):
-                    connection.send({"event": "recall", "lease": lease.id, "pages": len(lease.pages)})
+                connection.notify({"event": "recall", "lease": lease.id, "pages": len(lease.pages)})
 
     def _revoke(self, lease: Lease) -> None:
         """What can be taken is taken; ranges of a devdax device cannot."""
@@ -263,8 +282,12 @@ class PoolServer:
     def _tell_swap(self) -> None:
         for connection in self._connections:
             if any(name == "swap" for name, *_ in connection.attached):
-                with contextlib.suppress(OSError):
-                    connection.send({"event": "recall", "volume": "swap"})
+                connection.notify({"event": "recall", "volume": "swap"})
+
+
+def _privileged(peer: Peer) -> bool:
+    """Root and the daemon's own user, who may do more than lease."""
+    return may_talk(peer.uid, peer.gid, None)
 
 
 def _error(error: DatapathError) -> dict[str, Any]:

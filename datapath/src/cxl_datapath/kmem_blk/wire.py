@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ RING_DEPTH, SLOT_BYTES = 32, 1 << 16
 QUEUES_MAX = 16
 
 
-def send(connection: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> None:
-    socket.send_fds(connection, [json.dumps(message).encode()], fds or [])
+def send(connection: socket.socket, message: dict[str, Any], fds: list[int] | None = None, flags: int = 0) -> None:
+    socket.send_fds(connection, [json.dumps(message).encode()], fds or [], flags)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -34,6 +35,8 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
+        for fd in fds:
+            os.close(fd)
         raise DatapathError(Code.INVALID, "packet", "is no JSON object")
     return message, fds
 

@@ -13,7 +13,6 @@ from ..errors import Code, DatapathError
 from ..kmem_blk.leases import Leases
 from ..kmem_blk.pool import Pool
 from ..kmem_blk.server import PoolServer
-from ..kmem_blk.swap import never_wait_for_swap
 from ..kmem_blk.wire import pool_socket
 from ..memory import check_spec, resolve
 from ..names import check_name
@@ -51,7 +50,6 @@ class Config:
 def run(link: Link) -> None:
     config = Config.from_json(link.config())
     hold(link, config.runtime / f"pool-{config.name}.lock", f"pool {config.name}")
-    never_wait_for_swap()
     event_fd = os.eventfd(0, os.EFD_CLOEXEC)
     memories = [resolve(spec) for spec in config.memories]
     pool = Pool(memories, config.reserve, config.recall_ms, event_fd, config.runtime)
@@ -75,5 +73,6 @@ def run(link: Link) -> None:
                 link.emit("busy", error=DatapathError(Code.BUSY, f"pool {pool.name}", what, "stop them first").to_json())
             elif command is not None:
                 return
+            server.reap()
     finally:
         server.close()
