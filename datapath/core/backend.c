@@ -25,7 +25,7 @@ struct cbd_backend {
 
 static int check_conf(const struct cbd_backend_conf *conf)
 {
-    if (!conf || conf->engine > CBD_ENGINE_URING)
+    if (!conf || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != 4096)
         return -EINVAL;
@@ -42,7 +42,7 @@ int backend_new_on(const struct cxl_mem *mem, const struct cbd_backend_conf *con
     if (!err)
         err = fence_init(&shared.fence, mem, conf->fence_off, conf->host_epoch);
     if (!err)
-        err = engine_choose(perform ? CBD_ENGINE_SYNC : conf->engine, &shared.engine); /* the kernel's ring is for descriptors */
+        err = engine_choose(conf->engine, &shared.engine);
     if (err)
         return err;
     be = calloc(1, sizeof(*be));
@@ -60,6 +60,7 @@ int backend_new_on(const struct cxl_mem *mem, const struct cbd_backend_conf *con
         .capacity = conf->capacity,
     };
     be->shared = shared;
+    lookout_init(&be->shared.lookout, conf->idle.idle_cap_us);
     pthread_mutex_init(&be->lock, NULL);
     *out = be;
     return 0;
@@ -165,5 +166,6 @@ void cbd_backend_free(struct cbd_backend *be)
     while (be->entries)
         retire(be, be->entries);
     pthread_mutex_destroy(&be->lock);
+    lookout_free(&be->shared.lookout);
     free(be);
 }

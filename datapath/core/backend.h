@@ -5,7 +5,7 @@
 #include "cxl_core.h"
 #include "device.h"
 
-/* cbd_backend_new() over something that is no descriptor: steps are performed by perform(ctx), one after the other per channel. */
+/* cbd_backend_new() over something that is no descriptor: steps are performed by perform(ctx); so the engine is not the kernel's. */
 int backend_new_on(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, device_performer *perform, void *ctx,
                    struct cbd_backend **out);
 

@@ -12,6 +12,18 @@
 #include "kmem_blk.h"
 #include "pool.h"
 
+static int with_engine(enum cbd_engine engine, const struct cxl_mem *mem, const struct cbd_backend_conf *conf,
+                       device_performer *perform, void *ctx, struct cbd_backend **out)
+{
+    struct cbd_backend_conf copy;
+
+    if (!conf)
+        return -EINVAL;
+    copy = *conf;
+    copy.engine = engine;
+    return backend_new_on(mem, &copy, perform, ctx, out);
+}
+
 /* ---- a volume of this process --------------------------------------------------------------------------------------------- */
 
 static int32_t volume_perform(void *ctx, const struct step *step)
@@ -39,7 +51,7 @@ static int32_t volume_perform(void *ctx, const struct step *step)
 int kmb_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct kmb_volume *volume,
                     struct cbd_backend **out)
 {
-    return backend_new_on(mem, conf, volume_perform, volume, out);
+    return with_engine(CBD_ENGINE_INLINE, mem, conf, volume_perform, volume, out);
 }
 
 /* ---- a volume of another process -------------------------------------------------------------------------------------------- */
@@ -100,7 +112,7 @@ int kmb_relay_new(const struct cxl_mem *mem, const struct cbd_channel_conf *chan
 int kmb_relay_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct kmb_relay *relay,
                           struct cbd_backend **out)
 {
-    return backend_new_on(mem, conf, relay_perform, relay, out);
+    return with_engine(CBD_ENGINE_SYNC, mem, conf, relay_perform, relay, out);
 }
 
 int kmb_relay_rebind(struct kmb_relay *relay, const struct cbd_channel_conf *channels, uint32_t count)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 DATAPATH = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
+sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests"), str(DATAPATH)]
 
 from core_build import build_library
 from hosts import Host
@@ -22,7 +22,8 @@ from lab import MEMORY, Lab
 from trio import Trio
 
 # The same examples for every change that is judged; new ones in every run of a developer.
-settings.register_profile("datapath", deadline=None, derandomize="CI" in os.environ)
+examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))  # scripts/fuzz.py wants more
+settings.register_profile("datapath", deadline=None, derandomize="CI" in os.environ, max_examples=examples)
 settings.load_profile("datapath")
 
 

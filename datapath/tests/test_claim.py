@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -433,6 +434,35 @@ def test_arbitrary_lines_of_a_peer_cost_patience_at_most(raw, sealed):
     else:
         bakery.check()
         bakery.release()
+
+
+@given(st.integers(0, 16 * 8 - 1))
+def test_a_damaged_line_of_a_host_that_wants_nothing_is_repaired_by_it(bit):
+    alone = Alone(2)
+    mine, other = alone.bakery(1), alone.bakery(0)
+    place = alone.registry.hosts.page(1) + CLAIM_OFF
+    alone.registry.write_claim(1, IDLE)
+    alone.ram.data[place + bit // 8] ^= 1 << bit % 8
+    assert alone.registry.claim(1) is None
+    mine.repair()
+    assert alone.registry.claim(1) == IDLE
+    other.acquire(0)
+    other.release()
+
+
+def test_what_a_host_holds_is_not_repaired_away():
+    alone = Alone(2)
+    mine = alone.bakery(1)
+    mine.acquire(0)
+    ticket = alone.registry.claim(1)
+    mine.repair()
+    assert alone.registry.claim(1) == ticket
+    mine.check()
+    mine.release()
+    alone.registry.write_claim(1, Claim(7, False))  # a later incarnation's
+    alone.registry.hosts.write(replace(alone.registry.hosts.read(1), epoch=9))
+    mine.repair()
+    assert alone.registry.claim(1) == Claim(7, False)
 
 
 def test_threads_of_one_host_take_turns():

@@ -9,17 +9,9 @@ from collections.abc import Callable
 import pytest
 from hosts import wait_until
 from lab import io_works, needs_nbd, socket_of
+from mishaps import die
 from nbd_client import Command, NbdClient, Refused
-from trio import (
-    MANY,
-    ONE,
-    START,
-    T,
-    Trio,
-    die,
-    progress,
-    sees,
-)
+from trio import MANY, ONE, START, T, Trio, progress, sees
 from verifying_writer import Background
 
 from cxl_datapath.errors import Code, DatapathError

@@ -12,20 +12,9 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import alive, io_works, needs_nbd, running, socket_of
+from mishaps import asleep, die, murder, unlock
 from nbd_client import Command, NbdClient, Refused
-from trio import (
-    MANY,
-    ONE,
-    T,
-    Trio,
-    asleep,
-    backend_row,
-    die,
-    murder,
-    progress,
-    taken_over,
-    unlock,
-)
+from trio import MANY, ONE, T, Trio, backend_row, progress, taken_over
 from verifying_writer import Background
 
 from cxl_datapath.errors import Code
@@ -158,7 +147,7 @@ def test_requests_fail_after_the_timeout_and_work_again_with_the_backend(trio: T
         with pytest.raises(Refused) as caught:
             client.call(Command.READ, 0, 4096)
         assert caught.value.errno == errno.EIO
-        assert trio.path_state() == "offline"
+        wait_until(lambda: trio.path_state() == "offline", "the daemon is told, after the requests are")
         with pytest.raises(Refused):  # at once now
             client.call(Command.WRITE, 4096, data=b"2" * 4096)
         trio.node1.start()

@@ -1,19 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Three hosts over one memory, how they die or sleep, and what is seen of it."""
+"""Three hosts over one memory, and what they see of each other."""
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hosts import Host, wait_until
-from lab import Lab, alive, children, running
+from lab import Lab
 from verifying_writer import Background
 
 LEASE_MS = 1000
@@ -40,60 +35,6 @@ class Trio(Lab):
 
     def path_state(self) -> str:
         return str(self.node2.worker("blkdev", "pool0", 0)["info"]["path_state"])
-
-
-def murder(host: Host) -> None:
-    """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
-    victims = {host.pid, *children(host.pid)}
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in victims:
-            with_pid(pid, number)
-    host.kill()
-    wait_until(lambda: not any(map(running, victims)), f"all of {host.name} is gone")
-
-
-def die(host: Host, observer: Host) -> None:
-    """The same, and another host has seen it: before that, it might only be slow."""
-    murder(host)
-    wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
-
-
-def with_pid(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-@contextmanager
-def asleep(host: Host) -> Iterator[None]:
-    """The daemon and its workers stand still, as when a virtual machine is paused; in the end they go on."""
-    pids = {host.pid, *children(host.pid)}
-    for pid in pids:
-        with_pid(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with_pid(pid, signal.SIGCONT)
-
-
-def unlock(path: Path, pid: int) -> None:
-    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    inode = path.stat().st_ino
-    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
-    process = os.pidfd_open(pid)
-    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
-    assert mine >= 0, os.strerror(ctypes.get_errno())
-    fcntl.flock(mine, fcntl.LOCK_UN)
-    os.close(mine)
-    os.close(process)
-
-
-def _inode(link: Path) -> int:
-    try:
-        return link.stat().st_ino
-    except OSError:
-        return 0
 
 
 def progress(writer: Background, count: int = 1) -> None:

@@ -378,7 +378,7 @@ static void test_backend_and_relay(void)
     TEST("a volume behind a channel, and behind a second one");
     fixture_memory(&near_end, CXL_COHERENCE_HARDWARE, 0);
     CHECK_EQ(kmb_backend_new(&near_end.mem, &volume_conf, w.blocks, &near_end.backend), 0);
-    CHECK_EQ(cbd_backend_engine(near_end.backend), CBD_ENGINE_SYNC);
+    CHECK_EQ(cbd_backend_engine(near_end.backend), CBD_ENGINE_INLINE);
     for (uint32_t i = 0; i < CHANNELS; i++)
         CHECK_EQ(cbd_backend_add(near_end.backend, &near_end.conf[i]), 0);
     CHECK_EQ(cbd_queue_new(&near_end.mem, &near_end.conf[0], &near_end.queue[0]), 0);

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from .kmem_blk.swap import PRIORITY_MAX
 from .memory import check_spec
 from .names import check_blkdev_name, check_name
-from .state import ObjectFile, number
+from .schema import integer
+from .state import FRONTEND, QUEUES, ObjectFile
 
 VERSION = 1
+RECALL_MS_DEFAULT = 5000
+
+# What the methods take, and so what a state file may hold.
+PAGES = integer(0, (1 << 32) - 1)
+PRIORITY = integer(0, PRIORITY_MAX)
+RECALL_MS = integer(0, 60000)
 
 
 @dataclass
@@ -24,7 +32,9 @@ class VolumeState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(check_blkdev_name("volume", raw["name"]), check_name("front end", raw["frontend"]), number(raw["queues"]))
+        return cls(
+            check_blkdev_name("volume", raw["name"]), FRONTEND("frontend", raw["frontend"]), QUEUES("queues", raw["queues"])
+        )
 
 
 @dataclass
@@ -35,7 +45,7 @@ class SwapState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(check_blkdev_name("swap", raw["name"]), number(raw["blocks"]), number(raw["priority"]))
+        return cls(check_blkdev_name("swap", raw["name"]), PAGES("blocks", raw["blocks"]), PRIORITY("priority", raw["priority"]))
 
 
 @dataclass
@@ -59,10 +69,10 @@ class PoolState:
             check_name("pool", raw["name"]),
             check_name("uuid", raw["uuid"]),
             memories,
-            number(raw["reserve"]),
-            number(raw["lease_limit"]),
+            PAGES("reserve", raw["reserve"]),
+            PAGES("lease_limit", raw["lease_limit"]),
             None if raw["lease_group"] is None else check_name("group", raw["lease_group"]),
-            number(raw["recall_ms"]),
+            RECALL_MS("recall_ms", raw["recall_ms"]),
             None if raw["volume"] is None else VolumeState.from_json(raw["volume"]),
             None if raw["swap"] is None else SwapState.from_json(raw["swap"]),
         )

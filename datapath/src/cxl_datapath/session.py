@@ -54,7 +54,8 @@ class Opened:
     registry: Registry
     registration: Registration
     liveness: Liveness
-    lock: HostLock
+    claim: Bakery
+    lock: HostLock  # the claim, or the claim and more
 
     @property
     def host_id(self) -> int:
@@ -120,6 +121,7 @@ class Session:
         """One heartbeat, and one look at those of the others. Raises when this host lost its entry or was fenced."""
         opened = self.need()
         opened.registration.beat()
+        opened.claim.repair()
         for host_id in range(opened.registry.hosts.count):
             epoch = opened.registry.incarnation(host_id)
             if epoch is not None:
@@ -229,8 +231,9 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
         registry = Registry(mapping, info)
         registration = register(registry, settings.host_name, boot_id())
         liveness = Liveness(info.lease_s)
-        lock = _lock(registry, registration, liveness, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, lock)
+        claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
+        lock = _lock(claim, info, settings.etcd)
+        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock)
     except BaseException:
         mapping.close()
         raise
@@ -246,9 +249,6 @@ def _attach_again(mapping: Mapping, spec: str) -> Info:
         raise DatapathError(error.code, error.object, f"{error.message}: the transport was lost", LOST_HINT) from None
 
 
-def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:
+def _lock(claim: Bakery, info: Info, etcd: str) -> HostLock:
     """The transport's own claim; with an etcd, its lock first."""
-    claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
-    if not etcd:
-        return claim
-    return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)
+    return Both(EtcdLock(etcd, f"/cxl-lab/{info.uuid}", 2 * info.lease_s), claim) if etcd else claim

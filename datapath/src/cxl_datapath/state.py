@@ -11,11 +11,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
+from .cbd.geometry import ENTRIES_MAX
+from .cbd.layout import QUEUES_MAX, U32_MAX
 from .errors import Code, DatapathError, from_errno
+from .frontends import CHOICES
 from .memory import check_spec
 from .names import check_backend_path, check_blkdev_name, check_name
+from .schema import boolean, choice, integer
 
 VERSION = 2
+
+# What a blkdev may be asked for, now or by a file of an earlier day.
+QUEUES = integer(1, QUEUES_MAX)
+FRONTEND = choice(CHOICES)
+IO_TIMEOUT = integer(1, 86400)  # seconds
+
+_ID = integer(0, ENTRIES_MAX - 1)
+_EPOCH = integer(0, U32_MAX)
 
 
 @dataclass
@@ -26,7 +38,7 @@ class BackendState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(number(raw["id"]), check_backend_path("backend", raw["path"]), flag(raw["read_only"]))
+        return cls(_ID("id", raw["id"]), check_backend_path("backend", raw["path"]), boolean("read_only", raw["read_only"]))
 
 
 @dataclass
@@ -44,15 +56,15 @@ class BlkdevState:
     @classmethod
     def from_json(cls, raw: Any) -> Self:
         return cls(
-            number(raw["id"]),
-            number(raw["backend"]),
-            number(raw["queues"]),
-            check_name("front end", raw["frontend"]),
+            _ID("id", raw["id"]),
+            _ID("backend", raw["backend"]),
+            QUEUES("queues", raw["queues"]),
+            FRONTEND("frontend", raw["frontend"]),
             check_blkdev_name("blkdev", raw["name"]),
-            flag(raw["read_only"]),
-            flag(raw["shared"]),
-            number(raw["io_timeout"]),
-            number(raw["backend_life"]),
+            boolean("read_only", raw["read_only"]),
+            boolean("shared", raw["shared"]),
+            IO_TIMEOUT("io_timeout", raw["io_timeout"]),
+            _EPOCH("backend_life", raw["backend_life"]),
         )
 
 
@@ -141,18 +153,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
-        raise ValueError(f"{value!r:.40} is not a number of an object")
-    return value
-
-
-def flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.40} is not true or false")
-    return value
 
 
 S = TypeVar("S", BackendState, BlkdevState)

@@ -15,6 +15,11 @@ def period_s(lease_s: float) -> float:
     return min(0.5, lease_s / 5)
 
 
+def look_s(lease_s: float) -> float:
+    """Seconds between two looks of a backend at its own lease and at the bells: several within any lease."""
+    return min(0.25, lease_s / 10)
+
+
 @dataclass
 class _Seen:
     heartbeat: Heartbeat | None

@@ -127,10 +127,8 @@ def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[Inf
 
 
 def write_format(memory: Bytes, plan: FormatPlan) -> None:
-    """Clears, then writes both info copies last, so that a format that is cut short leaves no transport."""
+    """Clears, then writes the info last, so that a format that is cut short leaves no transport."""
     for offset, length in plan.zero:
         for start in range(offset, offset + length, _ZERO_CHUNK):
             memory.write(start, bytes(min(_ZERO_CHUNK, offset + length - start)))
-    pair = info_pair(memory)
-    pair.write(plan.info.pack())
-    pair.write(plan.info.pack())
+    info_pair(memory).write(plan.info.pack())

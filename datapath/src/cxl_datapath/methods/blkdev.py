@@ -8,23 +8,20 @@ from operator import attrgetter
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import QUEUES_MAX, BackendEntry, BlkdevEntry, State
+from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
-from ..frontends import CHOICES
 from ..frontends.names import ublk_number
 from ..names import check_backend_path, check_blkdev_name
-from ..schema import Field, boolean, choice, integer, number_or, optional
+from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
-from ..state import BlkdevState
+from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, not_ours, numbered
 from .in_use import check_name_free
 
 _TABLE = attrgetter("blkdevs")
-
-IO_TIMEOUT_MAX_S = 86400
 
 log = logging.getLogger(__name__)
 
@@ -176,12 +173,12 @@ _ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_blkdev_name))}
 _START = {
     "transport": TRANSPORT,
     "backend": Field(number_or(_ID, check_backend_path)),
-    "queues": Field(integer(1, QUEUES_MAX), 1),
-    "frontend": Field(choice(CHOICES), "auto"),
+    "queues": Field(QUEUES, 1),
+    "frontend": Field(FRONTEND, "auto"),
     "name": Field(optional(check_blkdev_name), None),
     "read_only": Field(boolean, False),
     "shared": Field(boolean, False),
-    "io_timeout": Field(integer(1, IO_TIMEOUT_MAX_S), 120),
+    "io_timeout": Field(IO_TIMEOUT, 120),
 }
 
 METHODS = {

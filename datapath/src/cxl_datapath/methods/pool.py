@@ -15,15 +15,12 @@ from ..mapping import Mapping
 from ..memory import Memory, check_spec, resolve
 from ..names import check_name, pool_of
 from ..pool_session import PoolSession
-from ..pool_state import PoolState
+from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from ..views import Row
 from .base import Method, Params
 from .in_use import refuse_pool_memory
-
-RECALL_MS_DEFAULT, RECALL_MS_MAX = 5000, 60000
-PAGES_MAX = (1 << 32) - 1
 
 
 def pool_session(datapath: Datapath, name: str) -> PoolSession:
@@ -222,10 +219,10 @@ _FORMAT = {
 }
 _START = {
     "memories": Field(_specs),
-    "reserve": Field(integer(0, PAGES_MAX), 0),
-    "lease_limit": Field(integer(0, PAGES_MAX), 0),
+    "reserve": Field(PAGES, 0),
+    "lease_limit": Field(PAGES, 0),
     "lease_group": Field(optional(check_name), None),
-    "recall_ms": Field(integer(0, RECALL_MS_MAX), RECALL_MS_DEFAULT),
+    "recall_ms": Field(RECALL_MS, RECALL_MS_DEFAULT),
 }
 
 METHODS = {

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from ..errors import Code, DatapathError
-from ..frontends import CHOICES
 from ..kmem_blk.layout import PAGE
-from ..kmem_blk.swap import PRIORITY_MAX
-from ..kmem_blk.wire import QUEUES_MAX
 from ..names import check_blkdev_name
 from ..pool_session import PoolSession
-from ..pool_state import SwapState, VolumeState
-from ..schema import Field, choice, integer, optional
+from ..pool_state import PRIORITY, SwapState, VolumeState
+from ..schema import Field, integer, optional
 from ..service import Datapath
+from ..state import FRONTEND, QUEUES
 from ..views import Row
 from .base import Method, Params
 from .in_use import check_name_free, device_names
@@ -112,10 +110,10 @@ _ONE = {"pool": POOL}
 _VOLUME = {
     "pool": POOL,
     "name": Field(optional(check_blkdev_name), None),
-    "frontend": Field(choice(CHOICES), "auto"),
-    "queues": Field(integer(1, QUEUES_MAX), 1),
+    "frontend": Field(FRONTEND, "auto"),
+    "queues": Field(QUEUES, 1),
 }
-_SWAP = {"pool": POOL, "size": Field(integer(1 << 20, _SIZE_MAX)), "priority": Field(integer(0, PRIORITY_MAX), 100)}
+_SWAP = {"pool": POOL, "size": Field(integer(1 << 20, _SIZE_MAX)), "priority": Field(PRIORITY, 100)}
 
 METHODS = {
     "kmem_blk.volume.start": Method(start_volume, _VOLUME, mutates=True),

@@ -34,7 +34,8 @@ class PoolMedium:
         size = self._volume.block_size
         writable = not read_only
         granularity = size if writable else 0
-        return Store(-1, False, read_only, True, size, self._volume.capacity, writable, writable, size, granularity)
+        shape = (size, self._volume.capacity, writable, writable, size, granularity)
+        return Store(-1, False, read_only, True, *shape, in_memory=False)  # it may wait for pages, or for the pool
 
     def backend(self, mem: CxlMem, conf: BackendConf) -> Backend:
         return VolumeBackend(mem, conf, self._relay)
