@@ -192,7 +192,7 @@ static bool may_take(const struct kmb_pool *pool, enum kmb_user user, uint64_t c
 {
     uint64_t left = available(pool), reserve = user == KMB_BLOCKS ? 0 : pool->conf.reserve;
 
-    return left >= reserve && count <= left - reserve;
+    return !count || (left >= reserve && count <= left - reserve);
 }
 
 static uint64_t range_free(const struct range *r)

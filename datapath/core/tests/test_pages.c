@@ -161,6 +161,7 @@ static void test_full(void)
     CHECK_EQ(put(swap, 63, page_b), -ENOSPC); /* the reserve is not for swap */
     for (uint64_t block = 2; block < 5; block++)
         CHECK_EQ(put(w.blocks, block, page_a), 0);
+    CHECK_EQ(put(swap, 0, page_a), 0); /* what has its page needs none, however deep blocks are in the reserve */
     memset(back, 7, sizeof(back));
     CHECK_EQ(kmb_volume_write(w.blocks, 4 * KMB_PAGE, 2 * KMB_PAGE, back), -ENOSPC); /* block 5 has no page, so 4 stays */
     check_block(w.blocks, 4, page_a);
