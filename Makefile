@@ -52,7 +52,7 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 
 scenario-kmem: ## memory as a disk and as swap on a virtual machine; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_kmem_blk.py
+	@pytest -v -s tests/scenarios/test_kmem_blk_vm.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test
