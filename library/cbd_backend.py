@@ -30,7 +30,8 @@ options:
         required: true
       path:
         description:
-          - Block device or file on this host. Required for O(backends[].state=present).
+          - Block device or file on this host, or V(kmem_blk:<pool>) for the blocks of a pool that this host has started.
+            Required for O(backends[].state=present).
           - For O(backends[].state=recovered) what to serve instead of the path in the entry, for example a replica of the data
             on this host. It must not be smaller than what is lost.
         type: path

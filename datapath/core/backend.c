@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "cxl_core.h"
+#include "backend.h"
 #include "engine.h"
 #include "handler.h"
 
@@ -25,14 +25,15 @@ struct cbd_backend {
 
 static int check_conf(const struct cbd_backend_conf *conf)
 {
-    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_INLINE)
+    if (!conf || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != 4096)
         return -EINVAL;
     return conf->capacity && conf->capacity <= INT64_MAX && conf->capacity % conf->logical_block_size == 0 ? 0 : -EINVAL;
 }
 
-int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out)
+int backend_new_on(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, device_performer *perform, void *ctx,
+                   struct cbd_backend **out)
 {
     struct handler_shared shared = {0};
     struct cbd_backend *be;
@@ -50,6 +51,8 @@ int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *co
     shared.mem = *mem;
     shared.idle = conf->idle;
     shared.dev = (struct device){
+        .perform = perform,
+        .ctx = ctx,
         .fd = conf->fd,
         .is_block = conf->is_block,
         .read_only = conf->read_only,
@@ -61,6 +64,11 @@ int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *co
     pthread_mutex_init(&be->lock, NULL);
     *out = be;
     return 0;
+}
+
+int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out)
+{
+    return conf && conf->fd >= 0 ? backend_new_on(mem, conf, NULL, NULL, out) : -EINVAL;
 }
 
 uint32_t cbd_backend_engine(const struct cbd_backend *be)

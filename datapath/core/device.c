@@ -42,6 +42,8 @@ int32_t device_perform(const struct device *dev, const struct step *step)
     off_t offset = (off_t)step->offset;
     ssize_t n = 0;
 
+    if (dev->perform)
+        return dev->perform(dev->ctx, step);
     switch (step->kind) {
     case STEP_READ:
         n = pread(dev->fd, step->buf, step->len, offset);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * The backing device of a backend: a file descriptor of a file or a block device, and what one call to the kernel can do with it.
+ * The backing device of a backend: a file descriptor of a file or a block device, and what one call to the kernel can do with it;
+ * or a device of our own, for which `perform` does the same.
  */
 #ifndef CXL_DEVICE_H
 #define CXL_DEVICE_H
@@ -8,7 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct step;
+
+typedef int32_t device_performer(void *ctx, const struct step *step);
+
 struct device {
+    device_performer *perform; /* NULL: the kernel, on fd */
+    void *ctx;
     int fd;
     bool is_block;
     bool read_only;

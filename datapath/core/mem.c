@@ -19,6 +19,10 @@ static const char *const site_names[MEM_SITE_COUNT] = {
     [MEM_SITE_META_FENCE] = "meta-fence",
     [MEM_SITE_FENCE_INVALIDATE] = "fence-invalidate",
     [MEM_SITE_FENCE_LOAD_FENCE] = "fence-load-fence",
+    [MEM_SITE_PAGE_CLEAN] = "page-clean",
+    [MEM_SITE_PAGE_FENCE] = "page-fence",
+    [MEM_SITE_INDEX_CLEAN] = "index-clean",
+    [MEM_SITE_INDEX_FENCE] = "index-fence",
 };
 
 const char *mem_site_name(enum mem_site site)

@@ -34,6 +34,10 @@ enum mem_site {
     MEM_SITE_META_FENCE,
     MEM_SITE_FENCE_INVALIDATE, /* a handler's look at its fence line */
     MEM_SITE_FENCE_LOAD_FENCE,
+    MEM_SITE_PAGE_CLEAN, /* kmem_blk: new content of a block is stable */
+    MEM_SITE_PAGE_FENCE, /* ... before the index names its page */
+    MEM_SITE_INDEX_CLEAN, /* kmem_blk: the index entry is stable */
+    MEM_SITE_INDEX_FENCE, /* ... before the page that it named is used again, and before the answer */
     MEM_SITE_COUNT
 };
 

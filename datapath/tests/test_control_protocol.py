@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from cxl_datapath.errors import DatapathError
 from cxl_datapath.methods import METHODS
+from cxl_datapath.peers import may_talk
 from cxl_datapath.schema import Field, boolean, choice, integer, optional, parse
-from cxl_datapath.server import LINE_MAX, may_talk
+from cxl_datapath.server import LINE_MAX
 
 
 def talk(host: Host, data: bytes) -> list[dict]:

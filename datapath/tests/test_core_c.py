@@ -11,7 +11,7 @@ from core_build import DATAPATH, build
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
 THREADED = [
     f"test_{name}"
-    for name in ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "claim")
+    for name in ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "claim", "pages")
 ]
 SKIPPED = 77
 

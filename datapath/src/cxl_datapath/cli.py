@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, cli_kmem_blk
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,dcd,mhsld}")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,kmem-blk,dcd,mhsld}")
 
     def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
@@ -88,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--io-timeout", type=int, default=120, help="seconds to wait for a backend that is away (%(default)s)")
     _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
     _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
+    cli_kmem_blk.add(nouns, verb, size)
     return top
 
 
@@ -160,6 +161,8 @@ def main(argv: list[str] | None = None, write: Callable[[str], None] = print) ->
     options = vars(given)
     params = {name: value for name, value in options.items() if name not in _NOT_PARAMS}
     try:
+        if options["method"] == cli_kmem_blk.CHECK:
+            return cli_kmem_blk.check_memory(params["memory"], params["repair"], write)
         answer = given.run(given) if "run" in given else _ask(options["runtime"], options["method"], params)
     except DatapathError as error:
         print(f"cxl-datapath: {error}", file=sys.stderr)

@@ -19,7 +19,8 @@ from . import __version__, core
 from .client import RUNTIME
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
-from .server import ControlServer, group_id
+from .peers import group_id
+from .server import ControlServer
 from .service import Datapath
 from .session import Settings
 

@@ -64,6 +64,7 @@ _ERRNO_CODES = {
     "EINVAL": Code.INVALID,
     "ERANGE": Code.RANGE,
     "ENOSPC": Code.FULL,
+    "EUCLEAN": Code.CORRUPT,
     "EOPNOTSUPP": Code.UNSUPPORTED,
     "ENOSYS": Code.UNSUPPORTED,
 }

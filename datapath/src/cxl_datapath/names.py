@@ -9,6 +9,7 @@ from .errors import Code, DatapathError
 
 NAME_MAX = 63  # bytes; one less than the field in the format, so that a NUL always follows
 PATH_MAX = 255
+POOL_PREFIX = "kmem_blk:"  # of a backend's path that names a pool of this host
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -45,3 +46,13 @@ def check_path(kind: str, value: object) -> str:
             Code.INVALID, kind, f"the path has {length} bytes, {PATH_MAX} are possible", "use a shorter path or a link"
         )
     return value
+
+
+def pool_of(path: str) -> str | None:
+    """The pool in "kmem_blk:<pool>"; None when it is another path. Raises `invalid`."""
+    return check_name("pool", path.removeprefix(POOL_PREFIX)) if path.startswith(POOL_PREFIX) else None
+
+
+def check_backend_path(kind: str, value: object) -> str:
+    """An absolute path, or "kmem_blk:<pool>"."""
+    return value if isinstance(value, str) and pool_of(value) else check_path(kind, value)

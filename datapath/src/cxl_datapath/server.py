@@ -8,50 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import json
 import logging
 import os
-import pwd
 import socket
-import struct
 from pathlib import Path
 from typing import Any
 
 from .errors import Code, DatapathError, from_errno
 from .methods import METHODS, Handed
+from .peers import may_talk, peer_of
 from .schema import parse
 from .service import Datapath
 
 LINE_MAX = 1 << 20
 CLIENTS_MAX = 64
 IDLE_S = 60.0  # a client that asks nothing for so long is hung up on, so that nobody can keep the others out
-_UCRED = struct.Struct("iII")
 
 log = logging.getLogger(__name__)
-
-
-def may_talk(uid: int, gid: int, group: int | None) -> bool:
-    """Whether a peer with these ids may use the control socket; `group` is the configured group's id."""
-    if uid in (0, os.geteuid()) or (group is not None and gid == group):
-        return True
-    if group is None:
-        return False
-    try:
-        return group in os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-    except (KeyError, OSError):
-        return False
-
-
-def group_id(name: str | None) -> int | None:
-    if name is None:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise DatapathError(
-            Code.NOT_FOUND, f"group {name}", "there is no such group", "create it, or leave --group out"
-        ) from None
 
 
 class ControlServer:
@@ -114,7 +88,7 @@ class ControlServer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer: socket.socket = writer.get_extra_info("socket")
-        _, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        _, uid, gid = peer_of(peer)
         if not may_talk(uid, gid, self._group):
             log.warning("control socket: refused uid %d", uid)
             await self._send(

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from .dcd.manager import DcdManager
 from .errors import Code, DatapathError
+from .pool_session import PoolSession
+from .pool_state import PoolFile
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
 
@@ -29,7 +31,9 @@ class Datapath:
         self.lock = asyncio.Lock()
         self.sessions: dict[str, Session] = {}
         self.dcd = DcdManager(settings.state, settings.sysfs)
+        self.pools: dict[str, PoolSession] = {}
         self._file = StateFile(settings.state)
+        self._pool_file = PoolFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}
         self._beating: asyncio.Task[None] | None = None
 
@@ -38,6 +42,9 @@ class Datapath:
         for desired in self._file.load():
             self.sessions[desired.name] = Session(desired, self.settings)
         self.dcd.start()
+        self.pools = {pool.name: PoolSession(pool, self.settings) for pool in self._pool_file.load()}
+        for pool in self.pools.values():
+            pool.keep_workers()
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
         for session in self.sessions.values():
             self._restore_later(session)
@@ -55,6 +62,9 @@ class Datapath:
 
     def save(self) -> None:
         self._file.save([session.desired for session in self.sessions.values()])
+
+    def save_pools(self) -> None:
+        self._pool_file.save([pool.desired for pool in self.pools.values()])
 
     def save_without(self, entries: list[Entry], entry: Entry) -> None:
         """Saves with `entry` taken out of `entries`. When that fails it stays wanted, and the caller lets it go on."""
@@ -83,6 +93,8 @@ class Datapath:
         for task in self._restoring.values():
             task.cancel()
         await asyncio.gather(*(session.close(patience=STOP_PATIENCE_S) for session in self.sessions.values()))
+        # Backends may serve what is in a pool.
+        await asyncio.gather(*(pool.close(patience=STOP_PATIENCE_S) for pool in self.pools.values()))
         if self._beating:
             self._beating.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

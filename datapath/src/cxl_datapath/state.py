@@ -6,16 +6,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from .cbd.geometry import ENTRIES_MAX
 from .cbd.layout import QUEUES_MAX, U32_MAX
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
 from .memory import check_spec
-from .names import check_blkdev_name, check_name, check_path
+from .names import check_backend_path, check_blkdev_name, check_name
 from .schema import boolean, choice, integer
 
 VERSION = 2
@@ -37,7 +38,7 @@ class BackendState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(_ID("id", raw["id"]), check_path("backend", raw["path"]), boolean("read_only", raw["read_only"]))
+        return cls(_ID("id", raw["id"]), check_backend_path("backend", raw["path"]), boolean("read_only", raw["read_only"]))
 
 
 @dataclass
@@ -86,21 +87,29 @@ class TransportState:
         )
 
 
-class StateFile:
-    """`<state>/state.json`."""
+class Named(Protocol):
+    name: str
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "state.json"
 
-    def load(self) -> list[TransportState]:
+Object = TypeVar("Object", bound=Named)
+
+
+class ObjectFile(Generic[Object]):
+    """A file with all wanted objects of one kind; `key` is what the file calls them."""
+
+    def __init__(self, path: Path, version: int, key: str, from_json: Callable[[Any], Object]) -> None:
+        self.path = path
+        self._version, self._key, self._from_json = version, key, from_json
+
+    def load(self) -> list[Object]:
         """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
         try:
             raw = json.loads(self.path.read_bytes())
-            if raw["version"] != VERSION:
+            if raw["version"] != self._version:
                 raise ValueError(f"version {raw['version']!r:.20} is unknown")
-            found = [TransportState.from_json(each) for each in _list(raw["transports"])]
+            found = [self._from_json(each) for each in _list(raw[self._key])]
             if len({each.name for each in found}) < len(found):
-                raise ValueError("two transports have one name")
+                raise ValueError(f"two {self._key} have one name")
             return found
         except FileNotFoundError:
             return []
@@ -110,9 +119,10 @@ class StateFile:
             hint = "restore it, or move it away to start with nothing registered"
             raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
 
-    def save(self, transports: list[TransportState]) -> None:
+    def save(self, objects: Sequence[Object]) -> None:
         """On return the state is on the medium; a crash before that leaves the last one."""
-        text = json.dumps({"version": VERSION, "transports": [asdict(each) for each in transports]}, indent=1)
+        body = {"version": self._version, self._key: [asdict(cast(Any, each)) for each in objects]}
+        text = json.dumps(body, indent=1)
         temporary = self.path.with_suffix(".new")
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -128,6 +138,13 @@ class StateFile:
             raise from_errno(
                 error.errno or 0, str(self.path), "write the state", "make room or make the folder writable, then try again"
             ) from None
+
+
+class StateFile(ObjectFile[TransportState]):
+    """`<state>/state.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "state.json", VERSION, "transports", TransportState.from_json)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,21 @@ _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
     "host": ("id", "name", "state", "alive", "fenced", "epoch", "local"),
     "backend": ("id", "host", "path", "capacity", "state", "alive", "read_only", "blkdevs", "worker"),
+    "pool": (
+        "name",
+        "state",
+        "memories",
+        "capacity",
+        "total",
+        "index",
+        "blocks",
+        "swapped",
+        "leased",
+        "free",
+        "device",
+        "reason",
+    ),
+    "lease": ("id", "pid", "pages", "kind", "recalled"),
     "blkdev": (
         "id",
         "name",
@@ -33,11 +48,13 @@ _COLUMNS = {
 
 def show(method: str, answer: Any) -> str:
     """A table for lists and started things, `key: value` lines for the rest."""
-    noun = method.split(".")[1] if method.startswith(("cbd.", "dcd.")) else ""
+    noun = method.split(".")[1] if "." in method else ""
     if method == "status":
         return _status(answer)
     if isinstance(answer, list):
-        return table(_COLUMNS[noun], [_readable(row) for row in answer]) if answer else "none"
+        return table(_COLUMNS[noun], [_readable(_flat(row)) for row in answer]) if answer else "none"
+    if noun in ("volume", "swap") or (noun == "pool" and "pages" in answer):
+        return table(_COLUMNS["pool"], [_flat(answer)])
     if noun in ("host", "backend", "blkdev"):
         return table(_COLUMNS[noun], [answer])
     return "\n".join(_field(key, value) for key, value in _readable(answer).items())
@@ -56,6 +73,23 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     moment = {"time": time.strftime("%H:%M:%S", time.localtime(row["time"]))} if "time" in row else {}
     names = {key: hex(row[key]) for key in ("serial", "base", "dpa") if isinstance(row.get(key), int)}
     return {**row, **moment, **names}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A pool's numbers of pages, beside its name."""
+    match row:
+        case {"pages": {"pages": total, "fixed": index, "blocks": blocks, "swap": swap, "leases": leases, "free": free}}:
+            device = (row.get("volume") or {}).get("device")
+            return row | {
+                "total": total,
+                "index": index,
+                "blocks": blocks,
+                "swapped": swap,
+                "leased": leases,
+                "free": free,
+                "device": device,
+            }
+    return row
 
 
 def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
@@ -100,8 +134,10 @@ def _cell(value: Any) -> str:
 
 def _status(answer: dict[str, Any]) -> str:
     parts = [f"host {answer['host']}, version {answer['version']}, pid {answer['pid']}, runtime {answer['runtime']}"]
-    if not answer["transports"]:
-        parts.append("no transport is registered")
+    if not answer["transports"] and not answer["pools"]:
+        parts.append("no transport is registered, and no pool started")
+    if answer["pools"]:
+        parts.append("\n" + table(_COLUMNS["pool"], [_flat(row) for row in answer["pools"]]))
     for transport in answer["transports"]:
         parts.append("\n" + table(_COLUMNS["transport"], [transport]))
         for noun in ("host", "backend", "blkdev"):

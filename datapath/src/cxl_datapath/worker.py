@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker process: `python3 -m cxl_datapath.worker backend|blkdev|remove`, started by the daemon only (see `workers.link`)."""
+"""A worker process: `python3 -m cxl_datapath.worker KIND`, started by the daemon only (see `workers.link`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from .errors import Code, DatapathError
 from .workers.backend import run as run_backend
 from .workers.blkdev import run as run_blkdev
 from .workers.link import Link
+from .workers.pool import run as run_pool
 from .workers.remove import run as run_remove
+from .workers.volume import run as run_volume
 
-KINDS = {"backend": run_backend, "blkdev": run_blkdev, "remove": run_remove}
+KINDS = {"backend": run_backend, "blkdev": run_blkdev, "pool": run_pool, "remove": run_remove, "volume": run_volume}
 
 
 def main(arguments: list[str]) -> int:

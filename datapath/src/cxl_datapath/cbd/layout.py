@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 from ..errors import Code, DatapathError
-from ..names import check_name, check_path
+from ..names import check_backend_path, check_name
 from .geometry import ENDIAN, Geometry
 
 QUEUES_MAX = 16
@@ -192,7 +192,7 @@ class BackendEntry(Entry):
         _need(0 < capacity < 1 << 63 and capacity % block == 0, cls.WHAT, f"a capacity of {capacity} bytes is not possible")
         text = _text(path, cls.WHAT)
         try:
-            check_path(cls.WHAT, text)
+            check_backend_path(cls.WHAT, text)
         except DatapathError as error:
             raise corrupt(cls.WHAT, error.message) from None
         fixed = (_state(state, cls.WHAT), number, epoch, host_id, flags, block, capacity, text)

@@ -9,6 +9,8 @@ from ..mapping import Bytes
 _SIGNS = (
     ("a damaged CBD transport", 0, b"CXTI"),
     ("a damaged CBD transport", 4096, b"CXTI"),
+    ("a kmem_blk pool", 0, b"KMEB"),
+    ("a range of a kmem_blk pool", 0, b"KMER"),
     ("an XFS file system", 0, b"XFSB"),
     ("an ext2/3/4 file system", 1080, b"\x53\xef"),
     ("a btrfs file system", 65600, b"_BHRfS_M"),

@@ -14,23 +14,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cbd.fencing import fence_line_off
 from ..cbd.layout import COHERENCES
 from ..core import ChannelConf
 from ..errors import Code, DatapathError, from_errno
-from ..workers.attach import Attached
+from ..mapping import Mapping
 
 _PROBES, _PROBE_S = 10, 0.1
 
 
 @dataclass(frozen=True)
 class Target:
-    """The started channels of a blkdev and what the backend can do."""
+    """The started channels of a device and what serves them can do."""
 
     name: str  # of the blkdev on this host
-    transport: Attached
-    channels: tuple[int, ...]
-    epochs: tuple[int, ...]
+    mapping: Mapping
+    queues: tuple[ChannelConf, ...]  # our ends of the channels
     capacity: int  # bytes
     block_size: int  # bytes, logical
     physical_block_size: int  # bytes
@@ -148,25 +146,22 @@ def missing_program(program: str, package: str) -> str:
 
 def plugin_arguments(target: Target) -> list[str]:
     """Parameters of the nbdkit plugin."""
-    info, memory = target.transport.info, target.transport.mapping.memory
-    geometry = info.geometry
+    first = target.queues[0]
     settings: dict[str, object] = {
-        "memory": memory.path,
-        "memory_len": memory.size,
-        "coherence": COHERENCES[info.coherence],
-        "features": info.features,
+        "memory": target.mapping.memory.path,
+        "memory_len": target.mapping.size,
+        "coherence": COHERENCES[target.mapping.mem.coherence],
+        "features": first.features,
         "capacity": target.capacity,
         "block_size": target.block_size,
         "physical_block_size": target.physical_block_size,
         "read_only": int(target.read_only),
         "discard": int(target.discard),
         "write_zeroes": int(target.write_zeroes),
-        "ring_depth": geometry.ring_depth,
-        "slot_bytes": geometry.slot_bytes,
+        "ring_depth": first.ring_depth,
+        "slot_bytes": first.slot_bytes,
     }
-    pairs = zip(target.channels, target.epochs, strict=True)
-    ref = target.transport.ref
-    settings["fence"] = f"{fence_line_off(target.transport.registry, ref.host_id)}:{ref.host_epoch}"
-    return [f"{key}={value}" for key, value in settings.items()] + [
-        f"channel={geometry.channel_off(c)}:{epoch}" for c, epoch in pairs
-    ]
+    if first.host_epoch:
+        settings["fence"] = f"{first.fence_off}:{first.host_epoch}"
+    channels = [f"channel={queue.channel_off}:{queue.epoch}" for queue in target.queues]
+    return [f"{key}={value}" for key, value in settings.items()] + channels

@@ -102,8 +102,8 @@ class NbdFrontEnd(FrontEnd):
         for name in free_devices():
             device = self._target.dev / name
             command = ["nbd-client", "-unix", str(self._server.socket), str(device), "-block-size", str(self._target.block_size)]
-            if len(self._target.channels) > 1:
-                command += ["-connections", str(len(self._target.channels))]
+            if len(self._target.queues) > 1:
+                command += ["-connections", str(len(self._target.queues))]
             if self._target.read_only:
                 command.append("-readonly")
             reason = run_tool(*command)

@@ -30,10 +30,9 @@ class UblkFrontEnd(FrontEnd):
         number = ublk_number(self._link)
         if number is None:
             check_free(self._link)
-        channels = [t.transport.queue_conf(channel, epoch) for channel, epoch in zip(t.channels, t.epochs, strict=True)]
         conf = UblkConf(
             -1 if number is None else number,
-            len(channels),
+            len(t.queues),
             t.capacity,
             t.block_size,
             t.read_only,
@@ -43,7 +42,7 @@ class UblkFrontEnd(FrontEnd):
             t.discard_granularity,
             IdleConf(0, 0),
         )
-        self._ublk = Ublk(t.transport.mapping.mem, channels, conf)
+        self._ublk = Ublk(t.mapping.mem, list(t.queues), conf)
         self._device = t.dev / f"ublkb{self._ublk.dev_id()}"
         try:
             publish(self._link, self._device)

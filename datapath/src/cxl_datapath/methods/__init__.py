@@ -3,16 +3,10 @@
 
 from __future__ import annotations
 
-from . import backend, blkdev, dcd, host, system, transport
+from . import backend, blkdev, dcd, host, pool, system, transport, volume
 from .base import Handed, Method
 
-METHODS: dict[str, Method] = {
-    **system.METHODS,
-    **transport.METHODS,
-    **host.METHODS,
-    **backend.METHODS,
-    **blkdev.METHODS,
-    **dcd.METHODS,
-}
+_MODULES = (system, transport, host, backend, blkdev, dcd, pool, volume)
+METHODS: dict[str, Method] = {name: method for module in _MODULES for name, method in module.METHODS.items()}
 
 __all__ = ["METHODS", "Handed", "Method"]

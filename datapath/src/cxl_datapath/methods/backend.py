@@ -11,7 +11,7 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
-from ..names import check_path
+from ..names import check_backend_path
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
@@ -20,6 +20,7 @@ from ..views import Row, backends_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_ours, numbered, running
+from .in_use import refuse_pool_memory
 
 _TABLE = attrgetter("backends")
 
@@ -77,6 +78,7 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
     real = os.path.realpath(path)
+    refuse_pool_memory(datapath, path, path)
     for other in datapath.sessions.values():
         if real == os.path.realpath(other.opened.memory.path if other.opened else other.desired.memory):
             raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
@@ -187,9 +189,14 @@ async def list_backends(datapath: Datapath, params: Params) -> list[Row]:
 
 # Ids beyond the transport's own count are refused by its registry, which can say how many there are.
 _ID = integer(0, ENTRIES_MAX - 1)
-_ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_path))}
-_START = {"transport": TRANSPORT, "path": Field(check_path), "id": Field(optional(_ID), None), "read_only": Field(boolean, False)}
-_RECOVER = _ONE | {"path": Field(optional(check_path), None), "read_only": Field(optional(boolean), None)}
+_ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_backend_path))}
+_START = {
+    "transport": TRANSPORT,
+    "path": Field(check_backend_path),
+    "id": Field(optional(_ID), None),
+    "read_only": Field(boolean, False),
+}
+_RECOVER = _ONE | {"path": Field(optional(check_backend_path), None), "read_only": Field(optional(boolean), None)}
 
 METHODS = {
     "cbd.backend.start": Method(start_backend, _START, mutates=True),

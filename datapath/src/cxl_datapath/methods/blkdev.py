@@ -11,7 +11,7 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
 from ..frontends.names import ublk_number
-from ..names import check_blkdev_name, check_path
+from ..names import check_backend_path, check_blkdev_name
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
@@ -19,6 +19,7 @@ from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, not_ours, numbered
+from .in_use import check_name_free
 
 _TABLE = attrgetter("blkdevs")
 
@@ -40,12 +41,12 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         await session.blkdevs[mine.id].start()
         return _view(session, mine.id)
     if params["name"]:
-        _check_name_free(datapath, params["name"])
+        check_name_free(datapath, params["name"])
     backend = await _check_backend(session, params["backend"])
     async with session.claim() as opened:
         blkdev_id = opened.registry.blkdevs.allocate()
         state = _state(blkdev_id, backend.life, params)
-        _check_name_free(datapath, state.name)
+        check_name_free(datapath, state.name)
         entry = holdings.reserve(opened, state, first=True)
     await _start(datapath, session, state, entry)
     return _view(session, blkdev_id)
@@ -101,14 +102,6 @@ async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
         hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
         raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
     return backend
-
-
-def _check_name_free(datapath: Datapath, name: str) -> None:
-    for session in datapath.sessions.values():
-        for blkdev in session.desired.blkdevs:
-            if blkdev.name == name:
-                where = f"blkdev {blkdev.id} of transport {session.name}"
-                raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another name")
 
 
 async def _forget(session: Session, state: BlkdevState) -> None:
@@ -179,7 +172,7 @@ _ID = integer(0, ENTRIES_MAX - 1)
 _ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_blkdev_name))}
 _START = {
     "transport": TRANSPORT,
-    "backend": Field(number_or(_ID, check_path)),
+    "backend": Field(number_or(_ID, check_backend_path)),
     "queues": Field(QUEUES, 1),
     "frontend": Field(FRONTEND, "auto"),
     "name": Field(optional(check_blkdev_name), None),

@@ -23,6 +23,7 @@ async def status(datapath: Datapath, params: Params) -> Row:
         await hello(datapath, params)
         | folders
         | {"transports": [session_view(session) for session in datapath.sessions.values()]}
+        | {"pools": [await pool.view() for pool in datapath.pools.values()]}
     )
 
 

@@ -22,6 +22,7 @@ from ..session import Session
 from ..state import TransportState
 from ..views import Row, info_view, transport_view
 from .base import TRANSPORT, Method, Params
+from .in_use import refuse_pool_memory
 
 
 def _spec(_: str, value: Any) -> str:
@@ -70,6 +71,7 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
             if os.path.realpath(backend.path) == memory.path:
                 what = f"is backend {backend.id} of transport {each.name}"
                 raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
+    refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work() -> None:
         with Mapping(memory) as mapping:

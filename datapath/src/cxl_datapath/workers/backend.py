@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import holdings
@@ -18,11 +19,12 @@ from ..cbd.liveness import Liveness, look_s
 from ..cbd.registry import Registry
 from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
-from ..names import check_path
+from ..names import check_backend_path
 from .attach import Attached, TransportRef, attach_worker
 from .guard import Guard
 from .link import Link
 from .lock import hold
+from .pool_medium import PoolMedium
 from .store import Store, open_store
 
 RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that
@@ -41,7 +43,7 @@ class Config:
         return cls(
             TransportRef.from_json(raw["transport"]),
             int(raw["id"]),
-            check_path("backend", raw["path"]),
+            check_backend_path("backend", raw["path"]),
             bool(raw["read_only"]),
             bool(raw["takeover"]),
         )
@@ -54,19 +56,24 @@ def run(link: Link) -> None:
     # With the lock held no handler of an earlier life is left: what it said on its channels is over.
     holdings.end_backend_lines(transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id)
     _check_owner(config, transport)
-    store = open_store(config.path, config.read_only)
+    pooled = PoolMedium.of(config.path, Path(config.transport.runtime), f"backend-{config.id}")
+    store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
     try:
-        _serve(link, config, store, transport)
+        _serve(link, config, store, transport, pooled)
     finally:
-        os.close(store.fd)
+        if pooled:
+            pooled.close()
+        else:
+            os.close(store.fd)
 
 
-def _serve(link: Link, config: Config, store: Store, transport: Attached) -> None:
+def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled: PoolMedium | None) -> None:
     guard = Guard(transport)
     guard.check_fence()
     entry = _publish(config, store, transport)
     link.emit("bell")
-    engine = Backend(transport.mapping.mem, _engine_conf(config, store, transport, entry))
+    conf = _engine_conf(config, store, transport, entry)
+    engine = pooled.backend(transport.mapping.mem, conf) if pooled else Backend(transport.mapping.mem, conf)
     handlers = Handlers(transport, engine, entry)
     try:
         info = {
@@ -81,6 +88,8 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
         while link.wait(look_s(transport.info.lease_s)) is None:
             guard.check_lease()
+            if pooled:
+                pooled.follow()
             if not news.any():
                 continue
             if handlers.follow():

@@ -99,9 +99,8 @@ def _target(config: Config, transport: Attached, route: Route, lock: int) -> Tar
     backend, entry = route.backend, route.entry
     return Target(
         name=config.name,
-        transport=transport,
-        channels=entry.channels,
-        epochs=entry.channel_epochs,
+        mapping=transport.mapping,
+        queues=tuple(transport.queue_conf(*pair) for pair in zip(entry.channels, entry.channel_epochs, strict=True)),
         capacity=backend.capacity,
         block_size=backend.logical_block_size,
         physical_block_size=backend.physical_block_size,
@@ -130,13 +129,13 @@ def _serve(link: Link, config: Config, guard: Guard, route: Route, frontend: Fro
             command = None
         if command is Command.QUIT and deadline is None:
             deadline = time.monotonic() + GRACE_S
-        if command is not None and _stopped(link, command, deadline, frontend):
+        if command is not None and stopped(link, command, deadline, frontend):
             return
         _check(guard, route, frontend)
         hurry = route.step(frontend, config.io_timeout)
 
 
-def _stopped(link: Link, command: Command, deadline: float | None, frontend: FrontEnd) -> bool:
+def stopped(link: Link, command: Command, deadline: float | None, frontend: FrontEnd) -> bool:
     """Whether the device could be removed. Raises when the grace of a daemon that ends is over."""
     try:
         frontend.stop()

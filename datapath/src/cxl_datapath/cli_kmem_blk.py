@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`cxl-datapath kmem-blk ...`: pools of pages, and the checker, which needs no daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .frontends import CHOICES
+from .kmem_blk.check import check, repair
+from .kmem_blk.pool import lock_memory
+from .mapping import Mapping
+from .memory import resolve
+
+CHECK = "check"  # no method of the daemon
+
+Verb = Callable[[Any, str, str, str], argparse.ArgumentParser]
+
+
+def add(nouns: Any, verb: Verb, size: Callable[[str], int]) -> None:
+    kmem = nouns.add_parser("kmem-blk", help="pools of pages: blocks and system memory").add_subparsers(
+        dest="object", required=True
+    )
+    pool = kmem.add_parser("pool", help="the pages").add_subparsers(dest="verb", required=True)
+    verb(pool, "list", "kmem_blk.pool.list", "those started on this host")
+    verb(pool, "probe", "kmem_blk.pool.probe", "what a memory holds").add_argument("memory")
+    _format(verb(pool, "format", "kmem_blk.pool.format", "make a pool; destroys what is there"))
+    _start(verb(pool, "start", "kmem_blk.pool.start", "serve it, or change its limits"))
+    verb(pool, "stop", "kmem_blk.pool.stop", "end it; blocks stay as they are").add_argument("pool")
+    grow = _range(verb(pool, "grow", "kmem_blk.pool.grow", "add a memory"))
+    grow.add_argument("--force", action="store_true", help="over what the memory carries")
+    shrink = _range(verb(pool, "shrink", "kmem_blk.pool.shrink", "give an added memory back"))
+    shrink.add_argument("--move", action="store_true", help="move blocks out of it first")
+    volume = kmem.add_parser("volume", help="its blocks as a device of this host").add_subparsers(dest="verb", required=True)
+    start = verb(volume, "start", "kmem_blk.volume.start", "show them")
+    start.add_argument("pool")
+    start.add_argument("--name", default=None, help="name under /dev or of the socket (default: kmem<N>)")
+    start.add_argument("--frontend", choices=CHOICES, default="auto")
+    start.add_argument("--queues", type=int, default=1)
+    verb(volume, "stop", "kmem_blk.volume.stop", "remove the device").add_argument("pool")
+    swap = kmem.add_parser("swap", help="its free pages as swap of this host").add_subparsers(dest="verb", required=True)
+    start = verb(swap, "start", "kmem_blk.swap.start", "swap to it")
+    start.add_argument("pool")
+    start.add_argument("size", type=size, help="at most so many bytes of pages")
+    start.add_argument("--priority", type=int, default=100, help="(%(default)s)")
+    verb(swap, "stop", "kmem_blk.swap.stop", "bring everything back into memory").add_argument("pool")
+    lease = kmem.add_parser("lease", help="its pages in programs").add_subparsers(dest="verb", required=True)
+    verb(lease, "list", "kmem_blk.lease.list", "who has how many").add_argument("pool")
+    checker = verb(kmem, "check", CHECK, "look for damage in a pool that nobody has open")
+    checker.add_argument("memory")
+    checker.add_argument("--repair", action="store_true", help="make holes of entries that name no page, or one that is used")
+
+
+def _format(made: argparse.ArgumentParser) -> None:
+    made.add_argument("memory")
+    made.add_argument("name")
+    made.add_argument("--thick", action="store_true", help="every block has its page from the start")
+    made.add_argument("--spare", type=int, default=16, help="pages through which blocks are rewritten (%(default)s)")
+    made.add_argument("--force", action="store_true", help="over an existing pool, transport or file system")
+
+
+def _start(made: argparse.ArgumentParser) -> None:
+    made.add_argument("memories", nargs="+", help="the formatted memory, then those that were added")
+    made.add_argument("--reserve", type=int, default=0, help="pages that only blocks may take (%(default)s)")
+    made.add_argument("--lease-limit", type=int, default=0, help="pages that one process may lease (%(default)s)")
+    made.add_argument("--lease-group", default=None, help="members of this group may lease, too")
+    made.add_argument("--recall-ms", type=int, default=5000, help="how long a write waits for pages (%(default)s)")
+
+
+def _range(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    made.add_argument("pool")
+    made.add_argument("memory")
+    return made
+
+
+def check_memory(spec: str, mend: bool, write: Callable[[str], None]) -> int:
+    """0: clean, or clean now; 1: there is something wrong. Raises `busy` while a pool on it is open."""
+    memory = resolve(spec)
+    lock = lock_memory(memory)
+    try:
+        with Mapping(memory, writable=mend) as mapping:
+            report = check(mapping)
+            for problem in report.problems:
+                write(problem)
+            if report.fatal:
+                write(f"{spec}: not repairable")
+                return 1
+            if mend and report.bad:
+                repair(mapping, report)
+                write(f"{spec}: {len(report.bad)} entries are holes now")
+                report = check(mapping)
+    finally:
+        os.close(lock)
+    state = "clean" if not report.problems else f"{len(report.bad)} bad entries; --repair makes holes of them"
+    write(f"pool {report.name}: {report.mapped} of {report.blocks} blocks have a page, {report.pages} pages: {state}")
+    return 0 if not report.problems else 1

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A block device as swap of this host: made, switched on with discards, switched off."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import Code, DatapathError
+from ..frontends.base import run_tool
+
+PRIORITY_MAX = 32767
+_PR_SET_IO_FLUSHER = 57
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_PROC_SWAPS = Path("/proc/swaps")
+
+Run = Callable[..., str]
+
+
+def is_on(device: Path, swaps: Path = _PROC_SWAPS) -> bool:
+    """Whether the kernel swaps to the device, under whatever name."""
+    real = os.path.realpath(device)
+    lines = swaps.read_text(errors="replace").splitlines()[1:]
+    return any(os.path.realpath(line.split()[0]) == real for line in lines if line.strip())
+
+
+def switch_on(device: Path, label: str, priority: int, swaps: Path = _PROC_SWAPS, run: Run = run_tool) -> None:
+    """A device that is on already, because its server was only restarted, is left alone: its content is in use."""
+    if is_on(device, swaps):
+        return
+    for command in (
+        ("mkswap", "--label", label[:15], str(device)),
+        ("swapon", "--discard=pages", "--priority", str(priority), str(device)),
+    ):
+        if reason := run(*command):
+            raise DatapathError(Code.FAILED, str(device), f"{command[0]}: {reason}", "is util-linux installed, and is this root?")
+
+
+def switch_off(device: Path, swaps: Path = _PROC_SWAPS, run: Run = run_tool) -> None:
+    """Brings everything back into memory first. Raises `busy` when it does not fit."""
+    if not is_on(device, swaps):
+        return
+    if reason := run("swapoff", str(device)):
+        raise DatapathError(Code.BUSY, str(device), f"swapoff: {reason}", "free memory, then try again")
+
+
+def never_wait_for_swap() -> None:
+    """This process serves swap: it must not need memory that only swapping could free."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) or libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
+        print(f"cannot keep this process in memory: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+
+
+def check_frontend(frontend: str, swap: bool) -> None:
+    """Raises `invalid` for a front end that cannot carry swap: the kernel needs a block device that never needs memory."""
+    if swap and frontend not in ("auto", "ublk"):
+        raise DatapathError(Code.INVALID, "frontend", f"{frontend} cannot carry swap", "choose ublk")

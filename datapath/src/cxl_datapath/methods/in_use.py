@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of this host is taken already: names of devices, and memory of pools."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import Code, DatapathError
+from ..service import Datapath
+
+
+def device_names(datapath: Datapath) -> dict[str, str]:
+    """Names of devices of this host, and whose they are."""
+    found = {}
+    for session in datapath.sessions.values():
+        for blkdev in session.desired.blkdevs:
+            found[blkdev.name] = f"blkdev {blkdev.id} of transport {session.name}"
+    for pool in datapath.pools.values():
+        for entry in (pool.desired.volume, pool.desired.swap):
+            if entry is not None:
+                found[entry.name] = f"pool {pool.name}"
+    return found
+
+
+def check_name_free(datapath: Datapath, name: str) -> None:
+    owner = device_names(datapath).get(name)
+    if owner is not None:
+        raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
+
+
+def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
+    """Raises `busy` when a pool of this host has the memory that `path` is, called `spec` by the user."""
+    real = os.path.realpath(path)
+    for pool in datapath.pools.values():
+        for memory in pool.desired.memories:
+            if spec == memory or real == os.path.realpath(memory):
+                raise DatapathError(Code.BUSY, spec, f"is memory of pool {pool.name}", "choose another, or stop that pool first")

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`kmem_blk.pool.*`: probe, format, start, set, stop, grow, shrink, list."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from ..errors import Code, DatapathError
+from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, write_format
+from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
+from ..kmem_blk.pool import lock_memory
+from ..mapping import Mapping
+from ..memory import Memory, check_spec, resolve
+from ..names import check_name, pool_of
+from ..pool_session import PoolSession
+from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
+from ..schema import Field, boolean, integer, optional
+from ..service import Datapath
+from ..views import Row
+from .base import Method, Params
+from .in_use import refuse_pool_memory
+
+
+def pool_session(datapath: Datapath, name: str) -> PoolSession:
+    if name not in datapath.pools:
+        known = ", ".join(sorted(datapath.pools)) or "none"
+        hint = "start it: cxl-datapath kmem-blk pool start"
+        raise DatapathError(Code.NOT_FOUND, f"pool {name}", f"is not started on this host (started: {known})", hint)
+    return datapath.pools[name]
+
+
+async def _resolve(datapath: Datapath, spec: str) -> Memory:
+    return await asyncio.to_thread(resolve, spec, datapath.settings.sysfs, datapath.settings.dev)
+
+
+def _refuse_used(datapath: Datapath, memory: Memory) -> None:
+    """Raises `busy` for memory that a transport, a backend or another pool of this host has."""
+    hint = "choose another memory, or stop that one first"
+    for session in datapath.sessions.values():
+        path = session.opened.memory.path if session.opened else os.path.realpath(session.desired.memory)
+        if path == memory.path:
+            raise DatapathError(Code.BUSY, memory.spec, f"is the memory of transport {session.name}", hint)
+        for backend in session.desired.backends:
+            if os.path.realpath(backend.path) == memory.path:
+                raise DatapathError(Code.BUSY, memory.spec, f"is backend {backend.id} of transport {session.name}", hint)
+    refuse_pool_memory(datapath, memory.path, memory.spec)
+
+
+def _superblock(superblock: Superblock | None) -> Row | None:
+    if superblock is None:
+        return None
+    row = {"name": superblock.name, "uuid": str(superblock.uuid), "pages": superblock.total_pages}
+    return row | {"capacity": superblock.num_index_entries * PAGE, "spare": superblock.spare_pages}
+
+
+def _look(memory: Memory) -> Row:
+    with Mapping(memory, writable=False) as mapping:
+        found = probe(mapping)
+        header = read_range(mapping)
+    row: Row = {"memory": memory.spec, "path": memory.path, "size": memory.size, "formatted": found.formatted}
+    return row | {
+        "foreign": found.foreign or None,
+        "problem": found.problem or None,
+        "info": _superblock(found.superblock),
+        "range_of": str(header.pool) if header else None,
+    }
+
+
+async def probe_pool(datapath: Datapath, params: Params) -> Row:
+    return await asyncio.to_thread(_look, await _resolve(datapath, params["memory"]))
+
+
+async def format_pool(datapath: Datapath, params: Params) -> Row:
+    """Refuses without force over anything known, and always over memory that is in use."""
+    memory = await _resolve(datapath, params["memory"])
+    _refuse_used(datapath, memory)
+    plan = plan_format(memory.size, params["name"], params["spare"])
+
+    def work() -> Row:
+        lock = lock_memory(memory)
+        try:
+            with Mapping(memory) as mapping:
+                check_may_format(mapping, memory.spec, params["force"])
+                write_format(mapping, plan, params["thick"])
+        finally:
+            os.close(lock)
+        return _look(memory)
+
+    return await asyncio.to_thread(work)
+
+
+def _limits(params: Params) -> dict[str, Any]:
+    return {key: params[key] for key in ("reserve", "lease_limit", "lease_group", "recall_ms")}
+
+
+async def start_pool(datapath: Datapath, params: Params) -> Row:
+    """Returns when the pool serves; the same memory again returns what runs, with the limits of this call."""
+    wanted = params["memories"]
+    running = next((each for each in datapath.pools.values() if each.desired.memories[0] == wanted[0]), None)
+    if running is not None:
+        return await _adjust(datapath, running, params)
+    memory = await _resolve(datapath, wanted[0])
+    for spec in wanted:
+        _refuse_used(datapath, await _resolve(datapath, spec))
+    info = (await asyncio.to_thread(_look, memory))["info"]
+    if info is None:
+        hint = "format it first: cxl-datapath kmem-blk pool format"
+        raise DatapathError(Code.NOT_FOUND, memory.spec, "holds no pool that can be read", hint)
+    if info["name"] in datapath.pools:
+        other = datapath.pools[info["name"]].desired.memories[0]
+        raise DatapathError(
+            Code.EXISTS, f"pool {info['name']}", f"is started already, on {other}", "format one with another name"
+        )
+    session = PoolSession(PoolState(info["name"], info["uuid"], list(wanted), **_limits(params)), datapath.settings)
+    datapath.pools[session.name] = session
+    try:
+        await session.worker.start()
+        datapath.save_pools()
+    except BaseException:
+        del datapath.pools[session.name]
+        await session.close(patience=5.0)
+        raise
+    return await session.view()
+
+
+async def _adjust(datapath: Datapath, session: PoolSession, params: Params) -> Row:
+    want = session.desired
+    if (params["lease_group"], params["recall_ms"]) != (want.lease_group, want.recall_ms):
+        what = f"runs with lease group {want.lease_group} and recall_ms {want.recall_ms}"
+        raise DatapathError(Code.EXISTS, f"pool {session.name}", what, "stop it first")
+    await session.worker.start()
+    await session.call("set", reserve=params["reserve"], lease_limit=params["lease_limit"])
+    want.reserve, want.lease_limit = params["reserve"], params["lease_limit"]
+    datapath.save_pools()
+    return await session.view()
+
+
+async def stop_pool(datapath: Datapath, params: Params) -> Row:
+    """Every page stays as it is. Raises `busy` while somebody uses the pool."""
+    session = pool_session(datapath, params["pool"])
+    for what, entry in (("its volume", session.desired.volume), ("its swap", session.desired.swap)):
+        if entry is not None:
+            raise DatapathError(Code.BUSY, f"pool {session.name}", f"{what} is the device {entry.name}", "stop that first")
+    for transport in datapath.sessions.values():
+        for backend in transport.desired.backends:
+            if pool_of(backend.path) == session.name:
+                what = f"is backend {backend.id} of transport {transport.name}"
+                raise DatapathError(Code.BUSY, f"pool {session.name}", what, "stop that first")
+    view = await session.view()
+    await session.worker.stop()
+    del datapath.pools[session.name]
+    try:
+        datapath.save_pools()
+    except DatapathError:
+        datapath.pools[session.name] = session
+        session.keep_workers()
+        raise
+    return view | {"state": "stopped"}
+
+
+async def grow_pool(datapath: Datapath, params: Params) -> Row:
+    """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
+    session = pool_session(datapath, params["pool"])
+    session.need_running()
+    spec = params["memory"]
+    if spec not in session.desired.memories:
+        _refuse_used(datapath, await _resolve(datapath, spec))
+        session.desired.memories.append(spec)
+        try:
+            datapath.save_pools()
+            await session.call("grow", memory=spec, force=params["force"])
+        except DatapathError:
+            session.desired.memories.remove(spec)
+            datapath.save_pools()
+            raise
+    return await session.view()
+
+
+async def shrink_pool(datapath: Datapath, params: Params) -> Row:
+    session = pool_session(datapath, params["pool"])
+    session.need_running()
+    spec = params["memory"]
+    await session.call("shrink", memory=spec, move=params["move"])
+    session.desired.memories.remove(spec)
+    datapath.save_pools()
+    return await session.view()
+
+
+async def list_leases(datapath: Datapath, params: Params) -> list[Row]:
+    session = pool_session(datapath, params["pool"])
+    session.need_running()
+    rows: list[Row] = (await session.call("status"))["leases"]
+    return rows
+
+
+async def list_pools(datapath: Datapath, _: Params) -> list[Row]:
+    return [await session.view() for session in datapath.pools.values()]
+
+
+def _spec(_: str, value: Any) -> str:
+    return check_spec(value)
+
+
+def _specs(field: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not value or len(set(map(str, value))) < len(value):
+        raise DatapathError(Code.INVALID, field, f"{value!r:.60} is no list of different memories")
+    return [check_spec(each) for each in value]
+
+
+MEMORY, POOL = Field(_spec), Field(check_name)
+_FORMAT = {
+    "memory": MEMORY,
+    "name": Field(check_name),
+    "thick": Field(boolean, False),
+    "spare": Field(integer(1, SPARE_MAX), SPARE_DEFAULT),
+    "force": Field(boolean, False),
+}
+_START = {
+    "memories": Field(_specs),
+    "reserve": Field(PAGES, 0),
+    "lease_limit": Field(PAGES, 0),
+    "lease_group": Field(optional(check_name), None),
+    "recall_ms": Field(RECALL_MS, RECALL_MS_DEFAULT),
+}
+
+METHODS = {
+    "kmem_blk.pool.probe": Method(probe_pool, {"memory": MEMORY}),
+    "kmem_blk.pool.format": Method(format_pool, _FORMAT, mutates=True),
+    "kmem_blk.pool.start": Method(start_pool, _START, mutates=True),
+    "kmem_blk.pool.stop": Method(stop_pool, {"pool": POOL}, mutates=True),
+    "kmem_blk.pool.grow": Method(grow_pool, {"pool": POOL, "memory": MEMORY, "force": Field(boolean, False)}, mutates=True),
+    "kmem_blk.pool.shrink": Method(shrink_pool, {"pool": POOL, "memory": MEMORY, "move": Field(boolean, False)}, mutates=True),
+    "kmem_blk.pool.list": Method(list_pools),
+    "kmem_blk.lease.list": Method(list_leases, {"pool": POOL}),
+}

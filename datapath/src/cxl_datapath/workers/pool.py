@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A pool: the one process that allocates its pages, behind the pool socket."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Code, DatapathError
+from ..kmem_blk.leases import Leases
+from ..kmem_blk.pool import Pool
+from ..kmem_blk.server import PoolServer
+from ..kmem_blk.wire import pool_socket
+from ..memory import check_spec, resolve
+from ..names import check_name
+from ..peers import group_id
+from .link import Command, Link
+from .lock import hold
+
+POLL_S = 1.0
+RECALL_PART = 0.5  # of the time that a write waits: what is left then is taken
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    memories: list[str]
+    reserve: int  # pages
+    lease_limit: int  # pages per process
+    recall_ms: int
+    group: str | None  # may lease
+    runtime: Path
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Config:
+        return cls(
+            check_name("pool", raw["name"]),
+            [check_spec(spec) for spec in raw["memories"]],
+            int(raw["reserve"]),
+            int(raw["lease_limit"]),
+            int(raw["recall_ms"]),
+            raw["group"],
+            Path(raw["runtime"]),
+        )
+
+
+def run(link: Link) -> None:
+    config = Config.from_json(link.config())
+    hold(link, config.runtime / f"pool-{config.name}.lock", f"pool {config.name}")
+    event_fd = os.eventfd(0, os.EFD_CLOEXEC)
+    memories = [resolve(spec) for spec in config.memories]
+    pool = Pool(memories, config.reserve, config.recall_ms, event_fd, config.runtime)
+    if pool.name != config.name:
+        what = f"holds pool {pool.name} now, not {config.name}"
+        raise DatapathError(Code.CORRUPT, config.memories[0], what, "it was formatted again: stop the pool and start it")
+    for note in pool.notes:
+        print(f"pool {pool.name}: {note}", file=sys.stderr)
+    leases = Leases(pool, config.lease_limit)
+    leases.adopt_mapped()
+    recall_s = config.recall_ms / 1000 * RECALL_PART
+    where, group = pool_socket(config.runtime, pool.name), group_id(config.group)
+    server = PoolServer(pool, leases, where, group=group, recall_s=recall_s, event_fd=event_fd)
+    server.start()
+    try:
+        link.emit("ready", info={"uuid": str(pool.superblock.uuid), "notes": pool.notes})
+        while True:
+            command = link.wait(POLL_S)
+            if command is Command.STOP and (users := server.users()):
+                what = f"is used by {', '.join(users)}"
+                link.emit("busy", error=DatapathError(Code.BUSY, f"pool {pool.name}", what, "stop them first").to_json())
+            elif command is not None:
+                return
+            server.reap()
+    finally:
+        server.close()
