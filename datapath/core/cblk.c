@@ -322,7 +322,7 @@ int cblk_awrite(chunk_id_t id, const void *buf, uint64_t lba, uint64_t nblocks, 
     return arw(id, &op, buf, nblocks, tag, flags);
 }
 
-static struct cblk_op *first_ended(struct cblk_chunk *c, bool *any)
+static struct cblk_op *first_ended(struct cblk_chunk *c, bool named, bool *any)
 {
     struct cblk_op *found = NULL;
 
@@ -330,8 +330,10 @@ static struct cblk_op *first_ended(struct cblk_chunk *c, bool *any)
     for (uint32_t i = 0; i < c->depth; i++) {
         struct cblk_op *op = &c->ops[i];
 
-        *any |= op->state != OP_FREE && !op->internal;
-        if (op->state == OP_DONE && !op->internal && (!found || op->order < found->order))
+        if (op->state == OP_FREE || op->internal || op->has_name != named)
+            continue;
+        *any = true;
+        if (op->state == OP_DONE && (!found || op->order < found->order))
             found = op;
     }
     return found;
@@ -343,7 +345,7 @@ static struct cblk_op *ended(struct cblk_chunk *c, int tag, int flags, bool *the
     struct cblk_op *op;
 
     if (flags & CBLK_ARESULT_NEXT_TAG)
-        return first_ended(c, there);
+        return first_ended(c, flags & CBLK_ARESULT_USER_TAG, there);
     op = find_tag(c, tag, flags & CBLK_ARESULT_USER_TAG);
     *there = op;
     return op && op->state == OP_DONE ? op : NULL;

@@ -31,7 +31,7 @@ enum cblk_arw_flag {
 enum cblk_aresult_flag {
     CBLK_ARESULT_BLOCKING = 1,
     CBLK_ARESULT_NEXT_TAG = 2, /* whichever request ended first; *tag tells which */
-    CBLK_ARESULT_USER_TAG = 4, /* *tag was given with CBLK_ARW_USER_TAG_FLAG */
+    CBLK_ARESULT_USER_TAG = 4, /* among the requests with CBLK_ARW_USER_TAG_FLAG; without it, among the others */
 };
 
 enum cblk_status {

@@ -197,19 +197,23 @@ static bool over(uint64_t deadline_ns)
     return deadline_ns && idle_now_ns() >= deadline_ns;
 }
 
-/* By one thread at a time, without the lock: only the thread that watches takes bytes from the bell. */
+/* By one thread at a time, without the lock: only the thread that watches takes bytes from the bell. Whether that has hung up. */
 static bool watch(struct cblk_chunk *c, uint64_t seq, uint64_t deadline_ns)
 {
-    while (nothing_yet(c, seq)) {
+    bool hung = false, slept = false;
+
+    while (nothing_yet(c, seq) && !slept) {
         if (over(deadline_ns))
             return false;
-        if (idle_next(&c->idle)) {
-            __atomic_fetch_add(&c->stats.sleeps, 1, __ATOMIC_RELAXED);
-            return sleep_until_bell(c, seq, deadline_ns);
-        }
+        slept = idle_next(&c->idle);
     }
-    idle_busy(&c->idle);
-    return false;
+    if (slept) {
+        __atomic_fetch_add(&c->stats.sleeps, 1, __ATOMIC_RELAXED);
+        hung = sleep_until_bell(c, seq, deadline_ns);
+    }
+    if (!nothing_yet(c, seq))
+        idle_busy(&c->idle);
+    return hung;
 }
 
 static void wait_for_watcher(struct cblk_chunk *c, uint64_t deadline_ns)

@@ -14,6 +14,8 @@ from typing import Any
 
 from . import __version__
 from .client import Client
+from .cxlflash.desired import CLIENT_CONTEXTS_DEFAULT
+from .cxlflash.desired import MODES as LUN_MODES
 from .daemon import RUNTIME
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
@@ -36,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd}")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,lun}")
 
     def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
@@ -86,7 +88,31 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument("--io-timeout", type=int, default=120, help="seconds to wait for a backend that is away (%(default)s)")
     _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
     _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
+    _lun_verbs(nouns.add_parser("lun", help="LUNs for programs of this host").add_subparsers(dest="verb", required=True), verb)
     return top
+
+
+def _lun_verbs(lun: Any, verb: Callable[..., argparse.ArgumentParser]) -> None:
+    verb(lun, "list", "lun.list", "all of this host")
+    create = verb(lun, "create", "lun.create", "make a block device or file a LUN")
+    create.add_argument("path")
+    create.add_argument("name")
+    create.add_argument("--wwid", default=None, help="32 hexadecimal digits (default: the device's, or made of the path)")
+    create.add_argument("--mode", choices=LUN_MODES, default="superpipe", help="legacy: leave the device alone (%(default)s)")
+    create.add_argument("--read-only", action="store_true")
+    change = verb(lun, "set", "lun.set", "switch it, or set its limits")
+    change.add_argument("lun")
+    change.add_argument("--mode", choices=LUN_MODES, default=None)
+    for made, contexts, space, users in ((create, CLIENT_CONTEXTS_DEFAULT, 0, []), (change, None, None, None)):
+        made.add_argument("--client-contexts", type=int, default=contexts, help="contexts that one process may have")
+        made.add_argument("--client-size", type=size, default=space, help="of all virtual LUNs of one user; 0: no limit")
+        made.add_argument("--user", dest="users", action="append", default=users, help="who may use it; repeat for several")
+    for name, method, text in (
+        ("remove", "lun.remove", "forget it; its data stay"),
+        ("contexts", "lun.contexts", "who uses it"),
+        ("stats", "lun.stats", "what its engine did since it was started"),
+    ):
+        verb(lun, name, method, text).add_argument("lun")
 
 
 def _format_arguments(made: argparse.ArgumentParser) -> None:

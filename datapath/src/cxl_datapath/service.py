@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import TypeVar
 
+from .cxlflash.master import Luns
 from .errors import Code, DatapathError
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
@@ -27,6 +28,7 @@ class Datapath:
         self.settings = settings
         self.lock = asyncio.Lock()
         self.sessions: dict[str, Session] = {}
+        self.luns = Luns(settings.runtime, settings.state)
         self._file = StateFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}
         self._beating: asyncio.Task[None] | None = None
@@ -38,6 +40,7 @@ class Datapath:
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
         for session in self.sessions.values():
             self._restore_later(session)
+        self.luns.start()
 
     def session(self, name: str) -> Session:
         if name not in self.sessions:
@@ -74,6 +77,7 @@ class Datapath:
 
     async def stop(self) -> None:
         """Stops workers and heartbeats. Entries and desired state stay, for the next start."""
+        await self.luns.stop()
         tasks = [*self._restoring.values(), *([self._beating] if self._beating else [])]
         # Peers must see this host alive as long as its handlers run: the heartbeat ends last.
         for task in self._restoring.values():

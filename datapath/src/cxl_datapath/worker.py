@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker process: `python3 -m cxl_datapath.worker backend|blkdev|remove`, started by the daemon only (see `workers.link`)."""
+"""A worker process: `python3 -m cxl_datapath.worker backend|blkdev|lun|remove`, started by the daemon only.
+
+See `workers.link`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from .errors import Code, DatapathError
 from .workers.backend import run as run_backend
 from .workers.blkdev import run as run_blkdev
 from .workers.link import Link
+from .workers.lun import run as run_lun
 from .workers.remove import run as run_remove
 
-KINDS = {"backend": run_backend, "blkdev": run_blkdev, "remove": run_remove}
+KINDS = {"backend": run_backend, "blkdev": run_blkdev, "lun": run_lun, "remove": run_remove}
 
 
 def main(arguments: list[str]) -> int:

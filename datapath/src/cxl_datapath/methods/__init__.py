@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from . import backend, blkdev, host, system, transport
+from . import backend, blkdev, host, lun, system, transport
 from .base import Method
 
-METHODS: dict[str, Method] = {**system.METHODS, **transport.METHODS, **host.METHODS, **backend.METHODS, **blkdev.METHODS}
+METHODS: dict[str, Method] = {
+    **system.METHODS,
+    **transport.METHODS,
+    **host.METHODS,
+    **backend.METHODS,
+    **blkdev.METHODS,
+    **lun.METHODS,
+}
 
 __all__ = ["METHODS", "Method"]
