@@ -319,7 +319,9 @@ class Io:
             _release_buffer(byref(view))
 
 
-def cblk_listio(chunk: int, issue: list[Io], pending: list[Io], wait: list[Io], timeout_us: int = 0, flags: int = 0) -> list[Io]:
+def cblk_listio(
+    chunk: int, *, issue: Sequence[Io] = (), pending: Sequence[Io] = (), wait: Sequence[Io] = (), timeout_us: int = 0
+) -> list[Io]:
     """Those that ended. Keep every `Io` until it has. Raises `TimeoutError` when not all of `wait` end in time."""
     every = {ctypes.addressof(io.raw): io for io in [*issue, *pending, *wait]}
     completion = (POINTER(_Io) * max(1, len(every)))()

@@ -171,7 +171,6 @@ class Lun:
 
     async def detach(self, context: Context, scrub: bool) -> None:
         """Ends the context and every handle in it, whatever the worker says."""
-        self.contexts.remove(context)
         context.state, was = "dead", context.state
         try:
             if was == "active":
@@ -180,6 +179,7 @@ class Lun:
             log.warning("LUN %s: context %d: %s", self.state.name, context.slot, refusal)
         for number in list(context.handles):
             await self.release(context, number, scrub)
+        self.contexts.remove(context)
         context.areas.close()
 
     # ---- handles -------------------------------------------------------------------------------------------------------
