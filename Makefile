@@ -2,15 +2,16 @@
 # Each target calls one real tool; what it calls can be called without make as well.
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
+SECONDS ?= 60
 SEED ?= 1
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak soak-lun distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: inventory
 inventory:
@@ -49,6 +50,10 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+
+soak-lun: ## 64 processes with 8 virtual LUNs each for SECONDS, engine and library under sanitizers
+	@scripts/bootstrap test
+	@python datapath/tests/soak/lun_load.py --sanitize --seconds $(SECONDS) --seed $(SEED)
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)

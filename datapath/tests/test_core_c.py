@@ -9,7 +9,7 @@ import pytest
 from core_build import DATAPATH, build
 
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
-THREADED = [f"test_{name}" for name in ("ring", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order")]
+THREADED = [f"test_{name}" for name in ("ring", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "lun")]
 SKIPPED = 77
 
 
