@@ -2,16 +2,19 @@
 # Each target calls one real tool; what it calls can be called without make as well.
 INVENTORY ?= inventories/two_node
 KILLS ?= 100
-SECONDS ?= 60
+FAULTS ?= 20
+HANDOVERS ?= 20
 SEED ?= 1
+SEEDS ?= 100
+RUNS ?= 5
 CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test lint unit local scenario scenario-cbd soak soak-lun distclean
+.PHONY: help lab down test lint unit local scenario scenario-cbd soak soak-lun prove fuzz bench bench-doc distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: inventory
 inventory:
@@ -47,10 +50,32 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
-soak: ## kill -9 of each process of the data path, KILLS times, under a verifying writer
+soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test
 	@python datapath/tests/soak/kill_loop.py --kills $(KILLS) --seed $(SEED)
+	@python datapath/tests/soak/fault_loop.py --count $(FAULTS) --seed $(SEED)
+	@python datapath/tests/soak/handover.py --handovers $(HANDOVERS) --seed $(SEED)
 
+fuzz: SECONDS ?= 60
+fuzz: ## fuzz what reads the bytes of others, SECONDS per target
+	@scripts/bootstrap fuzz
+	@python scripts/fuzz.py --seconds $(SECONDS)
+
+prove: ## the core on simulated incoherent memory, and each flush and fence left out once; SEEDS of them, from SEED on
+	@scripts/bootstrap test
+	@python datapath/tests/prove/prove.py --seeds $(SEEDS) --seed $(SEED)
+
+# Without INVENTORY on the command line the machine itself is measured.
+bench: SECONDS ?= 1
+bench: inventory ## measure the data path, its peers and the machine; with INVENTORY=... a lab that is up
+	@scripts/bootstrap test
+	@PYTHONPATH=datapath python -m bench $(if $(filter file,$(origin INVENTORY)),run,lab $(INVENTORY)) --runs $(RUNS) --seconds $(SECONDS)
+
+bench-doc: ## put the latest figures into docs/performance.md and README.md
+	@scripts/bootstrap test
+	@PYTHONPATH=datapath python -m bench doc
+
+soak-lun: SECONDS ?= 60
 soak-lun: ## 64 processes with 8 virtual LUNs each for SECONDS, engine and library under sanitizers
 	@scripts/bootstrap test
 	@python datapath/tests/soak/lun_load.py --sanitize --seconds $(SECONDS) --seed $(SEED)

@@ -59,6 +59,12 @@ options:
       - Without it a host that may be alive is refused at once.
     type: bool
     default: true
+  wait_living:
+    description:
+      - Whether to wait for the death of a host even while its heartbeat moves, because somebody is stopping it.
+      - Without it such a host is refused as soon as that is seen; one that fell silent is waited for either way.
+    type: bool
+    default: false
   wait_timeout:
     description: Seconds to wait. The message of a timeout carries the last state that was seen.
     type: float
@@ -109,7 +115,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cbd_module import RUNTIME_OPTION, Kind, reach
+from ..module_utils.cbd_module import DEATH_OPTION, RUNTIME_OPTION, Kind, reach
 from ..module_utils.cxl_lab import cbd_host
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
@@ -125,6 +131,7 @@ SPEC: dict[str, Any] = {
         "hosts": {"type": "list", "elements": "dict", "required": True, "options": _HOST},
         **RUNTIME_OPTION,
         **WAIT_OPTIONS,
+        **DEATH_OPTION,
     },
     "supports_check_mode": True,
 }

@@ -70,6 +70,8 @@ hosts:
     - {transport: pool0, id: 0, name: node1, state: running, alive: true, fenced: false, local: true}
 backends:
   description: The backends, each with its C(transport). C(fenced) says that the life of its host that started it was given up.
+    One that this host wants has a C(worker); its C(state) is V(pending) before it is in the transport, V(lost) when another host
+    has its number now.
   returned: success
   type: list
   elements: dict

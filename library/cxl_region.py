@@ -31,10 +31,18 @@ options:
   uuid:
     description: UUID of the region. Without it a new region gets a random one, and any is accepted.
     type: str
+  boot:
+    description:
+      - Whether the host makes the region again by itself at each boot, with the same uuid under the same root decoder. Linux
+        forgets a region when the host is started anew.
+      - A systemd unit does it, from a record in C(/etc/cxl-lab/regions.d).
+    type: bool
+    default: true
   state:
     description:
       - V(present) creates or enables the region.
-      - V(absent) disables and destroys it. It is refused while a namespace on the region is in service.
+      - V(absent) disables and destroys it, and boot does not bring it back. It is refused while a namespace on the region is in
+        service.
     type: str
     choices: [present, absent]
     default: present
@@ -58,8 +66,7 @@ attributes:
     description: Shows the region before and after.
     support: full
 notes:
-  - After a reboot of the host the region is gone and is created again; the labels of its namespaces survive in the label storage
-    area, so the namespaces come back with the region.
+  - The labels of its namespaces survive a reboot in the label storage area, so the namespaces come back with the region.
   - QEMU 11.1 keeps the direct mapping of a region until the guest is started again. Keep one size per memdev and guest start.
 """
 
@@ -90,6 +97,8 @@ region:
     size: 536870912
     resource: "0x190000000"
     uuid: 2f6a4a54-9ac1-43c5-a9e6-7b5b2f6ac0de
+    decoder: decoder0.0
+    boot: true
     memdev: mem1
     serial: "0xc0de0001"
     committed: true
@@ -108,6 +117,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import region as regions
+from ..module_utils.cxl_lab.boot_regions import BootRegions
 from ..module_utils.cxl_lab.cxl_diagnose import (
     explain_failed_create,
     explain_missing_memdev,
@@ -126,6 +136,7 @@ SPEC: dict[str, Any] = {
         "serial": {"type": "str", "required": True},
         "size": {"type": "str"},
         "uuid": {"type": "str"},
+        "boot": {"type": "bool", "default": True},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         **WAIT_OPTIONS,
     },
@@ -161,11 +172,18 @@ def apply(runner: Runner, want: regions.RegionWant, steps: list[Step]) -> region
     return find_state(runner, want.serial, 0, 0)
 
 
+def describe(have: regions.RegionState | None, boot: BootRegions) -> dict[str, Any] | None:
+    region = regions.describe(have)
+    return {**region, "boot": boot.remembers(int(region["serial"], 16))} if region else None
+
+
 def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
     timeout = module.params["wait_timeout"] if module.params["wait"] and not module.check_mode else 0
+    boot = BootRegions()
     have = find_state(runner, want.serial, timeout, module.params["wait_sleep"])
-    before = after = regions.describe(have)
+    before = after = describe(have, boot)
     steps = regions.plan_present(want, have)
+    done = phrases(steps)
     if steps and module.check_mode:
         after = {**(before or {"memdev": have.memdev.name}), "enabled": True}
     elif steps:
@@ -173,24 +191,48 @@ def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWa
         if regions.plan_present(want, reached):
             log = "\n".join(kernel_log(runner))
             raise LabError(want.subject, "is not in service after it was made", observed=regions.describe(reached), stderr=log)
-        after = regions.describe(reached)
-    return result(before, after, steps)
+        after = describe(reached, boot)
+    if after:
+        done += ensure_boot(module, boot, want.serial, after)
+    return result(before, after, done)
+
+
+def ensure_boot(module: AnsibleModule, boot: BootRegions, serial: int, region: dict[str, Any]) -> list[str]:
+    """Has boot make the region, or not, as asked for; what was done, or would be. The region tells about it afterwards."""
+    wanted, remembered = module.params["boot"], boot.remembers(serial)
+    if wanted and "uuid" in region and boot.is_current(region):
+        return []
+    if not wanted and not remembered:
+        return []
+    region["boot"] = wanted
+    if wanted and not module.check_mode:
+        boot.remember(region)
+    elif not module.check_mode:
+        boot.forget(serial)
+    return ["have boot make the region again" if wanted else "have boot forget the region"]
 
 
 def ensure_absent(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
+    boot = BootRegions()
     have = regions.observe(runner, want.serial)
+    before = describe(have, boot)
     steps = regions.plan_absent(want, have) if have else []
+    done = phrases(steps)
     after = None
     if steps and not module.check_mode:
-        after = regions.describe(apply(runner, want, steps))
-    return result(regions.describe(have), after, steps)
+        after = describe(apply(runner, want, steps), boot)
+    if boot.remembers(want.serial):
+        done.append("have boot forget the region")
+        if not module.check_mode:
+            boot.forget(want.serial)
+    return result(before, after, done)
 
 
-def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: list[Step]) -> dict[str, Any]:
+def result(before: dict[str, Any] | None, after: dict[str, Any] | None, done: list[str]) -> dict[str, Any]:
     return {
-        "changed": bool(steps),
+        "changed": bool(done),
         "region": after,
-        "steps": phrases(steps),
+        "steps": done,
         "diff": {"before": {"region": before}, "after": {"region": after}},
     }
 

@@ -55,12 +55,13 @@ decoders:
     - {name: decoder0.0, resource: "0x190000000", size: 4294967296, max_available_extent: 4294967296,
        pmem_capable: true, volatile_capable: true}
 regions:
-  description: The regions, with the memdevs below them in interleave order.
+  description: The regions, with the memdevs below them in interleave order. C(boot) says whether the host makes it again at boot.
   returned: success
   type: list
   elements: dict
   sample:
-    - {name: region0, type: pmem, resource: "0x190000000", size: 536870912, committed: true, enabled: true, memdevs: [mem1]}
+    - {name: region0, type: pmem, resource: "0x190000000", size: 536870912, committed: true, enabled: true, memdevs: [mem1],
+       boot: true}
 """
 
 from dataclasses import asdict
@@ -69,6 +70,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import cxl_list
+from ..module_utils.cxl_lab.boot_regions import BootRegions
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.lab_module import run_module
 
@@ -79,6 +81,12 @@ def show(record: Any) -> dict[str, Any]:
     """A record with addresses and serial numbers in the form that people read."""
     row = asdict(record)
     return {key: f"{value:#x}" if key in {"serial", "resource"} else value for key, value in row.items()}
+
+
+def show_region(region: cxl_list.Region, memdevs: list[cxl_list.Memdev]) -> dict[str, Any]:
+    boot = BootRegions()
+    below = [memdev for memdev in memdevs if memdev.name in region.memdevs]
+    return {**show(region), "boot": any(boot.remembers(memdev.serial) for memdev in below)}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
@@ -95,7 +103,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         "changed": False,
         "memdevs": [show(memdev) for memdev in memdevs],
         "decoders": [show(decoder) for decoder in decoders],
-        "regions": [show(region) for region in regions],
+        "regions": [show_region(region, memdevs) for region in regions],
     }
 
 

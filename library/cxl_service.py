@@ -21,8 +21,8 @@ options:
     elements: str
     required: true
   socket:
-    description: Unix socket at which the daemon accepts connections once it is ready.
-    type: path
+    description: Where the daemon accepts connections once it is ready, the path of a unix socket or C(host:port).
+    type: str
     required: true
   run_dir:
     description: Folder of the pid file and the log. Made when it is missing.
@@ -50,6 +50,12 @@ EXAMPLES = r"""
     name: libvirtd
     command: [/usr/sbin/libvirtd]
     socket: /run/libvirt/libvirt-sock
+
+- name: A disk over NBD, at one address of this host
+  cxl_service:
+    name: disk0
+    command: [nbdkit, --foreground, --ipaddr, 10.77.0.11, --port, "10809", file, /dev/sdb]
+    socket: 10.77.0.11:10809
 """
 
 RETURN = r"""
@@ -65,14 +71,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cxl_lab.detached import RUN_FOLDER, Daemon
+from ..module_utils.cxl_lab.detached import RUN_FOLDER, Daemon, parse_address
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
-    daemon = Daemon(check_name(params["name"], "name"), params["command"], Path(params["socket"]), Path(params["run_dir"]))
+    name, address = check_name(params["name"], "name"), parse_address(params["socket"])
+    daemon = Daemon(name, params["command"], address, Path(params["run_dir"]))
     running = daemon.answers()
     # One of ours that does not answer, or is not what is wanted any more, makes way for a new one.
     stop = daemon.own_pid() != 0 and (params["state"] != "started" or not running or daemon.is_outdated())
@@ -94,7 +101,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
-            "socket": {"type": "path", "required": True},
+            "socket": {"type": "str", "required": True},
             "run_dir": {"type": "path", "default": str(RUN_FOLDER)},
             "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
         },

@@ -18,7 +18,8 @@ ansible.module_utils.__path__.append(str(_ROOT / "module_utils"))
 
 # How long an example takes says nothing on a machine that runs labs beside the tests. A change is judged by the same examples
 # each time; on a developer's machine every run looks for new ones.
-settings.register_profile("lab", deadline=None, derandomize="CI" in os.environ)
+examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))  # scripts/fuzz.py wants more
+settings.register_profile("lab", deadline=None, derandomize="CI" in os.environ, max_examples=examples)
 settings.load_profile("lab")
 
 

@@ -25,7 +25,7 @@ struct cbd_backend {
 
 static int check_conf(const struct cbd_backend_conf *conf)
 {
-    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_URING)
+    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != 4096)
         return -EINVAL;
@@ -57,6 +57,7 @@ int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *co
         .capacity = conf->capacity,
     };
     be->shared = shared;
+    lookout_init(&be->shared.lookout, conf->idle.idle_cap_us);
     pthread_mutex_init(&be->lock, NULL);
     *out = be;
     return 0;
@@ -157,5 +158,6 @@ void cbd_backend_free(struct cbd_backend *be)
     while (be->entries)
         retire(be, be->entries);
     pthread_mutex_destroy(&be->lock);
+    lookout_free(&be->shared.lookout);
     free(be);
 }

@@ -33,6 +33,14 @@ static uint64_t load64(const uint8_t *p)
     return v;
 }
 
+static uint32_t load32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
 uint32_t crc32c_portable(uint32_t seed, const void *data, size_t len)
 {
     const uint8_t *p = data;
@@ -58,6 +66,11 @@ __attribute__((target("sse4.2"))) static uint32_t one_stream(uint32_t crc, const
     for (; len >= 8; len -= 8, p += 8)
         wide = _mm_crc32_u64(wide, load64(p));
     crc = (uint32_t)wide;
+    if (len >= 4) { /* a slot's CRC ends here */
+        crc = _mm_crc32_u32(crc, load32(p));
+        p += 4;
+        len -= 4;
+    }
     for (; len; len--)
         crc = _mm_crc32_u8(crc, *p++);
     return crc;
@@ -116,11 +129,63 @@ __attribute__((target("sse4.2,pclmul"))) uint32_t crc32c_three_streams(uint32_t 
     return ~one_stream(crc, p, len);
 }
 
+/* Four registers of four 128-bit lanes are 256 bytes of the message. Each lane is moved past the 256 bytes that follow by two
+ * carry-less products (its first half by x^(8 * 256 + 63), its second by x^(8 * 256 - 1), reflected: the reflected product itself
+ * multiplies by x), and lands on the same lane of those. The last 256 bytes then stand for all of them. */
+#define FOLD 256U
+
+__attribute__((target("avx512f,vpclmulqdq"))) static __m512i load512(const uint8_t *p)
+{
+    return _mm512_loadu_si512((const void *)p);
+}
+
+__attribute__((target("avx512f,vpclmulqdq"))) static __m512i fold(__m512i lanes, __m512i by, const uint8_t *next)
+{
+    __m512i first = _mm512_clmulepi64_epi128(lanes, by, 0x00), second = _mm512_clmulepi64_epi128(lanes, by, 0x11);
+
+    return _mm512_xor_si512(_mm512_xor_si512(first, second), load512(next));
+}
+
+__attribute__((target("avx512f,vpclmulqdq,sse4.2"))) uint32_t crc32c_folded(uint32_t seed, const void *data, size_t len)
+{
+    const __m512i by = _mm512_broadcast_i32x4(_mm_set_epi64x((long long)0x1426a81500000000ULL, (long long)0xe9a5d8be00000000ULL));
+    const uint8_t *p = data;
+    uint8_t rest[FOLD];
+    __m512i a, b, c, d;
+
+    if (len < FOLD)
+        return crc32c_sse42(seed, data, len);
+    a = _mm512_xor_si512(load512(p), _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)~seed)));
+    b = load512(p + 64);
+    c = load512(p + 128);
+    d = load512(p + 192);
+    for (p += FOLD, len -= FOLD; len >= FOLD; p += FOLD, len -= FOLD) {
+        a = fold(a, by, p);
+        b = fold(b, by, p + 64);
+        c = fold(c, by, p + 128);
+        d = fold(d, by, p + 192);
+    }
+    _mm512_storeu_si512(rest, a);
+    _mm512_storeu_si512(rest + 64, b);
+    _mm512_storeu_si512(rest + 128, c);
+    _mm512_storeu_si512(rest + 192, d);
+    return ~one_stream(one_stream(0, rest, FOLD), p, len);
+}
+
+bool crc32c_can_fold(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("sse4.2");
+}
+
 uint32_t cxl_crc32c(uint32_t seed, const void *data, size_t len)
 {
     if (!__builtin_cpu_supports("sse4.2"))
         return crc32c_portable(seed, data, len);
-    if (len < 3 * 256 || !__builtin_cpu_supports("pclmul"))
+    if (len < 3 * 256)
+        return crc32c_sse42(seed, data, len);
+    if (crc32c_can_fold())
+        return crc32c_folded(seed, data, len);
+    if (!__builtin_cpu_supports("pclmul"))
         return crc32c_sse42(seed, data, len);
     return crc32c_three_streams(seed, data, len);
 }

@@ -62,11 +62,10 @@ enum cbd_channel_flag { CBD_CHANNEL_READ_ONLY = 1 };
 enum cbd_op { CBD_WRITE = 1, CBD_READ = 2, CBD_DISCARD = 3, CBD_WRITE_ZEROES = 4, CBD_FLUSH = 5 };
 enum cbd_op_flag { CBD_FUA = 1 };
 
-/* How long a loop spins, and how it sleeps after that. Zero means the default. After a second without work it sleeps up to five
- * times as long. */
+/* How long a loop spins, and how it sleeps after that. Zero means the default. */
 struct cbd_idle_conf {
-    uint32_t spin_us;     /* default 50 */
-    uint32_t idle_cap_us; /* longest sleep between two looks, default 1000 */
+    uint32_t spin_us;     /* default 100 */
+    uint32_t idle_cap_us; /* longest sleep between two looks, default 750; up to 5000 where waking up is dear (emulated CPUs) */
 };
 
 struct cbd_stats { /* all monotonic counters */
@@ -80,8 +79,10 @@ struct cbd_stats { /* all monotonic counters */
 
 struct cbd_backend;
 
-/* How requests reach the device: one after the other, or many at once by io_uring. AUTO takes io_uring where the kernel has it. */
-enum cbd_engine { CBD_ENGINE_AUTO = 0, CBD_ENGINE_SYNC = 1, CBD_ENGINE_URING = 2 };
+/* How requests reach the device: one after the other (SYNC), many at once by io_uring (URING), or one after the other with a look
+ * around after some of them only (INLINE): for devices whose bytes are in memory, where nothing ever waits. AUTO takes io_uring
+ * where the kernel has it, else SYNC. */
+enum cbd_engine { CBD_ENGINE_AUTO = 0, CBD_ENGINE_SYNC = 1, CBD_ENGINE_URING = 2, CBD_ENGINE_INLINE = 3 };
 
 struct cbd_backend_conf {
     int32_t fd;            /* stays the caller's; O_DIRECT or not */
@@ -98,7 +99,7 @@ struct cbd_backend_conf {
 CXL_API int cbd_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct cbd_backend **out);
 /* Starts a handler thread on a channel. -EEXIST when the channel has one. */
 CXL_API int cbd_backend_add(struct cbd_backend *be, const struct cbd_channel_conf *channel);
-/* The engine in use: CBD_ENGINE_SYNC or CBD_ENGINE_URING. */
+/* The engine in use, never CBD_ENGINE_AUTO. */
 CXL_API uint32_t cbd_backend_engine(const struct cbd_backend *be);
 /* 1 once a handler found this host fenced. It neither performs nor answers what it took since. */
 CXL_API int cbd_backend_fenced(const struct cbd_backend *be);

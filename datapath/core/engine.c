@@ -8,13 +8,21 @@
 #include "idle.h"
 
 #define NS_PER_S 1000000000LL
+#define INLINE_BATCH 16U /* requests between two looks around; one takes a microsecond, a large one a hundred */
+
+struct own {
+    uint32_t tag;
+    struct step step;
+};
 
 struct engine {
     const struct device *dev;
     enum cbd_engine kind;
     uint32_t depth;
     uint32_t in_ring;     /* steps that io_uring was given and has not reported */
-    uint32_t performed;   /* steps that ended on our own thread and were not reaped */
+    uint32_t waiting;     /* steps that our own thread will perform */
+    uint32_t performed;   /* steps that it did and that were not reaped */
+    struct own *own;      /* `waiting` of them; room for one per tag */
     struct ended *ended;  /* `performed` of them; room for one per tag */
     struct io_uring ring; /* CBD_ENGINE_URING */
 };
@@ -37,8 +45,8 @@ int engine_choose(enum cbd_engine wanted, enum cbd_engine *out)
     struct io_uring ring;
     int err;
 
-    *out = CBD_ENGINE_SYNC;
-    if (wanted == CBD_ENGINE_SYNC)
+    *out = wanted == CBD_ENGINE_AUTO ? CBD_ENGINE_SYNC : wanted;
+    if (wanted == CBD_ENGINE_SYNC || wanted == CBD_ENGINE_INLINE)
         return 0;
     err = ring_open(&ring, 1);
     if (err)
@@ -53,19 +61,19 @@ int engine_new(const struct device *dev, enum cbd_engine kind, uint32_t depth, s
     struct engine *e = calloc(1, sizeof(*e));
     int err = -ENOMEM;
 
-    if (e)
-        e->ended = calloc(depth, sizeof(*e->ended));
-    if (e && e->ended)
+    if (!e)
+        return err;
+    e->dev = dev;
+    e->depth = depth;
+    e->own = calloc(depth, sizeof(*e->own));
+    e->ended = calloc(depth, sizeof(*e->ended));
+    if (e->own && e->ended)
         err = kind == CBD_ENGINE_URING ? ring_open(&e->ring, depth) : 0;
     if (err) {
-        if (e)
-            free(e->ended);
-        free(e);
+        engine_free(e);
         return err;
     }
-    e->dev = dev;
     e->kind = kind;
-    e->depth = depth;
     *out = e;
     return 0;
 }
@@ -76,14 +84,17 @@ void engine_free(struct engine *e)
         return;
     if (e->kind == CBD_ENGINE_URING)
         io_uring_queue_exit(&e->ring);
+    free(e->own);
     free(e->ended);
     free(e);
 }
 
-/* After a step on our own thread the handler has to look around: it may have taken long. */
+/* After a step that may take long the handler has to look around. */
 bool engine_has_room(const struct engine *e, uint32_t in_flight)
 {
-    return !e->performed && in_flight < (e->kind == CBD_ENGINE_URING ? e->depth : 1);
+    if (e->kind == CBD_ENGINE_URING)
+        return in_flight < e->depth;
+    return in_flight < (e->kind == CBD_ENGINE_INLINE ? INLINE_BATCH : 1);
 }
 
 /* ---- submission ------------------------------------------------------------------------------------------------------- */
@@ -120,8 +131,8 @@ void engine_start(struct engine *e, uint32_t tag, const struct step *step)
 {
     struct io_uring_sqe *sqe;
 
-    if (e->kind == CBD_ENGINE_SYNC || step->kind == STEP_BLKDISCARD) {
-        e->ended[e->performed++] = (struct ended){.tag = tag, .result = device_perform(e->dev, step)};
+    if (e->kind != CBD_ENGINE_URING || step->kind == STEP_BLKDISCARD) {
+        e->own[e->waiting++] = (struct own){.tag = tag, .step = *step};
         return;
     }
     sqe = io_uring_get_sqe(&e->ring);
@@ -131,15 +142,23 @@ void engine_start(struct engine *e, uint32_t tag, const struct step *step)
     e->in_ring++;
 }
 
-bool engine_unsubmitted(const struct engine *e)
+static bool ring_unsubmitted(const struct engine *e)
 {
     return e->kind == CBD_ENGINE_URING && io_uring_sq_ready(&e->ring);
 }
 
+bool engine_unsubmitted(const struct engine *e)
+{
+    return e->waiting || ring_unsubmitted(e);
+}
+
 void engine_submit(struct engine *e)
 {
-    if (engine_unsubmitted(e))
+    if (ring_unsubmitted(e))
         io_uring_submit(&e->ring); /* it fails when the kernel is short of memory: later, then */
+    for (uint32_t i = 0; i < e->waiting; i++)
+        e->ended[e->performed++] = (struct ended){.tag = e->own[i].tag, .result = device_perform(e->dev, &e->own[i].step)};
+    e->waiting = 0;
 }
 
 /* ---- completion ------------------------------------------------------------------------------------------------------- */
@@ -183,6 +202,7 @@ void engine_abandon(struct engine *e)
     struct io_uring_sync_cancel_reg everything = {.fd = -1, .flags = IORING_ASYNC_CANCEL_ANY};
     struct io_uring_cqe *cqe;
 
+    e->waiting = 0;
     e->performed = 0;
     if (!e->in_ring)
         return;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * How the steps of requests reach the device: one after the other on the thread of the handler, or many at once by io_uring. A
- * handler has one engine and calls it from its thread only (new and free apart).
+ * How the steps of requests reach the device: on the thread of the handler, or many at once by io_uring. Nothing reaches it before
+ * engine_submit(). A handler has one engine and calls it from its thread only (new and free apart).
  */
 #ifndef CXL_ENGINE_H
 #define CXL_ENGINE_H
@@ -28,7 +28,7 @@ int engine_new(const struct device *dev, enum cbd_engine kind, uint32_t depth, s
 bool engine_has_room(const struct engine *e, uint32_t in_flight);
 /* One step at a time per tag. */
 void engine_start(struct engine *e, uint32_t tag, const struct step *step);
-/* Hands what was started to the kernel; what it does not take now stays for the next call. */
+/* Performs what was started, or hands it to io_uring; what that does not take now stays for the next call. */
 void engine_submit(struct engine *e);
 /* Whether there is something for engine_submit(). */
 bool engine_unsubmitted(const struct engine *e);

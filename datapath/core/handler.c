@@ -11,6 +11,7 @@
 #include "crc.h"
 #include "engine.h"
 #include "idle.h"
+#include "lookout.h"
 #include "protocol.h"
 #include "request.h"
 #include "ring.h"
@@ -27,12 +28,19 @@ struct handler {
     struct engine *engine;
     struct request *requests; /* by tag */
     struct ended *ended;      /* scratch of a turn; one per tag */
-    uint8_t *bounces;         /* slot_bytes per tag; aligned to pages, which is what O_DIRECT wants */
+    uint8_t *bounces;         /* slot_bytes per tag; aligned to pages like the data slots, which is what O_DIRECT wants */
     uint32_t in_flight;
     bool fenced;
     atomic_bool stop;
     pthread_t thread;
 };
+
+/* Whether somebody has declared this host dead; the handler ends then. */
+static bool find_fence(struct handler *h)
+{
+    h->fenced = h->fenced || fence_raised(&h->shared->fence);
+    return h->fenced;
+}
 
 /* ---- answers ---------------------------------------------------------------------------------------------------------- */
 
@@ -48,11 +56,18 @@ static struct cbd_slot completion_of(const struct cbd_slot *s, int32_t result)
     return (struct cbd_slot){.op = s->op, .tag = s->tag, .tid = s->tid, .offset = s->offset, .len = s->len, .result = result};
 }
 
-static void refuse(struct handler *h, const struct cbd_slot *s, int32_t error)
+/* Rare, so that it has a look at the fence of its own. */
+static void refuse(struct handler *h, struct cbd_slot *done)
+{
+    if (!find_fence(h))
+        answer(h, done);
+}
+
+static void refuse_request(struct handler *h, const struct cbd_slot *s, int32_t error)
 {
     struct cbd_slot done = completion_of(s, error);
 
-    answer(h, &done);
+    refuse(h, &done);
 }
 
 static void refuse_unreadable(struct handler *h)
@@ -60,19 +75,30 @@ static void refuse_unreadable(struct handler *h)
     struct cbd_slot done = {.tag = CBD_NO_TAG, .tid = h->submissions.seq, .result = -EIO};
 
     stats_count(&h->stats.bad_slots, 1);
-    answer(h, &done);
+    refuse(h, &done);
 }
 
-/* Fills the payload fields of the completion. */
+/* Whether the device's bytes go straight into the data slot. Only where that happens right after a look at the fence: a slow device
+ * could write there long after the channel was given to somebody else. */
+static bool in_place(const struct handler *h)
+{
+    return h->shared->engine == CBD_ENGINE_INLINE;
+}
+
+/* In its place the peer can change the payload under us, and then it is the peer's own answer that fails its CRC. Fills the payload
+ * fields of the completion. */
 static void put_read_payload(struct handler *h, const struct request *r, struct cbd_slot *done)
 {
     done->data_off = channel_data_off(&h->ch, r->slot.tag);
     done->data_len = r->slot.len;
     if (channel_data_crc(&h->ch)) {
         done->flags = CBD_SLOT_DATA_CRC;
-        done->data_crc = cxl_crc32c(0, r->bounce, r->slot.len);
+        done->data_crc = cxl_crc32c(0, r->answer, r->slot.len);
     }
-    ring_put_payload(&h->ch.map, h->ch.responses + done->data_off, r->bounce, r->slot.len);
+    if (in_place(h))
+        ring_publish_payload(&h->ch.map, h->ch.responses + done->data_off, r->slot.len);
+    else
+        ring_put_payload(&h->ch.map, h->ch.responses + done->data_off, r->answer, r->slot.len);
 }
 
 static void finish(struct handler *h, struct request *r)
@@ -133,7 +159,7 @@ static void serve(struct handler *h, const struct cbd_slot *s)
 
     if (!slot_ok(h, s)) {
         stats_count(&h->stats.bad_slots, 1);
-        refuse(h, s, -EINVAL);
+        refuse_request(h, s, -EINVAL);
         return;
     }
     r = &h->requests[s->tag];
@@ -142,7 +168,7 @@ static void serve(struct handler *h, const struct cbd_slot *s)
     else if (s->op == CBD_WRITE)
         err = get_write_payload(h, s, r->bounce);
     if (err) {
-        refuse(h, s, err);
+        refuse_request(h, s, err);
         return;
     }
     request_begin(r, s);
@@ -177,16 +203,21 @@ static bool take(struct handler *h, struct taken *t)
     return got == RING_SLOT || got == RING_BAD;
 }
 
-/* At most one lap of the ring, starting with *t if there is one already: what has ended meanwhile must not wait for ever. */
-static void serve_some(struct handler *h, struct taken *t, bool have)
+/* At most one lap of the ring: what has ended meanwhile must not wait for ever. Nothing reaches the device here. Whether a
+ * submission was there. */
+static bool take_some(struct handler *h)
 {
-    for (uint32_t n = 0; n < h->ch.conf.ring_depth && (have || take(h, t)); n++) {
-        have = false;
-        if (t->readable)
-            serve(h, &t->slot);
+    struct taken t;
+    uint32_t n = 0;
+
+    while (n < h->ch.conf.ring_depth && !h->fenced && take(h, &t)) {
+        n++;
+        if (t.readable)
+            serve(h, &t.slot);
         else
             refuse_unreadable(h);
     }
+    return n;
 }
 
 static void go_on(struct handler *h, const struct ended *ended)
@@ -197,55 +228,77 @@ static void go_on(struct handler *h, const struct ended *ended)
     advance(h, r);
 }
 
-/* One look at both sides, and one at the fence line before anything that was found is performed, continued or answered.
+/* One look at both sides. The fence line is looked at after the payload was checked, which takes time in which a frozen host can
+ * have been taken for dead, and right before anything reaches the device; and once more before anything is answered or continued.
  * Whether there was something to do. */
 static bool turn(struct handler *h)
 {
-    uint32_t ended = engine_reap(h->engine, h->ended, h->ch.conf.ring_depth);
-    struct taken t;
-    bool have = take(h, &t);
+    bool taken = take_some(h);
+    uint32_t ended;
 
-    if (!ended && !have && !engine_unsubmitted(h->engine))
-        return false;
-    h->fenced = fence_raised(&h->shared->fence);
-    if (h->fenced)
+    if (engine_unsubmitted(h->engine)) {
+        if (find_fence(h))
+            return true;
+        engine_submit(h->engine);
+    }
+    ended = engine_reap(h->engine, h->ended, h->ch.conf.ring_depth);
+    if (ended && find_fence(h))
         return true;
     for (uint32_t i = 0; i < ended; i++)
         go_on(h, &h->ended[i]);
-    serve_some(h, &t, have);
-    /* Checking a lap of payload takes time, in which a frozen host can have been taken for dead. */
-    h->fenced = fence_raised(&h->shared->fence);
-    if (!h->fenced)
-        engine_submit(h->engine);
-    return h->fenced || ended || have;
+    return taken || ended || h->fenced;
 }
 
 static void wait(struct handler *h)
 {
     uint64_t ns = idle_next(&h->idle);
 
-    if (ns)
+    if (!ns)
+        return;
+    if (h->in_flight)
         engine_wait(h->engine, ns);
+    else if (ns < h->idle.cap_ns)
+        idle_sleep(ns);
+    else
+        lookout_wait(&h->shared->lookout, &h->submissions, &h->stop);
+}
+
+enum handler_did handler_turn(struct handler *h)
+{
+    if (!h->fenced && (!stopping(h) || h->in_flight))
+        return turn(h) ? HANDLER_WORKED : HANDLER_IDLED;
+    if (h->fenced) {
+        atomic_store(&h->shared->fenced, true);
+        engine_abandon(h->engine);
+    }
+    return HANDLER_ENDED;
 }
 
 static void *run(void *arg)
 {
     struct handler *h = arg;
+    enum handler_did did;
 
-    while (!h->fenced && (!stopping(h) || h->in_flight)) {
-        if (turn(h))
+    while ((did = handler_turn(h)) != HANDLER_ENDED) {
+        if (did == HANDLER_WORKED)
             idle_busy(&h->idle);
         else
             wait(h);
-    }
-    if (h->fenced) {
-        atomic_store(&h->shared->fenced, true);
-        engine_abandon(h->engine);
     }
     return NULL;
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+static void give_buffers(struct handler *h, uint32_t tag)
+{
+    uint32_t off = channel_data_off(&h->ch, tag), bytes = h->ch.conf.slot_bytes;
+    struct request *r = &h->requests[tag];
+
+    r->bounce = h->bounces + off;
+    r->bounce_len = bytes;
+    r->answer = in_place(h) ? mem_window(&h->ch.map, h->ch.responses + off, bytes) : r->bounce;
+}
 
 static int allocate(struct handler *h)
 {
@@ -257,30 +310,42 @@ static int allocate(struct handler *h)
     h->ended = calloc(depth, sizeof(*h->ended));
     if (!h->bounces || !h->requests || !h->ended)
         return -ENOMEM;
-    for (uint32_t tag = 0; tag < depth; tag++) {
-        h->requests[tag].bounce = h->bounces + (uint64_t)tag * h->ch.conf.slot_bytes;
-        h->requests[tag].bounce_len = h->ch.conf.slot_bytes;
+    for (uint32_t tag = 0; tag < depth; tag++)
+        give_buffers(h, tag);
+    return 0;
+}
+
+int handler_new(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
+{
+    struct handler *h = calloc(1, sizeof(*h));
+    int err = h ? channel_init(&h->ch, &shared->mem, conf) : -ENOMEM;
+
+    if (h)
+        h->shared = shared;
+    if (!err)
+        err = idle_init(&h->idle, IDLE_FOR_WORK, &shared->idle);
+    if (!err)
+        err = allocate(h);
+    if (!err)
+        err = engine_new(&shared->dev, shared->engine, conf->ring_depth, &h->engine);
+    if (err) {
+        handler_free(h);
+        return err;
     }
+    ring_init(&h->submissions, &h->ch.map, h->ch.submissions, conf->ring_depth, conf->epoch);
+    ring_init(&h->completions, &h->ch.map, h->ch.completions, conf->ring_depth, conf->epoch);
+    *out = h;
     return 0;
 }
 
 int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *conf, struct handler **out)
 {
-    struct handler *h = calloc(1, sizeof(*h));
-    int err = h ? channel_init(&h->ch, &shared->mem, conf) : -ENOMEM;
+    struct handler *h;
+    int err = handler_new(shared, conf, &h);
 
-    if (!err)
-        err = idle_init(&h->idle, &shared->idle);
-    if (!err)
-        err = allocate(h);
-    if (!err)
-        err = engine_new(&shared->dev, shared->engine, conf->ring_depth, &h->engine);
-    if (!err) {
-        h->shared = shared;
-        ring_init(&h->submissions, &h->ch.map, h->ch.submissions, conf->ring_depth, conf->epoch);
-        ring_init(&h->completions, &h->ch.map, h->ch.completions, conf->ring_depth, conf->epoch);
-        err = thread_start(&h->thread, "cbd-handler", run, h);
-    }
+    if (err)
+        return err;
+    err = thread_start(&h->thread, "cbd-handler", run, h);
     if (err) {
         handler_free(h);
         return err;
@@ -289,9 +354,14 @@ int handler_start(struct handler_shared *shared, const struct cbd_channel_conf *
     return 0;
 }
 
-void handler_stop(struct handler *h)
+void handler_finish(struct handler *h)
 {
     atomic_store_explicit(&h->stop, true, memory_order_relaxed);
+}
+
+void handler_stop(struct handler *h)
+{
+    handler_finish(h);
     pthread_join(h->thread, NULL);
 }
 

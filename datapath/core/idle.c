@@ -7,24 +7,23 @@
 #include <stdbool.h>
 #include <time.h>
 
-#define DEFAULT_SPIN_US 50U
-#define DEFAULT_CAP_US 1000U
+#define DEFAULT_SPIN_US 100U /* longer than a short sleep really lasts, so that two loops cannot go on sleeping past each other */
+#define DEFAULT_CAP_US 750U  /* with what a sleep takes longer than asked for, work waits less than a millisecond */
 #define MAX_US 1000000U
+#define SOON 5U
 #define YIELDS 4U
 #define FIRST_SLEEP_NS 10000U
-#define DROWSY_NS 1000000000ULL /* idle for so long: nobody is in a dialogue with us */
-#define DROWSY_FACTOR 5U
 #define LOOKS_PER_CLOCK 16U /* reading the clock can cost more than a look, above all in a virtual machine */
 #define NS_PER_S 1000000000ULL
 
-int idle_init(struct idle *idle, const struct cbd_idle_conf *conf)
+int idle_init(struct idle *idle, enum idle_for what, const struct cbd_idle_conf *conf)
 {
     uint32_t spin = conf->spin_us ? conf->spin_us : DEFAULT_SPIN_US;
     uint32_t cap = conf->idle_cap_us ? conf->idle_cap_us : DEFAULT_CAP_US;
 
     if (spin > MAX_US || cap > MAX_US)
         return -EINVAL;
-    *idle = (struct idle){.spin_max_ns = spin * 1000ULL, .cap_ns = cap * 1000ULL, .spin_ns = spin * 1000ULL};
+    *idle = (struct idle){.what = what, .spin_max_ns = spin * 1000ULL, .cap_ns = cap * 1000ULL, .spin_ns = spin * 1000ULL};
     return 0;
 }
 
@@ -43,12 +42,14 @@ void idle_sleep(uint64_t ns)
     nanosleep(&ts, NULL); /* waking early is harmless: every caller looks again */
 }
 
-/* Work that came while we span makes spinning cheap to repeat; work that came after we slept says that spinning was wasted. */
+/* Spinning is worth it while things come soon, whether this one came during a spin or during a sleep: where both sides sleep, a good
+ * part of what one waits for are the sleeps of the other, which would go on for ever otherwise. */
 static void tune(struct idle *idle)
 {
+    bool soon = !idle->slept_ns || idle_now_ns() - idle->since_ns < SOON * idle->spin_max_ns;
     uint64_t floor = idle->spin_max_ns / 8;
 
-    idle->spin_ns = idle->sleep_ns ? idle->spin_ns / 2 : idle->spin_ns * 2;
+    idle->spin_ns = soon ? idle->spin_ns * 2 : idle->spin_ns / 2;
     if (idle->spin_ns < floor)
         idle->spin_ns = floor;
     if (idle->spin_ns > idle->spin_max_ns)
@@ -61,7 +62,6 @@ void idle_busy(struct idle *idle)
         return;
     tune(idle);
     idle->since_ns = 0;
-    idle->sleep_ns = 0;
     idle->slept_ns = 0;
     idle->looks = 0;
     idle->yields = 0;
@@ -74,8 +74,19 @@ static bool spinning(struct idle *idle)
     return ++idle->looks % LOOKS_PER_CLOCK || idle_now_ns() - idle->since_ns < idle->spin_ns;
 }
 
+static uint64_t next_sleep(const struct idle *idle)
+{
+    uint64_t ns = idle->slept_ns / idle->what;
+
+    if (ns < FIRST_SLEEP_NS)
+        ns = FIRST_SLEEP_NS;
+    return ns < idle->cap_ns ? ns : idle->cap_ns;
+}
+
 uint64_t idle_next(struct idle *idle)
 {
+    uint64_t ns;
+
     if (!idle->yields && spinning(idle)) {
         _mm_pause();
         return 0;
@@ -85,19 +96,7 @@ uint64_t idle_next(struct idle *idle)
         sched_yield();
         return 0;
     }
-    idle->slept_ns += idle->sleep_ns;
-    idle->sleep_ns = idle->sleep_ns ? idle->sleep_ns * 2 : FIRST_SLEEP_NS;
-    uint64_t cap = idle->slept_ns < DROWSY_NS ? idle->cap_ns : idle->cap_ns * DROWSY_FACTOR;
-
-    if (idle->sleep_ns > cap)
-        idle->sleep_ns = cap;
-    return idle->sleep_ns;
-}
-
-void idle_wait(struct idle *idle)
-{
-    uint64_t ns = idle_next(idle);
-
-    if (ns)
-        idle_sleep(ns);
+    ns = next_sleep(idle);
+    idle->slept_ns += ns;
+    return ns;
 }

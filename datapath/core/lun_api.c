@@ -184,7 +184,7 @@ void cxl_lun_stats(struct cxl_lun *lun, struct cxl_lun_stats *out)
 
 static int check_conf(const struct cxl_lun_conf *conf)
 {
-    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_URING)
+    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != CXLFLASH_BLOCK)
         return -EINVAL;
@@ -205,7 +205,7 @@ static int open_waiting(struct cxl_lun *lun)
 static int start(struct cxl_lun *lun, const struct cxl_lun_conf *conf)
 {
     enum cbd_engine kind = CBD_ENGINE_SYNC;
-    int err = idle_init(&lun->idle, &conf->idle);
+    int err = idle_init(&lun->idle, IDLE_FOR_WORK, &conf->idle);
 
     if (!err)
         err = engine_choose(conf->engine, &kind);

@@ -60,6 +60,10 @@ static inline bool mem_in_range(const struct mem_map *map, uint64_t off, uint64_
 /* Callers check the range once, when they compute where their rings and data lie. */
 void mem_copy_out(const struct mem_map *map, void *dst, uint64_t off, size_t len);
 void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_t len);
+/* Lends a range that we write to the kernel, which fills it from a device, and to readers of what it filled; mem_window_close()
+ * says that it is filled. The other host can write there, too: what is read from a window proves nothing. */
+uint8_t *mem_window(const struct mem_map *map, uint64_t off, size_t len);
+void mem_window_close(const struct mem_map *map, uint64_t off, size_t len);
 
 void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
 void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);

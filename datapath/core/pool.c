@@ -64,7 +64,7 @@ int pool_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channels,
             return err;
         }
         pthread_mutex_init(&lane->lock, NULL);
-        idle_init(&lane->idle, &defaults);
+        idle_init(&lane->idle, IDLE_FOR_ANSWER, &defaults);
     }
     *out = pool;
     return 0;

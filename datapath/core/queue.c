@@ -16,6 +16,8 @@
 #include "ring.h"
 #include "stats.h"
 
+#define LOOKS_PER_CLOCK 16U /* reading the clock can cost more than a look */
+
 enum state {
     FREE,
     SENT,      /* the backend has it */
@@ -76,7 +78,7 @@ int cbd_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *conf
         q->free_tags[i] = (uint16_t)(conf->ring_depth - 1 - i);
     q->mem = *mem;
     use_rings(q);
-    idle_init(&q->idle, &defaults);
+    idle_init(&q->idle, IDLE_FOR_ANSWER, &defaults);
     *out = q;
     return 0;
 fail:
@@ -310,14 +312,18 @@ int cbd_queue_poll(struct cbd_queue *q, struct cbd_completion *out, uint32_t max
 
 int cbd_queue_wait(struct cbd_queue *q, struct cbd_completion *out, uint32_t max, uint64_t timeout_us)
 {
-    uint64_t start = idle_now_ns();
     uint64_t timeout = timeout_us > UINT64_MAX / 1000 ? UINT64_MAX : timeout_us * 1000;
+    uint64_t start = 0;
     int n;
 
-    while (!(n = cbd_queue_poll(q, out, max)) && q->in_flight) {
-        uint64_t sleep = idle_next(&q->idle);
-        uint64_t waited = idle_now_ns() - start;
+    for (uint32_t looks = 0; !(n = cbd_queue_poll(q, out, max)) && q->in_flight; looks++) {
+        uint64_t sleep = idle_next(&q->idle), now, waited;
 
+        if (!sleep && looks % LOOKS_PER_CLOCK)
+            continue;
+        now = idle_now_ns();
+        start = start ? start : now;
+        waited = now - start;
         if (waited >= timeout)
             return 0;
         if (sleep)

@@ -28,10 +28,12 @@ void request_begin(struct request *r, const struct cbd_slot *slot)
 /* A write with FUA is one call that ends when the bytes are stable: devices do that for less than a flush of everything. */
 static struct step move_step(const struct request *r)
 {
+    bool read = r->slot.op == CBD_READ;
+
     return (struct step){
-        .kind = r->slot.op == CBD_READ ? STEP_READ : STEP_WRITE,
+        .kind = read ? STEP_READ : STEP_WRITE,
         .flags = (r->slot.flags & CBD_SLOT_FUA) ? RWF_DSYNC : 0,
-        .buf = r->bounce + r->done,
+        .buf = (read ? r->answer : r->bounce) + r->done,
         .len = r->slot.len - r->done,
         .offset = r->slot.offset + r->done,
     };

@@ -22,7 +22,8 @@ enum phase {
 
 struct request {
     struct cbd_slot slot; /* private copy of a submission that passed every check */
-    uint8_t *bounce;      /* payload is checked and used here, out of the peer's reach; the same for every request of the tag */
+    uint8_t *bounce;      /* payload to write is checked and used here, out of the peer's reach; the same for all of the tag */
+    uint8_t *answer;      /* what is read goes here: the bounce, or the data slot of the completion; the same for all of the tag */
     uint32_t bounce_len;
     enum phase phase;
     uint32_t done;  /* bytes that the phase has behind it */

@@ -23,48 +23,76 @@ static uint32_t slot_crc(const struct cbd_slot *slot)
     return cxl_crc32c(0, slot, offsetof(struct cbd_slot, slot_crc));
 }
 
-/* seq goes last: on coherent memory a reader that sees it sees the rest, and a line that leaves the cache half-way is an old slot. */
-static void slot_store(const struct mem_map *map, uint64_t off, const struct cbd_slot *slot)
+/* The words of a slot, put together in registers: to read them from fields that were stored a moment ago, each smaller than a word,
+ * makes the CPU wait until those have reached its cache. */
+static void slot_pack(const struct cbd_slot *s, uint64_t words[SLOT_WORDS])
 {
-    uint64_t words[SLOT_WORDS];
+    words[0] = s->seq;
+    words[1] = s->epoch | (uint64_t)s->op << 32 | (uint64_t)s->flags << 40 | (uint64_t)s->tag << 48;
+    words[2] = s->tid;
+    words[3] = s->offset;
+    words[4] = s->len | (uint64_t)s->data_off << 32;
+    words[5] = s->data_len | (uint64_t)(uint32_t)s->result << 32;
+    words[6] = s->data_crc | (uint64_t)s->credit << 32;
+    words[7] = s->reserved;
+    words[7] |= (uint64_t)cxl_crc32c(0, words, offsetof(struct cbd_slot, slot_crc)) << 32;
+}
 
-    memcpy(words, slot, sizeof(words));
+/* seq goes last: on coherent memory a reader that sees it sees the rest, and a line that leaves the cache half-way is an old slot. */
+static void slot_store(const struct mem_map *map, uint64_t off, const uint64_t words[SLOT_WORDS])
+{
     for (size_t i = SLOT_WORDS; i-- > 0;)
         mem_store64(map, off + i * sizeof(uint64_t), words[i]);
 }
 
-/* seq goes first, for the same reason. Each word is loaded once; everything that is checked and used is the private copy. */
-static void slot_load(const struct mem_map *map, uint64_t off, struct cbd_slot *slot)
+/* seq goes first, for the same reason: without the wanted one the rest is not worth a load. Each word is loaded once; everything
+ * that is checked and used is the private copy. */
+static bool slot_load(const struct mem_map *map, uint64_t off, uint64_t seq, struct cbd_slot *slot)
 {
-    uint64_t words[SLOT_WORDS];
+    slot->seq = mem_load64(map, off);
+    if (slot->seq != seq)
+        return false;
+    for (size_t i = 1; i < SLOT_WORDS; i++) {
+        uint64_t word = mem_load64(map, off + i * sizeof(word));
 
-    for (size_t i = 0; i < SLOT_WORDS; i++)
-        words[i] = mem_load64(map, off + i * sizeof(uint64_t));
-    memcpy(slot, words, sizeof(words));
+        memcpy((uint8_t *)slot + i * sizeof(word), &word, sizeof(word));
+    }
+    return true;
 }
 
 void ring_produce(struct ring *ring, struct cbd_slot *slot)
 {
     uint64_t off = slot_off(ring, ring->seq + 1);
+    uint64_t words[SLOT_WORDS];
 
     slot->seq = ring->seq + 1;
     slot->epoch = ring->epoch;
-    slot->slot_crc = slot_crc(slot);
-    slot_store(ring->map, off, slot);
+    slot_pack(slot, words);
+    slot->slot_crc = (uint32_t)(words[SLOT_WORDS - 1] >> 32);
+    slot_store(ring->map, off, words);
     mem_clean(ring->map, MEM_SITE_SLOT_CLEAN, off, sizeof(*slot));
     mem_store_fence(ring->map, MEM_SITE_SLOT_FENCE);
     ring->seq++;
+}
+
+void ring_peek_begin(const struct ring *ring)
+{
+    mem_invalidate(ring->map, MEM_SITE_SLOT_INVALIDATE, slot_off(ring, ring->seq + 1), sizeof(struct cbd_slot));
+}
+
+void ring_peek_fence(const struct ring *ring)
+{
+    mem_load_fence(ring->map, MEM_SITE_SLOT_LOAD_FENCE);
 }
 
 static enum ring_got look(const struct ring *ring, struct cbd_slot *slot)
 {
     uint64_t off = slot_off(ring, ring->seq + 1);
 
-    mem_invalidate(ring->map, MEM_SITE_SLOT_INVALIDATE, off, sizeof(*slot));
-    mem_load_fence(ring->map, MEM_SITE_SLOT_LOAD_FENCE);
-    slot_load(ring->map, off, slot);
+    ring_peek_begin(ring);
+    ring_peek_fence(ring);
     /* Anything else than our next number is what was in the memory before: an older lap, another epoch, never written. */
-    if (slot->seq != ring->seq + 1 || slot->epoch != ring->epoch)
+    if (!slot_load(ring->map, off, ring->seq + 1, slot) || slot->epoch != ring->epoch)
         return RING_EMPTY;
     return slot->slot_crc == slot_crc(slot) ? RING_SLOT : RING_TORN;
 }
@@ -93,11 +121,31 @@ enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *r
     return RING_TORN;
 }
 
+bool ring_peek(const struct ring *ring)
+{
+    uint64_t off = slot_off(ring, ring->seq + 1);
+
+    if (mem_load64(ring->map, off) != ring->seq + 1)
+        return false;
+    return (uint32_t)mem_load64(ring->map, off + offsetof(struct cbd_slot, epoch)) == ring->epoch;
+}
+
+static void publish(const struct mem_map *map, uint64_t off, uint32_t len)
+{
+    mem_clean(map, MEM_SITE_PAYLOAD_CLEAN, off, len);
+    mem_store_fence(map, MEM_SITE_PAYLOAD_FENCE);
+}
+
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len)
 {
     mem_copy_in(map, off, src, len);
-    mem_clean(map, MEM_SITE_PAYLOAD_CLEAN, off, len);
-    mem_store_fence(map, MEM_SITE_PAYLOAD_FENCE);
+    publish(map, off, len);
+}
+
+void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len)
+{
+    mem_window_close(map, off, len);
+    publish(map, off, len);
 }
 
 void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len)

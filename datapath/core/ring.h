@@ -7,6 +7,7 @@
 #ifndef CXL_RING_H
 #define CXL_RING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "cbd_format.h"
@@ -37,8 +38,16 @@ void ring_produce(struct ring *ring, struct cbd_slot *slot);
 /* Adds to *rereads each time a slot had to be read again. */
 enum ring_got ring_consume(struct ring *ring, struct cbd_slot *slot, uint64_t *rereads);
 
+/* A look from a distance, cheap where many rings are waited for: ring_peek_begin() of each, one fence for all, ring_peek() of each.
+ * Whether something seems to be in the next slot; only ring_consume() knows. */
+void ring_peek_begin(const struct ring *ring);
+void ring_peek_fence(const struct ring *ring);
+bool ring_peek(const struct ring *ring);
+
 /* Payload of a slot, to and from shared memory; the caller checked the range. */
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len);
+/* The same for payload that is there already, by mem_window(). */
+void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len);
 void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len);
 /* The same, and checks the CRC of the copy in *dst*; re-reads up to RING_PAYLOAD_REREADS times. -EIO when it never fits. */
 #define RING_PAYLOAD_REREADS 64U

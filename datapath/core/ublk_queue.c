@@ -304,7 +304,7 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
     if (!err)
         err = cbd_queue_new(mem, channel, &q->channel);
     if (!err)
-        err = idle_init(&q->idle, idle);
+        err = idle_init(&q->idle, IDLE_FOR_ANSWER, idle);
     if (!err) {
         q->q_id = q_id;
         q->depth = channel->ring_depth;

@@ -14,14 +14,16 @@ import pytest
 from hypothesis import settings
 
 DATAPATH = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests")]
+sys.path[:0] = [str(DATAPATH / "src"), str(DATAPATH / "tests"), str(DATAPATH)]
 
 from core_build import build_library
 from hosts import Host
 from lab import MEMORY, Lab
+from trio import Trio
 
 # The same examples for every change that is judged; new ones in every run of a developer.
-settings.register_profile("datapath", deadline=None, derandomize="CI" in os.environ)
+examples = int(os.environ.get("FUZZ_EXAMPLES", "100"))  # scripts/fuzz.py wants more
+settings.register_profile("datapath", deadline=None, derandomize="CI" in os.environ, max_examples=examples)
 settings.load_profile("datapath")
 
 
@@ -92,3 +94,13 @@ def node() -> Iterator[Host]:
 @pytest.fixture
 def lab(shared_file: Callable[[int], Path], tmp_path: Path, make_host: Callable[..., Host]) -> Lab:
     return Lab(shared_file(MEMORY), tmp_path, make_host)
+
+
+@pytest.fixture
+def make_trio(shared_file: Callable[[int], Path], tmp_path: Path, make_host: Callable[..., Host]) -> Callable[..., Trio]:
+    return lambda **geometry: Trio(shared_file(MEMORY), tmp_path, make_host, **geometry)
+
+
+@pytest.fixture
+def trio(make_trio: Callable[..., Trio]) -> Trio:
+    return make_trio()

@@ -8,10 +8,12 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 DATAPATH = Path(__file__).resolve().parent.parent
+CORPUS = DATAPATH / "core" / "fuzz" / "corpus"
 KEEP = 12  # builds of each kind
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cxl-lab" / "core-tests"
 
@@ -23,14 +25,34 @@ def build(sanitize: str = "") -> Path:
 
 
 @cache
+def build_fuzzers() -> Path:
+    """The fuzz targets with libFuzzer, under AddressSanitizer and UBSan; returns the folder. Needs clang."""
+    how = ["-DCXL_TESTS=ON", "-DCXL_LIBFUZZER=ON", "-DCXL_SANITIZE=address,undefined", "-DCMAKE_C_COMPILER=clang"]
+    return _build("fuzzer", how, targets=[f"fuzz_{folder.name}" for folder in CORPUS.iterdir()])
+
+
+@cache
 def build_library() -> Path:
     """The core as it is shipped; returns the library."""
     return _build("release", ["-DCMAKE_BUILD_TYPE=Release"]) / "libcxl_core.so"
 
 
-def _build(kind: str, options: list[str]) -> Path:
+@cache
+def build_bench() -> Path:
+    """The program that measures; returns it."""
+    return _build("bench", ["-DCMAKE_BUILD_TYPE=Release", "-DCXL_BENCH=ON"]) / "cxl-bench"
+
+
+@cache
+def build_simulator() -> Path:
+    """The core on a model of incoherent caches; returns the library."""
+    return _build("simulator", ["-DCXL_TESTS=ON"], ["cxl_sim"]) / "libcxl_sim.so"
+
+
+def _build(kind: str, options: list[str], targets: Sequence[str] = ("all",)) -> Path:
     """Builds a copy of the sources, for cmake ties a build to one place of them."""
-    sources = sorted([*(path for path in (DATAPATH / "core").rglob("*") if path.is_file()), DATAPATH / "CMakeLists.txt"])
+    files = (path for path in (DATAPATH / "core").rglob("*") if path.is_file() and not path.is_relative_to(CORPUS))
+    sources = sorted([*files, DATAPATH / "CMakeLists.txt"])
     digest = hashlib.sha256(b"".join(str(path.relative_to(DATAPATH)).encode() + path.read_bytes() for path in sources))
     folder = CACHE / f"{kind}-{digest.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -43,7 +65,7 @@ def _build(kind: str, options: list[str]) -> Path:
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, copy)
             _run("cmake", "-S", folder / "source", "-B", folder / "build", *options)
-            _run("cmake", "--build", folder / "build")
+            _run("cmake", "--build", folder / "build", "--target", *targets)
             (folder / "done").touch()
     return folder / "build"
 

@@ -96,7 +96,7 @@ class Host:
     def worker(self, kind: str, transport: str, number: int) -> dict[str, Any]:
         """The supervised worker of this host's backend or blkdev."""
         rows = self.call(f"cbd.{kind}.list", transport=transport)
-        return next(row["worker"] for row in rows if row["id"] == number)
+        return next(row["worker"] for row in rows if row["id"] == number and "worker" in row)
 
     def kill_worker(self, kind: str, transport: str, number: int) -> int:
         pid = self.worker(kind, transport, number)["pid"]

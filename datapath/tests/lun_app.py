@@ -20,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hosts import Host, wait_until
+
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import Answer, Request, Service
-from hosts import Host, wait_until
 
 MIB = 1 << 20
 READ, WRITE, UNMAP, SYNC = 1, 2, 3, 4

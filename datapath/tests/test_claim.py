@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from claimants import PATIENCE_S, Claimant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interleave import Choose, Steps, Turns, every_schedule
@@ -27,8 +25,6 @@ from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.core import crc32c
 from cxl_datapath.errors import Code, DatapathError
-from cxl_datapath.mapping import Mapping
-from cxl_datapath.memory import resolve
 
 SIZE = 1 << 16
 BOOT = bytes(16)
@@ -440,6 +436,35 @@ def test_arbitrary_lines_of_a_peer_cost_patience_at_most(raw, sealed):
         bakery.release()
 
 
+@given(st.integers(0, 16 * 8 - 1))
+def test_a_damaged_line_of_a_host_that_wants_nothing_is_repaired_by_it(bit):
+    alone = Alone(2)
+    mine, other = alone.bakery(1), alone.bakery(0)
+    place = alone.registry.hosts.page(1) + CLAIM_OFF
+    alone.registry.write_claim(1, IDLE)
+    alone.ram.data[place + bit // 8] ^= 1 << bit % 8
+    assert alone.registry.claim(1) is None
+    mine.repair()
+    assert alone.registry.claim(1) == IDLE
+    other.acquire(0)
+    other.release()
+
+
+def test_what_a_host_holds_is_not_repaired_away():
+    alone = Alone(2)
+    mine = alone.bakery(1)
+    mine.acquire(0)
+    ticket = alone.registry.claim(1)
+    mine.repair()
+    assert alone.registry.claim(1) == ticket
+    mine.check()
+    mine.release()
+    alone.registry.write_claim(1, Claim(7, False))  # a later incarnation's
+    alone.registry.hosts.write(replace(alone.registry.hosts.read(1), epoch=9))
+    mine.repair()
+    assert alone.registry.claim(1) == Claim(7, False)
+
+
 def test_threads_of_one_host_take_turns():
     alone = Alone()
     bakery = Bakery(alone.registry, 0, 5, alone.alive, alone.fence)
@@ -470,56 +495,3 @@ def test_threads_of_one_host_take_turns():
     bakery.release()
     bakery.acquire(1)
     bakery.release()
-
-
-# ---- real processes over the C core
-
-
-@pytest.fixture
-def claimants(shared_file: Callable[[int], Path]) -> Iterator[Callable[[int], list[Claimant]]]:
-    """Registered hosts, a process each, in one transport; the lease is long enough for a loaded machine."""
-    made: list[Claimant] = []
-
-    def make(count: int) -> list[Claimant]:
-        memory = shared_file(1 << 20)
-        with Mapping(resolve(str(memory))) as mapping:
-            options = FormatOptions(hosts=count, backends=200, blkdevs=1, channels=1, ring_depth=2, slot_bytes=4096)
-            write_format(mapping, plan_format(mapping.size, "pool0", options, "software", True, lease_ms=3000))
-        made.extend(Claimant(memory, f"node{number}") for number in range(count))
-        for claimant in made:
-            claimant.ask("register")
-        return made
-
-    yield make
-    for claimant in made:
-        claimant.kill()
-
-
-def together(claimants: list[Claimant], command: str) -> list[Any]:
-    for claimant in claimants:
-        claimant.tell(command)
-    return [claimant.answer() for claimant in claimants]
-
-
-def test_no_id_is_given_twice_by_processes_that_allocate_at_the_same_time(claimants):
-    found = together(claimants(4), "allocate 25")
-    assert sorted(number for numbers in found for number in numbers) == list(range(100))
-
-
-def test_the_others_go_on_after_kill_9_of_a_holder(claimants):
-    holder, *others = claimants(3)
-    assert holder.ask("hold")
-    holder.kill()
-    found = together(others, "allocate 5")
-    assert sorted(number for numbers in found for number in numbers) == list(range(10))
-
-
-def test_the_others_go_on_when_hosts_kill_themselves_at_any_access(claimants):
-    everybody = claimants(8)
-    mortal, others = everybody[:6], everybody[6:]
-    for number, claimant in enumerate(mortal):
-        claimant.tell(f"die {40 + 53 * number}")
-    found = [number for numbers in together(others, "allocate 20") for number in numbers]
-    assert len(found) == len(set(found)) == 40
-    for claimant in mortal:
-        assert claimant.process.wait(PATIENCE_S) == -signal.SIGKILL

@@ -24,14 +24,14 @@ pytestmark = needs_nbd
 
 def test_format_is_refused_over_a_transport_and_over_live_hosts(lab, make_host):
     other = make_host("node3")
-    error = other.refuse(Code.EXISTS, "cbd.transport.format", memory=lab.memory, name="pool1")
-    assert "force" in error.hint
-    error = other.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool1", force=True)
-    assert "node1" in error.message or "node2" in error.message
-    error = lab.node1.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool1", force=True)
-    assert "unregister" in error.hint
+    for host, force in ((other, False), (other, True), (lab.node1, False), (lab.node1, True)):
+        error = host.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool1", force=force)
+        assert error.message == "in use by the live host(s) node1, node2"
+        assert error.hint == "stop what they have in it, unregister it on each of them, then format with force"
     lab.node1.kill()
     lab.node2.kill()
+    error = other.refuse(Code.EXISTS, "cbd.transport.format", memory=lab.memory, name="pool1")
+    assert "force" in error.hint
     assert other.call("cbd.transport.probe", memory=lab.memory)["info"]["name"] == "pool0"
     assert other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)["info"]["name"] == "pool1"
     lab.node1.start()
@@ -39,6 +39,31 @@ def test_format_is_refused_over_a_transport_and_over_live_hosts(lab, make_host):
         lambda: next((t for t in lab.node1.call("cbd.transport.list") if t["reason"]), None), "node1 says what it found"
     )
     assert "formatted again" in row["reason"]["message"]
+    assert row["reason"]["hint"].endswith('docs/cbd.md, "A transport that was lost"')
+
+
+def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
+    """As docs/cbd.md has them: stop, unregister, format, register, start."""
+    lab.mapped(name="data")
+    for node in (lab.node1, lab.node2):
+        node.kill()
+    Path(lab.memory).unlink()
+    os.truncate(os.open(lab.memory, os.O_CREAT | os.O_RDWR, 0o600), MEMORY)
+    for node in (lab.node1, lab.node2):
+        node.start()
+        (row,) = wait_until(lambda n=node: [t for t in n.call("cbd.transport.list") if t["reason"]], "it says what happened")
+        assert row["reason"]["message"] == "holds no transport: the transport was lost"
+        assert 'docs/cbd.md, "A transport that was lost"' in node.cli("cbd", "transport", "list").stdout
+        title = row["reason"]["hint"].rpartition("docs/cbd.md, ")[2].strip('"')
+        assert f"\n## {title}\n" in (Path(__file__).parents[2] / "docs/cbd.md").read_text(encoding="utf-8")
+    assert lab.node2.cli("cbd", "blkdev", "stop", "pool0", "data").returncode == 0
+    assert lab.node1.cli("cbd", "backend", "stop", "pool0", str(lab.folder / "disk")).returncode == 0
+    for node in (lab.node1, lab.node2):
+        assert node.cli("cbd", "transport", "unregister", "pool0").returncode == 0
+    assert lab.node1.cli("cbd", "transport", "format", lab.memory, "pool0").returncode == 0
+    for node in (lab.node1, lab.node2):
+        assert node.cli("cbd", "transport", "register", lab.memory).returncode == 0
+    assert io_works(lab.mapped(name="data")[1], 0x48)
 
 
 def test_a_host_that_was_formatted_away_stops_its_workers(lab, make_host):
@@ -252,6 +277,7 @@ def test_a_blkdev_that_was_cleared_while_its_host_was_away_does_not_come_back_as
     wait_until(lambda: lab.node2.call("cbd.blkdev.list", transport="pool0")[0]["worker"]["error"], "it says why")
     (blkdev,) = lab.node2.call("cbd.blkdev.list", transport="pool0")
     assert "was cleared by another host" in blkdev["worker"]["error"]["message"]
+    assert (blkdev["state"], blkdev["host"]) == ("lost", "node2")
     assert lab.node1.call("cbd.backend.list", transport="pool0")[0]["blkdevs"] == []
     lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
     assert io_works(lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"], 0x45)

@@ -15,8 +15,7 @@ from hosts import Host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxl_datapath.client import Client
-from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.errors import DatapathError
 from cxl_datapath.methods import METHODS
 from cxl_datapath.schema import Field, boolean, choice, integer, optional, parse
 from cxl_datapath.server import LINE_MAX, may_talk
@@ -147,28 +146,6 @@ def test_a_peer_that_is_not_allowed_is_told_so_and_nothing_else(node):
         finally:
             os._exit(44)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
-
-
-def test_a_client_that_is_refused_before_it_asks_learns_why(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(tmp_path / "control.sock"))
-        listener.listen()
-        with Client(tmp_path) as client:
-            peer, _ = listener.accept()
-            peer.sendall(
-                json.dumps({"id": None, "error": DatapathError(Code.BUSY, "socket", "is full").to_json()}).encode() + b"\n"
-            )
-            peer.close()
-            with pytest.raises(DatapathError) as caught:
-                client.call("hello")
-    assert (caught.value.code, caught.value.message) == (Code.BUSY, "is full")
-
-
-def test_a_path_that_no_socket_can_have_is_named(tmp_path):
-    with pytest.raises(DatapathError) as caught:
-        Client(tmp_path / ("x" * 200))
-    assert caught.value.code == Code.INVALID
-    assert "too long" in caught.value.message
 
 
 @pytest.mark.parametrize(("target", "reason"), [("/dev/full", "No space left on device"), ("|", "Broken pipe")])

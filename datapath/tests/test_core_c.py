@@ -9,7 +9,10 @@ import pytest
 from core_build import DATAPATH, build
 
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
-THREADED = [f"test_{name}" for name in ("ring", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "lun")]
+THREADED = [
+    f"test_{name}"
+    for name in ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "lun")
+]
 SKIPPED = 77
 
 

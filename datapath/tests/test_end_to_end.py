@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
-from lab import DISK, MEMORY, MIB, Lab, io_works, needs_nbd, qemu_io, socket_of
+from hosts import wait_until
+from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, qemu_io, socket_of
 
 from cxl_datapath.errors import Code
 
@@ -123,5 +125,30 @@ def test_the_command_line(lab):
     assert wrong.stderr == "cxl-datapath: backend 0: is used by blkdev 0 of host node2; stop the blkdev(s) first\n"
     gone = lab.node1.cli("--runtime", str(lab.folder), "hello")
     assert gone.returncode == 1
-    assert "is cxl-datapathd running?" in gone.stderr
+    assert "start it: cxl-datapathd --runtime" in gone.stderr
     assert lab.node2.cli("cbd", "blkdev", "stop", "pool0", "0").returncode == 0
+
+
+def test_every_verb_takes_what_the_list_shows(lab, make_host):
+    """Hosts and blkdevs by name, backends by path; a path that several hosts have needs the id, unless one's own is meant."""
+    disk, other = str(lab.disk()), str(lab.disk("other"))
+    assert lab.node1.cli("cbd", "backend", "start", "pool0", disk).returncode == 0
+    assert lab.node1.cli("cbd", "backend", "start", "pool0", other).returncode == 0
+    start = ("cbd", "blkdev", "start", "pool0", disk, "--frontend", "nbdkit", "--name", "data")
+    assert lab.node2.cli(*start).returncode == lab.node2.cli(*start).returncode == 0
+    wrong = lab.node2.cli("cbd", "blkdev", "stop", "pool0", "dato")
+    assert wrong.stderr.endswith("blkdev dato: is not in transport pool0; see: cxl-datapath cbd blkdev list pool0\n")
+    assert "is used by blkdev 0" in lab.node1.cli("cbd", "backend", "stop", "pool0", disk).stderr
+    assert "belongs to host node1" in lab.node2.cli("cbd", "backend", "stop", "pool0", other).stderr
+    assert lab.node2.cli("cbd", "blkdev", "stop", "pool0", "data").returncode == 0
+    Path(other).rename(f"{other}.moved")  # as if node2 were another machine: the same path, another file
+    assert lab.node2.cli("cbd", "backend", "start", "pool0", str(lab.disk("other"))).returncode == 0
+    both = lab.node2.cli("cbd", "blkdev", "start", "pool0", other)
+    assert "can be backend 1 of host node1, backend 2 of host node2; give the id" in both.stderr
+    assert lab.node1.cli("cbd", "backend", "stop", "pool0", other).returncode == 0
+    assert "its host node1 is alive" in lab.node2.cli("cbd", "backend", "clear", "pool0", disk).stderr
+    lab.node1.kill()
+    wait_until(lambda: alive(lab.node2, "node1") is False, "node1 is dead")
+    assert lab.node2.cli("cbd", "backend", "recover", "pool0", disk).returncode == 0
+    assert "node1" in lab.node2.cli("cbd", "host", "clear", "pool0", "node1").stdout
+    assert "host node1: is not in" in lab.node2.cli("cbd", "host", "clear", "pool0", "node1").stderr

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +58,42 @@ def test_a_memory_that_is_too_small_says_what_is_needed():
         plan(FormatOptions(channels=8), 16 << 20)
     assert caught.value.code == Code.RANGE
     assert str(plan(FormatOptions(), 1 << 30).channels_off + 8 * channel_size(64, 65536)) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("chosen", "size", "hint"),
+    [
+        (FormatOptions(channels=8), 32 << 20, "choose at most 3 channel(s)"),
+        (FormatOptions(), 4 << 20, "choose for example ring_depth 16 with slot_bytes 65536"),
+        (FormatOptions(), 192 << 10, "choose at most 39 hosts, backends and blkdevs together"),
+        (FormatOptions(), 40 << 10, "it is too small whatever is chosen: the smallest transport takes 49152 bytes"),
+    ],
+)
+def test_a_memory_that_is_too_small_says_what_would_fit(chosen, size, hint):
+    with pytest.raises(DatapathError) as caught:
+        plan(chosen, size)
+    assert caught.value.hint.startswith(hint)
+
+
+@given(options, st.integers(0, 1 << 26))
+def test_what_the_hint_proposes_really_fits(chosen, size):
+    try:
+        plan(chosen, size)
+        return
+    except DatapathError as error:
+        if error.code != Code.RANGE:
+            return
+        hint = error.hint
+    numbers = list(map(int, re.findall(r"[0-9]+", hint)))
+    if "channel(s)" in hint:
+        plan(replace(chosen, channels=numbers[0]), size)
+    elif "for example" in hint:
+        plan(replace(chosen, channels=1, ring_depth=numbers[0], slot_bytes=numbers[1]), size)
+    elif "together" in hint:
+        few = {"hosts": numbers[0] - 2, "backends": 1, "blkdevs": 1}
+        plan(replace(chosen, **few, channels=1, ring_depth=2, slot_bytes=4096), size)
+    else:
+        assert size < numbers[0]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ class Space(RuleBasedStateMachine):
 
     def _zero(self, spans):
         for span in spans:
-            assert 0 <= span.start and span.start + span.count <= len(self.medium)
+            assert span.start >= 0 and span.start + span.count <= len(self.medium)
             self.medium[span.start : span.start + span.count] = [0] * span.count
 
     def _at(self, table, block):

@@ -241,7 +241,7 @@ class TestLibrary:
             wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs")
             kill_engine(host)
             wait_until(
-                lambda done=kill: cblk.cblk_get_stats(chunk)["recoveries"] > done,  # noqa: B023
+                lambda done=kill: cblk.cblk_get_stats(chunk)["recoveries"] > done,
                 "the chunk recovers",
             )
         stop.set()

@@ -89,7 +89,11 @@ def test_allocation_takes_the_lowest_free_and_names_what_is_wrong(registry):
             registry.backends.allocate(wrong)
         assert caught.value.code == Code.RANGE
     registry.backends.write(backend(1))
+    with pytest.raises(DatapathError, match="the id is taken; choose another id, for example 2"):
+        registry.backends.allocate(0)
     registry.backends.write(backend(2))
+    with pytest.raises(DatapathError, match="the id is taken; none is free: stop or clear one"):
+        registry.backends.allocate(0)
     with pytest.raises(DatapathError) as caught:
         registry.backends.allocate()
     assert caught.value.code == Code.FULL

@@ -3,138 +3,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hosts import Host, wait_until
-from lab import MEMORY, Lab, alive, children, io_works, needs_nbd, running, socket_of
+from hosts import wait_until
+from lab import alive, io_works, needs_nbd, running, socket_of
+from mishaps import asleep, die, murder, unlock
 from nbd_client import Command, NbdClient, Refused
+from trio import MANY, ONE, T, Trio, backend_row, progress, taken_over
 from verifying_writer import Background
 
-from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.errors import Code
 
 pytestmark = needs_nbd
-
-LEASE_MS = 1000
-MANY = 1500  # requests that write each block of the disk several times: what came late would be seen
-T = {"transport": "pool0"}
-ONE = T | {"id": 0}
-START = T | {"backend": 0, "frontend": "nbdkit"}
-
-
-class Trio(Lab):
-    """node1, node2 and node3 in transport pool0, with a short lease."""
-
-    def __init__(self, memory: Path, folder: Path, make_host: Callable[..., Host], **geometry: int) -> None:
-        self.memory = str(memory)
-        self.folder = folder
-        self.node1, self.node2, self.node3 = self.nodes = [make_host(f"node{number}") for number in (1, 2, 3)]
-        settings = {"ring_depth": 16, "lease_ms": LEASE_MS, **geometry}
-        self.node1.call("cbd.transport.format", memory=self.memory, name="pool0", **settings)
-        for node in self.nodes:
-            node.call("cbd.transport.register", memory=self.memory)
-
-    def host_id(self, name: str) -> int:
-        return next(row["id"] for row in self.node3.call("cbd.host.list", **T) if row["name"] == name)
-
-    def path_state(self) -> str:
-        return str(self.node2.worker("blkdev", "pool0", 0)["info"]["path_state"])
-
-
-@pytest.fixture
-def make_trio(shared_file: Callable[[int], Path], tmp_path: Path, make_host: Callable[..., Host]) -> Callable[..., Trio]:
-    return lambda **geometry: Trio(shared_file(MEMORY), tmp_path, make_host, **geometry)
-
-
-@pytest.fixture
-def trio(make_trio: Callable[..., Trio]) -> Trio:
-    return make_trio()
-
-
-def murder(host: Host) -> None:
-    """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
-    victims = {host.pid, *children(host.pid)}
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for pid in victims:
-            with_pid(pid, number)
-    host.kill()
-    wait_until(lambda: not any(map(running, victims)), f"all of {host.name} is gone")
-
-
-def die(host: Host, observer: Host) -> None:
-    """The same, and another host has seen it: before that, it might only be slow."""
-    murder(host)
-    wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
-
-
-def with_pid(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-@contextmanager
-def asleep(host: Host) -> Iterator[None]:
-    """The daemon and its workers stand still, as when a virtual machine is paused; in the end they go on."""
-    pids = {host.pid, *children(host.pid)}
-    for pid in pids:
-        with_pid(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with_pid(pid, signal.SIGCONT)
-
-
-def unlock(path: Path, pid: int) -> None:
-    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    inode = path.stat().st_ino
-    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
-    process = os.pidfd_open(pid)
-    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
-    assert mine >= 0, os.strerror(ctypes.get_errno())
-    fcntl.flock(mine, fcntl.LOCK_UN)
-    os.close(mine)
-    os.close(process)
-
-
-def _inode(link: Path) -> int:
-    try:
-        return link.stat().st_ino
-    except OSError:
-        return 0
-
-
-def progress(writer: Background, count: int = 1) -> None:
-    before = writer.requests
-    wait_until(lambda: writer.requests >= before + count, f"the writer goes on: {writer.writer.figures()}")
-
-
-def sees(observer: Host, name: str) -> bool:
-    return any(row["name"] == name and row["alive"] is True for row in observer.call("cbd.host.list", **T))
-
-
-def backend_row(host: Host) -> dict[str, Any]:
-    (row,) = host.call("cbd.backend.list", **T)
-    return dict(row)
-
-
-def taken_over(host: Host) -> bool:
-    """Whether the host knows, and says, that its backend belongs to node3 now."""
-    row = next(iter(host.call("cbd.backend.list", **T)), {})
-    worker = row.get("worker") or {}
-    reason = (worker.get("error") or {}).get("message", "")
-    return row.get("host") == "node3" and worker["state"] != "running" and "node3" in reason
 
 
 # ---- takeover
@@ -262,7 +147,7 @@ def test_requests_fail_after_the_timeout_and_work_again_with_the_backend(trio: T
         with pytest.raises(Refused) as caught:
             client.call(Command.READ, 0, 4096)
         assert caught.value.errno == errno.EIO
-        assert trio.path_state() == "offline"
+        wait_until(lambda: trio.path_state() == "offline", "the daemon is told, after the requests are")
         with pytest.raises(Refused):  # at once now
             client.call(Command.WRITE, 4096, data=b"2" * 4096)
         trio.node1.start()
@@ -288,145 +173,6 @@ def test_a_writer_that_gets_errors_still_loses_nothing(trio: Trio) -> None:
         progress(writer, MANY)
         writer.finish()
         assert writer.writer.errors == errors
-    writer.writer.check_file(disk)
-
-
-# ---- clearing
-
-
-def test_nothing_of_a_live_host_is_cleared(trio: Trio) -> None:
-    _, device = trio.mapped()
-    for method, number, owner in (
-        ("cbd.host.clear", trio.host_id("node1"), "node1"),
-        ("cbd.host.clear", trio.host_id("node2"), "node2"),
-        ("cbd.blkdev.clear", 0, "node2"),
-    ):
-        error = trio.node3.refuse(Code.BUSY, method, **T, id=number)
-        assert owner in error.message
-    trio.node3.refuse(Code.BUSY, "cbd.backend.clear", **ONE)
-    trio.node3.refuse(Code.BUSY, "cbd.backend.clear", **ONE, force=True)
-    trio.node1.refuse(Code.INVALID, "cbd.host.clear", **T, id=trio.host_id("node1"))
-    trio.node3.refuse(Code.NOT_FOUND, "cbd.host.clear", **T, id=9)
-    trio.node3.refuse(Code.NOT_FOUND, "cbd.blkdev.clear", **T, id=9)
-    trio.node3.refuse(Code.NOT_FOUND, "cbd.backend.clear", **T, id=9)
-    for kind in ("host", "backend", "blkdev"):
-        trio.node3.refuse(Code.RANGE, f"cbd.{kind}.clear", **T, id=16)
-    assert io_works(device, 0x21)
-
-
-def test_a_dead_hosts_blkdev_is_cleared_and_its_backend_is_free(trio: Trio) -> None:
-    trio.mapped(queues=2)
-    die(trio.node2, trio.node3)
-    error = trio.node3.refuse(Code.BUSY, "cbd.blkdev.start", **START)
-    assert "node2" in error.message
-    assert trio.node3.call("cbd.blkdev.clear", **ONE)["state"] == "cleared"
-    assert trio.node1.call("cbd.blkdev.list", **T) == []
-    device = trio.node3.call("cbd.blkdev.start", **START)["device"]
-    assert io_works(device, 0x22)
-    trio.node2.start()
-    row = wait_until(
-        lambda: next((row for row in trio.node2.call("cbd.blkdev.list", **T) if (row.get("worker") or {}).get("error")), None),
-        "node2 says what became of its blkdev",
-    )
-    assert row["worker"]["state"] != "running"
-    assert io_works(device, 0x23)
-
-
-def test_a_dead_host_is_cleared_and_comes_back_as_a_new_one(trio: Trio) -> None:
-    _, device = trio.mapped()
-    number = trio.host_id("node2")
-    die(trio.node2, trio.node3)
-    row = trio.node3.call("cbd.host.clear", **T, id=number)
-    assert (row["state"], row["alive"], row["fenced"]) == ("cleared", False, True)
-    assert {row["name"] for row in trio.node1.call("cbd.host.list", **T)} == {"node1", "node3"}
-    assert trio.node1.call("cbd.blkdev.list", **T) == []
-    trio.node3.refuse(Code.NOT_FOUND, "cbd.host.clear", **T, id=number)
-    trio.node2.start()
-    wait_until(lambda: sees(trio.node1, "node2"), "node2 is back")
-    (back,) = [row for row in trio.node1.call("cbd.host.list", **T) if row["name"] == "node2"]
-    assert (back["fenced"], back["epoch"] > row["epoch"] or back["id"] != number) == (False, True)
-    trio.node2.call("cbd.blkdev.stop", **ONE)
-    assert io_works(trio.node2.call("cbd.blkdev.start", **START)["device"], 0x24)
-    assert not device.startswith("/dev")
-
-
-@pytest.mark.parametrize("kind", ["host", "backend"])
-def test_what_live_blkdevs_use_is_cleared_by_force_only(trio: Trio, kind: str) -> None:
-    _, device = trio.mapped(io_timeout=3600)
-    number = {"host": trio.host_id("node1"), "backend": 0}[kind]
-    die(trio.node1, trio.node3)
-    error = trio.node3.refuse(Code.BUSY, f"cbd.{kind}.clear", **T, id=number)
-    assert "node2" in error.message
-    trio.node3.call(f"cbd.{kind}.clear", **T, id=number, force=True)
-    with NbdClient(socket_of(device)) as client:
-        with pytest.raises(Refused) as caught:  # a backend that was cleared does not come back: nobody has to wait
-            client.call(Command.READ, 0, 4096)
-        assert caught.value.errno == errno.EIO
-    assert trio.node3.call("cbd.backend.list", **T) == []
-    wait_until(lambda: _stopped(trio), "the device can be stopped")
-    assert trio.node3.call("cbd.blkdev.list", **T) == []
-
-
-def _stopped(trio: Trio) -> bool:
-    try:
-        return bool(trio.node2.call("cbd.blkdev.stop", **ONE)["state"] == "stopped")
-    except DatapathError as error:
-        assert error.code == Code.BUSY  # the server has not yet seen that its client is gone
-        return False
-
-
-# ---- channels
-
-
-def test_channels_of_a_dead_blkdev_are_used_again(make_trio: Callable[..., Trio]) -> None:
-    trio = make_trio(channels=2)
-    trio.mapped(queues=2, read_only=True)
-    wish = START | {"queues": 2, "read_only": True}
-    trio.node3.refuse(Code.FULL, "cbd.blkdev.start", **wish)
-    for round_number in range(3):
-        used, other = (trio.node2, trio.node3) if round_number % 2 == 0 else (trio.node3, trio.node2)
-        die(used, trio.node1)
-        number = next(row["id"] for row in trio.node1.call("cbd.blkdev.list", **T))
-        trio.node1.call("cbd.blkdev.clear", **T, id=number)
-        started = other.call("cbd.blkdev.start", **wish)
-        assert sorted(started["channels"]) == [0, 1]
-        used.start()
-        wait_until(lambda back=used: sees(trio.node1, back.name), "it is back")
-        used.call("cbd.blkdev.stop", **T, id=number)  # it still wants what was cleared
-
-
-def test_a_takeover_takes_fresh_channels(make_trio: Callable[..., Trio]) -> None:
-    """A dead host that only slept could still answer in its old ones; back again, it gives them back."""
-    trio = make_trio(channels=4)
-    disk, device = trio.mapped(queues=2)
-    with Background(socket_of(device), 8, 6) as writer:
-        for dead, heir, channels in ((trio.node1, trio.node3, {2, 3}), (trio.node3, trio.node1, {0, 1})):
-            progress(writer, 100)
-            if heir is trio.node1:
-                heir.start()
-                wait_until(lambda: sees(trio.node3, "node1"), "the heir is registered")
-            die(dead, heir)
-            heir.call("cbd.backend.recover", **ONE)
-            progress(writer, MANY)
-            assert set(trio.node2.call("cbd.blkdev.list", **T)[0]["channels"]) == channels
-        writer.finish()
-        assert (writer.writer.errors, writer.connections) == (0, 1)
-    writer.writer.check_file(disk)
-
-
-def test_a_takeover_without_free_channels_waits_for_the_clearing_of_the_dead(make_trio: Callable[..., Trio]) -> None:
-    trio = make_trio(channels=2)
-    disk, device = trio.mapped(queues=2)
-    with Background(socket_of(device), 8, 7) as writer:
-        progress(writer, 100)
-        die(trio.node1, trio.node3)
-        trio.node3.call("cbd.backend.recover", **ONE)
-        wait_until(lambda: "cbd host clear" in trio.node2.log.read_text(), "node2 says what to do")
-        assert trio.path_state() == "paused"
-        trio.node3.call("cbd.host.clear", **T, id=trio.host_id("node1"))
-        progress(writer, MANY)
-        writer.finish()
-        assert (writer.writer.errors, writer.connections) == (0, 1)
     writer.writer.check_file(disk)
 
 

@@ -33,6 +33,7 @@ class Call:
     """A method to call on the daemon, and what it does for the user.
 
     ``waits_for`` is what has to be there first ("" when all is), to follow "waited 30 s for"; ``hint`` says who brings it about.
+    ``death_of`` is the host for whose death it waits.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Call:
     params: Row
     waits_for: str = ""
     hint: str = ""
+    death_of: str = ""
 
 
 def check_memory(value: str) -> str:
@@ -162,7 +164,24 @@ def when_dead(call: Call, row: Row, subject: str) -> Call:
     if is_dead(row) or row.get("state") == "corrupt":
         return call
     hint = "make sure that it is stopped (cxl_power), or let it stop its objects itself"
-    return replace(call, waits_for=f"host {owner(row)} of {subject} to be dead", hint=hint)
+    host = owner(row)
+    return replace(call, waits_for=f"host {host} of {subject} to be dead", hint=hint, death_of=host)
+
+
+def beating(before: Seen, now: Seen) -> set[str]:
+    """The hosts whose heartbeat moved between two looks: they are alive, whereas ``alive`` may be old by a lease."""
+    first, second = _beats(before), _beats(now)
+    return {key[1] for key, beat in second.items() if key in first and beat != first[key]}
+
+
+def _beats(seen: Seen) -> dict[tuple[str, str], object]:
+    """Heartbeat counters with the life that they are of, by transport and host."""
+    return {
+        (str(pool.get("name")), str(row.get("name"))): (row.get("epoch"), row["beat"])
+        for pool in seen["transports"]
+        for row in pool.get("host_list") or []
+        if isinstance(row, dict) and isinstance(row.get("beat"), int)
+    }
 
 
 def call_seconds(infos: Iterable[Row]) -> float:

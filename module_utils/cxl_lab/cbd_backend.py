@@ -91,15 +91,25 @@ def is_ready(backend: int | None, rows: list[Row]) -> bool:
 
 def _own(want: BackendWant, rows: list[Row]) -> Row | None:
     """This host's backend on the path, whatever link names it; without a path the one with the number."""
-    local = [row for row in rows if row.get("local")]
+    return _meant(want, [row for row in rows if row.get("local") and row.get("state") != "lost"])
+
+
+def _lost(want: BackendWant, rows: list[Row]) -> Row | None:
+    """A backend of this host whose number another one has now; this host still wants to serve it."""
+    return _meant(want, [row for row in rows if row.get("local") and row.get("state") == "lost"])
+
+
+def _meant(want: BackendWant, rows: list[Row]) -> Row | None:
     if not want.path:
-        return _with_id(want, local)
+        return _with_id(want, rows)
     real = os.path.realpath(want.path)
-    return next((row for row in local if os.path.realpath(str(row.get("path", ""))) == real), None)
+    return next((row for row in rows if os.path.realpath(str(row.get("path", ""))) == real), None)
 
 
 def _with_id(want: BackendWant, rows: list[Row]) -> Row | None:
-    return next((row for row in rows if row.get("id") == want.id), None)
+    """The backend that has the number, rather than one that lost it."""
+    found = [row for row in rows if row.get("id") == want.id]
+    return min(found, key=lambda row: row.get("state") == "lost", default=None)
 
 
 def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
@@ -112,16 +122,10 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
             return []
     elif want.id is not None and (other := _with_id(want, rows)):
         taken = f"backend {want.id} is {other.get('path')} on {owner(other)}"
-        step = "choose another id, or none for a free one; a backend of a dead host can be taken over (state: recovered)"
+        step = "choose another id; a backend of a dead host can be taken over (state: recovered)"
         raise LabError(want.subject, taken, step, observed=other)
     params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": read_only}
     return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
-
-
-def _lost(want: BackendWant, rows: list[Row]) -> Row | None:
-    """A backend of this host that another one took over while it was away; this host still wants to serve it."""
-    found = _with_id(want, rows)
-    return found if found and not found.get("local") and found.get("worker") else None
 
 
 def _stop(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:

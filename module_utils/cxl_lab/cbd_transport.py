@@ -144,6 +144,9 @@ def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) 
         )
     if mine and mine.get("uuid") != info.get("uuid"):
         raise LabError(
-            want.subject, "was formatted again after this host registered", "unregister it first (state: absent)", observed=mine
+            want.subject,
+            "was formatted again after this host registered",
+            'stop what this host has in it and unregister it (state: absent): docs/cbd.md, "A transport that was lost"',
+            observed=mine,
         )
     return [] if mine and mine.get("state") == "running" else [call]

@@ -15,6 +15,8 @@ RUNTIME_DIR = "/run/cxl-datapath"
 PROTOCOL = 1
 _SOCKET = "control.sock"
 _ANSWER_MAX = 16 << 20
+#: Seconds for the first answer, which a daemon gives at once; emulated processors may stand still for some.
+HELLO_S = 15.0
 
 
 class DaemonAbsent(LabError):
@@ -32,7 +34,7 @@ class DatapathClient:
     def __init__(self, runtime_dir: str = RUNTIME_DIR, timeout: float = 120) -> None:
         path = Path(runtime_dir) / _SOCKET
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(timeout)
+        self._socket.settimeout(min(timeout, HELLO_S))
         try:
             self._socket.connect(str(path))
         except PermissionError as refused:
@@ -46,6 +48,7 @@ class DatapathClient:
         self._lines = self._socket.makefile("rb")
         self._calls = 0
         self._check_protocol()
+        self._socket.settimeout(timeout)
 
     def call(self, method: str, **params: Any) -> Any:
         """The result of a method.
@@ -57,6 +60,10 @@ class DatapathClient:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             line = self._lines.readline(_ANSWER_MAX)
+        except TimeoutError as silent:
+            problem = f"{method} got no answer within {self._socket.gettimeout():g} s"
+            step = "look whether the daemon stands still, and at its log; restart it if it does"
+            raise LabError("cxl-datapathd", problem, step) from silent
         except OSError as broken:
             raise LabError("cxl-datapathd", f"{method} got no answer: {broken}", "look at the log of the daemon") from broken
         return self._result(method, line)
@@ -66,7 +73,11 @@ class DatapathClient:
         self._socket.settimeout(seconds)
 
     def _check_protocol(self) -> None:
-        hello = self.call("hello")
+        try:
+            hello = self.call("hello")
+        except LabError:
+            self.close()
+            raise
         spoken = hello.get("protocol") if isinstance(hello, dict) else None
         if spoken != PROTOCOL:
             self.close()

@@ -7,17 +7,34 @@ Only what was started here is ever stopped here: a daemon that somebody else run
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Sequence, Tuple, Union
 
-from .errors import LabError
+from .errors import LabError, shown
 
 RUN_FOLDER = Path("/run/cxl-lab")
+#: A unix socket, or host and port.
+Address = Union[Path, Tuple[str, int]]
+_TCP = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}):(\d{1,5})", re.ASCII)
+
+
+def parse_address(text: str) -> Address:
+    """An absolute path, or "host:port" with a name or an IPv4 address.
+
+    :raises LabError: for anything else.
+    """
+    if text.startswith("/"):
+        return Path(text)
+    match = _TCP.fullmatch(text)
+    if match is None or not 0 < int(match.group(2)) < 65536:
+        raise LabError("socket", f"{shown(text)} is no address", "write the path of a unix socket, or host:port")
+    return match.group(1), int(match.group(2))
 
 
 @dataclass(frozen=True)
@@ -25,12 +42,12 @@ class Daemon:
     """A program that stays in the foreground.
 
     :param name: names the pid file and the log.
-    :param socket: unix socket that accepts connections once the daemon is ready.
+    :param socket: where it accepts connections once it is ready.
     """
 
     name: str
     command: Sequence[str]
-    socket: Path
+    socket: Address
     folder: Path = RUN_FOLDER
 
     @property
@@ -43,9 +60,13 @@ class Daemon:
 
     def answers(self) -> bool:
         """Whether somebody accepts at the socket, ours or not."""
-        with socket.socket(socket.AF_UNIX) as probe:
+        family, address = (socket.AF_UNIX, str(self.socket)) if isinstance(self.socket, Path) else (socket.AF_INET, self.socket)
+        with socket.socket(family) as probe:
             probe.settimeout(2)
-            return probe.connect_ex(str(self.socket)) == 0
+            try:
+                return probe.connect_ex(address) == 0
+            except OSError as error:  # no such host
+                raise LabError(f"daemon {self.name}", f"{address}: {error.strerror}", "correct the address") from error
 
     def own_pid(self) -> int:
         """The pid of the process that was started here, 0 when it is gone; a pid that was given to another program does not

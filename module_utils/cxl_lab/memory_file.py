@@ -115,7 +115,7 @@ def plan_present(want: MemoryFileWant, have: MemoryFileState, user: int) -> list
         return [Change("create", want)]
     _check_ours(want, have, user)
     if have.size != want.size:
-        step = "write that size, or remove the file (state: absent) if nobody needs what is in it"
+        step = f"write that size, or remove the file yourself if nobody needs what is in it: rm {want.path}"
         raise LabError(want.subject, f"has {format_size(have.size)}, not {format_size(want.size)}", step)
     return [] if have.mode == MODE else [Change("restrict", want)]
 

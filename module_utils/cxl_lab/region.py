@@ -43,14 +43,15 @@ class RegionWant:
 
 @dataclass(frozen=True)
 class RegionState:
-    """What this host has for one memdev: the regions over it with the uuid and the namespaces of the first, or the root
-    decoders above it while there is none."""
+    """What this host has for one memdev: the regions over it with the uuid and the namespaces of the first and
+    its root decoder, or the root decoders above the memdev while there is none."""
 
     memdev: Memdev
     regions: tuple[Region, ...]
     decoders: tuple[RootDecoder, ...]
     namespaces: tuple[Namespace, ...]
     uuid: str = ""
+    decoder: str = ""
 
 
 def parse_want(serial: int, size: str | None, region_uuid: str | None) -> RegionWant:
@@ -88,6 +89,7 @@ def observe(runner: Runner, serial: int, cxl_devices: Path = Path("/sys/bus/cxl/
         decoders=() if regions else tuple(list_root_decoders(runner, memdev)),
         namespaces=nd_region.namespaces if nd_region else (),
         uuid=_read(cxl_devices / regions[0].name / "uuid") if regions else "",
+        decoder=_root_decoder(cxl_devices / regions[0].name) if regions else "",
     )
 
 
@@ -133,6 +135,7 @@ def describe(have: RegionState | None) -> dict[str, Any] | None:
         "size": region.size,
         "resource": f"{region.resource:#x}",
         "uuid": have.uuid,
+        "decoder": have.decoder,
         "memdev": have.memdev.name,
         "serial": format_serial(have.memdev.serial),
         "committed": region.committed,
@@ -199,6 +202,12 @@ def _refuse_other(want: RegionWant, region: Region, region_uuid: str) -> None:
 
 def _describe(space: Namespace) -> str:
     return f"namespace {space.name or space.dev} ({space.mode}, {space.device or space.dev})"
+
+
+def _root_decoder(region: Path) -> str:
+    """The kernel keeps a region below its root decoder; "" where it does not."""
+    above = region.resolve().parent.name
+    return above if above.startswith("decoder") else ""
 
 
 def _read(path: Path) -> str:

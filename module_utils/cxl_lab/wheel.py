@@ -12,9 +12,9 @@ from .locking import build_once
 from .progress import progress
 from .runner import HostRunner, Runner, must
 
-#: What goes into the wheel, relative to the source folder. Tests and build folders do not.
+#: What goes into the wheel, relative to the source folder. Tests, the bench and build folders do not.
 SOURCES = ("pyproject.toml", "README.md", "CMakeLists.txt", "src", "core")
-_IGNORED = {"__pycache__", "tests", "build"}
+_IGNORED = {"__pycache__", "bench", "tests", "build"}
 _BUILD_TIMEOUT = 600.0
 
 

@@ -274,3 +274,22 @@ def test_an_empty_list_is_no_change(call, daemon, module, noun):
     daemon.methods["cbd.transport.list"] = list
     done = call(module, **{noun: []})
     assert done["changed"] is False and done[noun] == []
+
+
+def test_a_host_whose_heart_beats_is_not_waited_for_unless_it_is_being_stopped(pool, daemon, call):
+    """It beats until it dies."""
+    pool.looks_until_death = 6
+    pool.hosts[0] |= {"beat": 0, "epoch": 1}
+    status = pool.status
+
+    def beat():
+        answer = status()
+        for host in pool.hosts[:-1]:  # node1, until it is cleared away
+            host["beat"] += host["alive"]
+        return answer
+
+    daemon.methods["status"] = beat
+    hosts = {"hosts": [{"name": "node1"}]}
+    refused = call(cbd_host, wait_timeout=60, **hosts)
+    assert refused["failed"] and "host node1 is alive, its heartbeat moves" in refused["msg"]
+    assert call(cbd_host, wait_timeout=60, wait_living=True, **hosts)["changed"]

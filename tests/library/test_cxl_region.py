@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible.module_utils.cxl_lab.boot_regions import BootRegions
 from ansible.module_utils.cxl_lab.runner import Result
 from ansible.modules import cxl_region, cxl_region_info
 from fakes import FakeRunner, fixture, run_module
@@ -35,7 +36,17 @@ class Host(FakeRunner):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def root(tmp_path):
+    """The root folder of the host, with the folder of systemd's units."""
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, root):
+    for module in (cxl_region, cxl_region_info):
+        monkeypatch.setattr(module, "BootRegions", lambda: BootRegions(root))
+
     def run(module, host, **args):
         monkeypatch.setattr(module, "HostRunner", lambda: host)
         return run_module(module, monkeypatch, capsys, **args)
@@ -53,11 +64,15 @@ def test_create_then_nothing(call):
     assert len(host.changing()) == 1
 
 
-def test_check_mode_changes_nothing(call):
+def test_check_mode_changes_nothing(call, root):
     host = Host()
     result = call(cxl_region, host, serial="0xc0de0001", check=True)
-    assert result["changed"] and result["steps"] == ["create a pmem region over mem1 under decoder0.0"]
+    assert result["changed"] and result["steps"] == [
+        "create a pmem region over mem1 under decoder0.0",
+        "have boot make the region again",
+    ]
     assert host.changing() == []
+    assert not (root / "etc/cxl-lab").exists()
 
 
 def test_absent(call):
@@ -109,3 +124,29 @@ def test_info_of_all_and_of_one(call):
     assert len(everything["memdevs"]) == 3 and everything["decoders"][0]["resource"] == "0x190000000"
     one = call(cxl_region_info, Host(region=True), serial="0xc0de0002")
     assert [memdev["name"] for memdev in one["memdevs"]] == ["mem0"] and one["regions"] == []
+
+
+def test_boot_makes_the_region_again_unless_told_otherwise(call):
+    host = Host()
+    made = call(cxl_region, host, serial="0xc0de0001")
+    assert made["region"]["boot"] and made["steps"][1:] == ["have boot make the region again"]
+    assert [region["boot"] for region in call(cxl_region_info, host)["regions"]] == [True]
+    told = call(cxl_region, host, serial="0xc0de0001", boot=False)
+    assert told["changed"] and told["steps"] == ["have boot forget the region"] and not told["region"]["boot"]
+    assert call(cxl_region, host, serial="0xc0de0001", boot=False)["changed"] is False
+    assert call(cxl_region, host, serial="0xc0de0001")["steps"] == ["have boot make the region again"]
+
+
+def test_boot_forgets_a_region_that_was_taken_away(call):
+    host = Host()
+    call(cxl_region, host, serial="0xc0de0001")
+    assert "have boot forget the region" in call(cxl_region, host, serial="0xc0de0001", state="absent")["steps"]
+    host.region = True
+    assert call(cxl_region, host, serial="0xc0de0001", boot=False)["changed"] is False
+
+
+def test_a_host_without_systemd_is_told_so(call, root):
+    (root / "etc/systemd/system").rmdir()
+    result = call(cxl_region, Host(), serial="0xc0de0001")
+    assert result["failed"] and "set boot: false" in result["msg"]
+    assert call(cxl_region, Host(region=True), serial="0xc0de0001", boot=False)["changed"] is False

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
@@ -137,3 +138,26 @@ def test_two_daemons_of_one_name_in_two_folders(service, folder):
     assert second["changed"] is True and second["service"]["pid"] != first["pid"]
     stopped = service(run_dir=str(folder / "run2"), command=command, socket=str(folder / "other"), state="stopped")
     assert stopped["changed"] is True and service()["service"] == first
+
+
+TCP_SERVER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    server.accept()
+"""
+
+
+def test_a_daemon_that_listens_at_a_port(service):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    asked = {"command": [sys.executable, "-c", TCP_SERVER, port], "socket": f"127.0.0.1:{port}"}
+    assert service(**asked)["service"]["running"] is True
+    assert service(**asked)["changed"] is False
+    assert service(**asked, state="stopped")["service"]["running"] is False
+
+
+@pytest.mark.parametrize("address", ["relative", "host", "host:0", "host:65536", "a b:1", "[::1]:1", ""])
+def test_what_is_no_address(service, address):
+    assert service(socket=address)["msg"].startswith(f"socket: {address!r} is no address")

@@ -212,14 +212,30 @@ def test_a_lab_whose_memory_was_lost_with_its_hosts_is_repaired_and_the_disk_kee
 
 
 def test_down_of_one_host_does_not_take_the_memory_from_the_others(inventory: Path) -> None:
-    code, output = playbook(inventory, "playbooks/down.yml", "--limit", "node3")
-    assert code != 0
-    assert f"file {MEMORY}: is in use" in words(output)
+    code, _ = playbook(inventory, "playbooks/down.yml", "--limit", "node3")
+    assert code == 0
+    assert not (RUN / "node3.pid").exists()
+    assert MEMORY.exists()
     assert ask("node2", "cbd", "blkdev", "list", "pool0")[0]["worker"]["state"] == "running"
 
 
-def test_down_leaves_nothing(inventory: Path) -> None:
-    code, _ = run(["make", "down", f"INVENTORY={inventory}"])
+def test_down_names_what_is_in_use_and_removes_the_rest(inventory: Path) -> None:
+    with DISK.open("rb"):
+        code, output = playbook(inventory, "playbooks/down.yml")
+    assert code != 0
+    assert f"file {DISK}: is in use" in words(output.rpartition("PLAY RECAP")[2])
+    assert remains() == [str(DISK.parent)]
+
+
+def test_down_leaves_nothing_though_the_inventory_lost_hosts_and_has_a_bad_key(inventory: Path, tmp_path: Path) -> None:
+    assert run(["make", "lab", f"INVENTORY={inventory}"])[0] == 0
+    less = tmp_path / "less"
+    shutil.copytree(inventory, less)
+    hosts = less / "hosts.yml"
+    hosts.write_text(hosts.read_text(encoding="utf-8").replace("            node3:\n", ""), encoding="utf-8")
+    files = less / "group_vars/cxl_hosts.yml"
+    files.write_text(files.read_text(encoding="utf-8").replace("size: 128M}", "size: 128M, colour: red}"), encoding="utf-8")
+    code, _ = run(["make", "down", f"INVENTORY={less}"])
     assert code == 0
     assert remains() == []
 

@@ -78,11 +78,15 @@ def test_stops_by_its_path_or_its_number(tmp_path):
 
 def test_gives_up_what_another_host_took_over():
     """The host was away; its daemon would serve the backend again, could it."""
-    taken = {**OTHERS, "host": "node2", "path": "/dev/replica", "worker": {"state": "failed"}}
+    taken = {**OTHERS, "host": "node2", "path": "/dev/replica"}
+    lost = {**OWN, "state": "lost", "worker": {"state": "failed"}}
     stop = [("cbd.backend.stop", {"transport": "pool0", "id": 0})]
-    assert methods(plan(replace(ABSENT, id=0), taken)) == methods(plan(replace(ABSENT, path="", id=0), taken)) == stop
-    with pytest.raises(LabError, match="backend 0 is /dev/replica on node2"):
-        plan(replace(PRESENT, id=0), taken)
+    for rows in ((taken, lost), (lost, taken)):
+        for want in (ABSENT, replace(ABSENT, id=0), replace(ABSENT, path="", id=0)):
+            assert methods(plan(want, *rows)) == stop
+        with pytest.raises(LabError, match="backend 0 is /dev/replica on node2"):
+            plan(replace(PRESENT, id=0), *rows)
+        assert plan(RECOVERED, *rows)[0].waits_for == "host node2 of backend 0 to be dead"
 
 
 def test_takes_over_from_a_dead_host():
@@ -170,7 +174,7 @@ rows = st.lists(
             "alive": st.sampled_from([True, False, "unknown"]),
             "fenced": st.booleans(),
             "host": st.sampled_from(["node1", "node2"]),
-            "state": st.sampled_from(["running", "pending", "corrupt"]),
+            "state": st.sampled_from(["running", "pending", "lost", "corrupt"]),
             "worker": st.none() | st.just(SERVES),
             "read_only": st.booleans(),
             "error": st.just({"message": "torn"}),
@@ -196,6 +200,7 @@ def test_rows_of_any_shape_give_a_plan_or_an_error(want, seen):
         assert len(calls) <= 1
         for call in calls:
             if call.method in ("cbd.backend.recover", "cbd.backend.clear") and not call.waits_for:
-                entry = next(row for row in seen if row.get("id") == want.id)
+                found = [row for row in seen if row.get("id") == want.id]
+                entry = min(found, key=lambda row: row.get("state") == "lost")
                 dead = entry.get("alive") is False or entry.get("fenced") is True or entry.get("state") == "corrupt"
                 assert dead or entry.get("local")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.cxl_lab import datapath_client
 from ansible.module_utils.cxl_lab.datapath_client import DaemonAbsent, DatapathClient
 from ansible.module_utils.cxl_lab.errors import LabError
 
@@ -115,6 +116,15 @@ def test_a_silent_peer(serve):
         with pytest.raises(LabError, match="got no answer"):
             client.call("status")
         hold.set()
+
+
+def test_a_daemon_that_stands_still(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(datapath_client, "HELLO_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()  # the kernel accepts, nobody answers
+        with pytest.raises(LabError, match=r"hello got no answer within 0\.2 s.* stands still"):
+            DatapathClient(str(tmp_path))
 
 
 def test_nobody_listens(tmp_path: Path):

@@ -79,6 +79,7 @@ def test_the_build_sees_a_copy_of_the_sources(source, tmp_path):
     [
         "tests/test_ring.py",
         "core/tests/test_ring.c",
+        "core/bench/main.c",
         "src/cxl_datapath/__pycache__/wire.pyc",
         "core/build/ring.o",
         "systemd/other.service",

@@ -96,7 +96,32 @@ def test_a_host_that_nobody_knows(lab, play):
     wrong = lists(lab)
     wrong["cbd_hosts"] = [{"host": "node7", "name": "node1"}]
     code, output = play.run(play.role("cbd", **wrong))
-    assert code != 0 and "node7: named in the lists of cbd, but no host of the inventory" in output
+    assert code != 0 and "cbd_hosts: host node7 is no host of the inventory; correct the name" in output
+
+
+@needs_daemon
+def test_lists_that_do_not_fit_together_are_refused_with_all_that_is_wrong_and_nothing_starts(lab, play):
+    wrong = lists(lab)
+    wrong["cbd_backends"][2]["id"] = 0
+    wrong["cbd_blkdevs"][1] |= {"host": "node2", "name": "a"}
+    for options in (("--check",), ()):
+        code, output = play.run(play.role("cbd", **wrong), *options)
+        assert code != 0 and "2 problem(s) before the start" in output
+        assert f"2 backends of transport pool0 have the id 0 ({lab.disk('a')} on node1, {lab.disk('c')} on node2)" in output
+        assert "2 blkdevs of node2 have the name a (on backend 0 of transport pool0, on backend 3 of transport pool0)" in output
+    assert lab.hosts["node1"].call("cbd.transport.probe", memory=lab.memory)["formatted"] is False
+
+
+@needs_daemon
+@needs_nbdkit
+def test_where_one_host_fails_the_others_do_not_wait_for_it(lab, play):
+    wrong = lists(lab)
+    wrong["cbd_backends"][0]["path"] = "/no/such/disk"
+    code, output = play.run(play.role("cbd", **wrong))
+    assert code != 0 and "Start the blkdevs" not in output and "waited" not in output
+    last = output.rpartition("PLAY RECAP")[2]
+    assert "failed on node1: cbd : Bring the backends to their states" in last and "/no/such/disk" in last
+    assert lab.hosts["node2"].call("cbd.blkdev.list", transport="pool0") == []
 
 
 @needs_daemon
@@ -104,6 +129,9 @@ def test_a_host_that_nobody_knows(lab, play):
 def test_a_host_dies_and_the_playbook_recovers(lab, play):
     """The inventory that says so afterwards finds everything done."""
     assert play.run(play.role("cbd", **lists(lab)))[0] == 0
+    code, output = play.run("playbooks/recover.yml", recover_host="node1", recover_to="node3")
+    assert code != 0 and "host node1: host node1 is alive, its heartbeat moves; make sure that it is stopped" in output
+    assert "waited" not in output
     lab.hosts["node1"].kill()
     asked = {"recover_host": "node1", "recover_to": "node3", "recover_paths": {"0": lab.disk("replica")}}
     code, output = play.run("playbooks/recover.yml", "--check", **asked)

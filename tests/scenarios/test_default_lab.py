@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenario import ROOT, VmLab, changed, environment, run
+from scenario import ROOT, VmLab, changed, environment, run, wait_until
 
 LAB = VmLab("molecule_default")
 
@@ -152,6 +152,9 @@ def test_a_host_that_rebooted_is_repaired_and_its_files_are_there() -> None:
     end = time.monotonic() + 150
     while time.monotonic() < end and LAB.answer("node2", "cat", "/proc/sys/kernel/random/boot_id") in ("", booted):
         time.sleep(1)
+    wait_until(
+        lambda: "pool0" in LAB.answer("node2", "ndctl", "list", "-N"), "the region and its namespace are back by themselves"
+    )
     code, output = LAB.playbook("site.yml")
     assert code == 0
     assert "are right" in output

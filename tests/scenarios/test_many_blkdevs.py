@@ -30,7 +30,15 @@ def _leave_nothing_behind() -> Iterator[None]:
 
 def fio(device: str, size: str, *options: str) -> list[str]:
     """The verifying load that the author of CBD uses: every block carries a checksum that is read back."""
-    load = ["--rw=randwrite", "--bs=8k", "--iodepth=32", "--ioengine=libaio", "--direct=1", "--randrepeat=1"]
+    load = [
+        "--rw=randwrite",
+        "--bs=8k",
+        "--iodepth=32",
+        "--ioengine=libaio",
+        "--direct=1",
+        "--randrepeat=1",
+        "--allow_file_create=0",
+    ]
     verify = ["--verify=crc32c", "--do_verify=1", "--verify_state_save=0", "--verify_fatal=1", "--output-format=terse"]
     return ["fio", "--name=verify", f"--filename=/dev/{device}", f"--size={size}", *load, *verify, *options]
 
@@ -64,7 +72,8 @@ def test_sizes_and_limits_in_sysfs_are_those_of_the_backing_devices() -> None:
         name = LAB.on(host, "basename", "$(readlink", f"/dev/{device})").strip()
         queue = f"/sys/block/{name}/queue"
         backing_host, backing = {"cbd0": ("node1", "/dev/ram0"), "cbd1": ("node1", DISK), "cbd2": ("node2", "/dev/ram0")}[device]
-        assert LAB.on(host, "cat", f"/sys/block/{name}/size").strip() == str((256 << 20) // 512)
+        size = (320 if device == "cbd0" else 256) << 20
+        assert LAB.on(host, "cat", f"/sys/block/{name}/size").strip() == str(size // 512)
         assert LAB.on(host, "cat", f"{queue}/logical_block_size").strip() == "512"
         assert LAB.on(host, "cat", f"{queue}/physical_block_size").strip() == "4096"
         assert LAB.on(host, "cat", f"{queue}/max_hw_sectors_kb").strip() == "64"

@@ -91,6 +91,13 @@ bool engine_works(enum cbd_engine engine)
     return true;
 }
 
+const char *engine_name(enum cbd_engine engine)
+{
+    static const char *const names[] = {"auto", "sync", "io_uring", "inline"};
+
+    return names[engine];
+}
+
 /* By words, because the handlers look at the line at any time. */
 void raise_fence(const struct fixture *f, uint64_t epoch)
 {

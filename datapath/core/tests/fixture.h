@@ -41,12 +41,13 @@ void fixture_stop(struct fixture *f);
 
 /* False where the kernel refuses io_uring. */
 bool engine_works(enum cbd_engine engine);
-#define FOR_EACH_ENGINE(engine) for (enum cbd_engine engine = CBD_ENGINE_SYNC; engine <= CBD_ENGINE_URING; engine++)
+const char *engine_name(enum cbd_engine engine);
+#define FOR_EACH_ENGINE(engine) for (enum cbd_engine engine = CBD_ENGINE_SYNC; engine <= CBD_ENGINE_INLINE; engine++)
 #define SKIP_WITHOUT(engine) \
     do { \
         if (!engine_works(engine)) \
             SKIP("the kernel refuses io_uring here, so that engine was not tested"); \
-        printf("%s engine\n", (engine) == CBD_ENGINE_URING ? "io_uring" : "sync"); \
+        printf("%s engine\n", engine_name(engine)); \
     } while (0)
 
 /* Writes the fence line of the backend's host, as another host would. */

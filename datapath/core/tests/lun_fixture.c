@@ -13,16 +13,21 @@
 
 #define PATIENCE_MS 30000
 
-void lun_fixture_open(struct lun_fixture *f, uint32_t engine)
+bool lun_fixture_open(struct lun_fixture *f, uint32_t engine)
 {
     struct cxl_lun_conf conf = {
         .logical_block_size = 512, .blocks = LUN_BLOCKS, .chunk_blocks = LUN_CHUNK, .engine = engine};
+    int err;
 
     f->fd = memfd_create("lun", MFD_CLOEXEC);
     CHECK(f->fd >= 0);
     CHECK_EQ(ftruncate(f->fd, (off_t)LUN_BLOCKS * CXLFLASH_BLOCK), 0);
     conf.fd = f->fd;
-    CHECK_EQ(cxl_lun_new(&conf, &f->lun), 0);
+    err = cxl_lun_new(&conf, &f->lun);
+    CHECK(!err || engine == CBD_ENGINE_URING);
+    if (err)
+        close(f->fd);
+    return !err;
 }
 
 void lun_fixture_close(struct lun_fixture *f)

@@ -5,6 +5,8 @@
 #ifndef CXL_LUN_FIXTURE_H
 #define CXL_LUN_FIXTURE_H
 
+#include <stdbool.h>
+
 #include "cxl_lun.h"
 #include "cxlflash_format.h"
 
@@ -25,7 +27,8 @@ struct lun_fixture {
     struct cxl_lun *lun;
 };
 
-void lun_fixture_open(struct lun_fixture *f, uint32_t engine);
+/* Whether the kernel has the engine. */
+bool lun_fixture_open(struct lun_fixture *f, uint32_t engine);
 void lun_fixture_close(struct lun_fixture *f);
 void app_open(struct lun_fixture *f, struct app *app, uint32_t slot, uint32_t depth, uint32_t read_only);
 void app_close(struct app *app);

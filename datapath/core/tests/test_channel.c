@@ -121,7 +121,7 @@ static void test_configuration(void)
     be.fd = -1;
     CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -EINVAL);
     be.fd = f.fd;
-    be.engine = CBD_ENGINE_URING + 1;
+    be.engine = CBD_ENGINE_INLINE + 1;
     CHECK_EQ(cbd_backend_new(&f.mem, &be, &out), -EINVAL);
     be.engine = f.engine;
     be.fence_off = FENCE_OFF + 8;

@@ -50,19 +50,21 @@ static void test_agreement(const crc_fn *fns, size_t count)
 
 int main(void)
 {
-    crc_fn fns[4] = {crc32c_portable, cxl_crc32c};
+    crc_fn fns[5] = {crc32c_portable, cxl_crc32c};
     size_t count = 2;
 
     if (__builtin_cpu_supports("sse4.2"))
         fns[count++] = crc32c_sse42;
     if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
         fns[count++] = crc32c_three_streams;
+    if (crc32c_can_fold())
+        fns[count++] = crc32c_folded;
     TEST("vectors of RFC 3720");
     for (size_t i = 0; i < count; i++)
         test_vectors(fns[i]);
     TEST("implementations agree, whole and in two parts");
     test_agreement(fns, count);
-    if (count < 4)
-        SKIP("this CPU has no SSE4.2 or PCLMULQDQ, so not every implementation ran");
+    if (count < 5)
+        SKIP("this CPU has no SSE4.2, PCLMULQDQ or VPCLMULQDQ, so not every implementation ran");
     return 0;
 }

@@ -190,9 +190,10 @@ static void test_bell(void)
 
 int main(void)
 {
-    for (uint32_t engine = CBD_ENGINE_AUTO; engine <= CBD_ENGINE_SYNC; engine++) {
+    for (uint32_t engine = CBD_ENGINE_AUTO; engine <= CBD_ENGINE_INLINE; engine++) {
         atomic_store(&done, false);
-        lun_fixture_open(&f, engine);
+        if (!lun_fixture_open(&f, engine))
+            continue; /* a kernel without io_uring */
         app_open(&f, &bad, 0, DEPTH, 0);
         app_open(&f, &good, 1, DEPTH, 0);
         CHECK_EQ(cxl_lun_set(f.lun, 0, 2, LUN_CHUNK, (const uint32_t[]){MINE}, 1), 0);

@@ -22,7 +22,7 @@ static const struct device file = {.logical_block_size = 512, .capacity = BYTES}
 
 static struct request begin(uint8_t op, uint8_t flags, uint64_t offset, uint32_t len)
 {
-    struct request r = {.bounce = bounce, .bounce_len = BOUNCE};
+    struct request r = {.bounce = bounce, .bounce_len = BOUNCE, .answer = bounce};
 
     request_begin(&r, &(struct cbd_slot){.op = op, .flags = flags, .offset = offset, .len = len});
     CHECK(r.in_flight);

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .client import Client
+from .client import RUNTIME, Client
 from .cxlflash.desired import CLIENT_CONTEXTS_DEFAULT
 from .cxlflash.desired import MODES as LUN_MODES
-from .daemon import RUNTIME
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
 from .tables import show
@@ -79,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     verb(blkdev, "list", "cbd.blkdev.list", "all in a transport").add_argument("transport")
     start = verb(blkdev, "start", "cbd.blkdev.start", "map a backend as a block device")
     start.add_argument("transport")
-    start.add_argument("backend", type=int)
+    start.add_argument("backend", type=_named, help="id or path")
     start.add_argument("--queues", type=int, default=1)
     start.add_argument("--frontend", choices=CHOICES, default="auto")
     start.add_argument("--name", default=None, help="name under /dev or of the socket (default: cbd<id>)")
@@ -131,8 +130,13 @@ def _format_arguments(made: argparse.ArgumentParser) -> None:
 
 def _one(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     made.add_argument("transport")
-    made.add_argument("id", type=int)
+    made.add_argument("id", type=_named, help="id, or what the list shows: name of a host or blkdev, path of a backend")
     return made
+
+
+def _named(text: str) -> int | str:
+    """A number is an id, everything else a name."""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else text
 
 
 _NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}

@@ -13,6 +13,9 @@ from typing import Any
 from .errors import Code, DatapathError, from_errno
 
 TIMEOUT_S = 120.0  # methods return when a thing runs or failed; the slowest wait inside the daemon is far below
+HELLO_S = 15.0  # the daemon answers this at once, whatever else it does; emulated processors may stand still for seconds
+_SYSTEMD = Path("/run/systemd/system")
+RUNTIME = Path("/run/cxl-datapath")  # folder of the daemon that systemd runs
 
 
 class Client:
@@ -21,17 +24,32 @@ class Client:
     def __init__(self, runtime: Path) -> None:
         self._path = runtime / "control.sock"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(TIMEOUT_S)
+        self._socket.settimeout(HELLO_S)
         try:
             self._socket.connect(str(self._path))
+        except TimeoutError:
+            self._socket.close()
+            raise _silent(self._path) from None
         except OSError as error:
             self._socket.close()
-            hint = "is cxl-datapathd running? systemctl status cxl-datapathd"
             if error.errno is None:  # Python's own: the path does not fit into an address
                 raise DatapathError(Code.INVALID, str(self._path), str(error), "use a shorter --runtime folder") from None
+            hint = _how_to_start(runtime)
             raise from_errno(error.errno, str(self._path), "reach the daemon", hint) from None
         self._answers = self._socket.makefile("rb")
         self._number = 0
+        self._greet()
+
+    def _greet(self) -> None:
+        """The kernel accepts for a daemon that stands still: only an answer shows that it does not."""
+        try:
+            self.call("hello")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, DatapathError) and error.code == Code.TIMEOUT:
+                raise _silent(self._path) from None
+            raise
+        self._socket.settimeout(TIMEOUT_S)
 
     def call(self, method: str, **params: Any) -> Any:
         self._number += 1
@@ -63,3 +81,17 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _silent(path: Path) -> DatapathError:
+    hint = "it stands still or is overloaded: see its log, let it go on (kill -CONT) or restart it"
+    return DatapathError(Code.TIMEOUT, str(path), f"the daemon does not answer within {HELLO_S:g} s", hint)
+
+
+def _how_to_start(runtime: Path) -> str:
+    """What works on this machine: the service is there for one folder only, and only under systemd."""
+    if runtime == RUNTIME and _SYSTEMD.is_dir():
+        return "start it: systemctl start cxl-datapathd; what it said: journalctl -u cxl-datapathd"
+    log = runtime.with_name(f"{runtime.name}.log")  # as a lab without an init system keeps it
+    said = f"; what it said: {log}" if log.exists() else ""
+    return f"is --runtime right? start it: cxl-datapathd --runtime {runtime}, in a lab playbooks/datapath.yml{said}"

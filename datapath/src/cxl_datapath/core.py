@@ -19,8 +19,8 @@ from .errors import Code, DatapathError, from_errno
 ABI = 2
 COHERENCE_HARDWARE, COHERENCE_SOFTWARE = 0, 1
 CHANNEL_READ_ONLY = 1  # ChannelConf.flags
-ENGINE_AUTO, ENGINE_SYNC, ENGINE_URING = 0, 1, 2
-ENGINE_NAMES = {ENGINE_SYNC: "sync", ENGINE_URING: "io_uring"}
+ENGINE_AUTO, ENGINE_SYNC, ENGINE_URING, ENGINE_INLINE = 0, 1, 2, 3
+ENGINE_NAMES = {ENGINE_SYNC: "sync", ENGINE_URING: "io_uring", ENGINE_INLINE: "inline"}
 
 
 class CxlMem(Structure):

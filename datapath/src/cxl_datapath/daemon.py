@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, core
+from .client import RUNTIME
 from .cxlflash.server import LunServer
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
@@ -23,7 +24,6 @@ from .server import ControlServer, group_id
 from .service import Datapath
 from .session import Settings
 
-RUNTIME = Path("/run/cxl-datapath")
 STATE = Path("/var/lib/cxl-datapath")
 
 log = logging.getLogger("cxl_datapath")

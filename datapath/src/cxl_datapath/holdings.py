@@ -106,6 +106,14 @@ def why_lost(opened: Opened, want: BlkdevState, first: bool = False) -> str:
     return ""
 
 
+def is_lost(opened: Opened, want: BlkdevState) -> bool:
+    """Whether a blkdev that was started cannot go on any more."""
+    try:
+        return bool(why_lost(opened, want))
+    except DatapathError:
+        return False  # what cannot be read may be repaired
+
+
 async def give_back_blkdev(opened: Opened, blkdev_id: int) -> None:
     """Clears a stopped blkdev; returns when its backends gave the channels back, or were given the time for it."""
     if not owned(opened.registry.blkdevs, blkdev_id, opened.host_id):

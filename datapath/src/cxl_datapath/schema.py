@@ -46,6 +46,11 @@ def choice(values: Sequence[str]) -> Check:
     return check
 
 
+def number_or(number: Check, name: Check) -> Check:
+    """A whole number, or a name."""
+    return lambda field, value: (name if isinstance(value, str) else number)(field, value)
+
+
 def optional(inner: Check) -> Check:
     """Also accepts null."""
     return lambda field, value: None if value is None else inner(field, value)

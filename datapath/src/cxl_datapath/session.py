@@ -15,7 +15,7 @@ from typing import Any
 from . import holdings
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
-from .cbd.hosting import Registration, boot_id, register
+from .cbd.hosting import LOST_HINT, Registration, boot_id, register
 from .cbd.layout import BlkdevEntry, Info
 from .cbd.liveness import Liveness, period_s
 from .cbd.registry import Registry
@@ -54,7 +54,8 @@ class Opened:
     registry: Registry
     registration: Registration
     liveness: Liveness
-    lock: HostLock
+    claim: Bakery
+    lock: HostLock  # the claim, or the claim and more
 
     @property
     def host_id(self) -> int:
@@ -120,6 +121,7 @@ class Session:
         """One heartbeat, and one look at those of the others. Raises when this host lost its entry or was fenced."""
         opened = self.need()
         opened.registration.beat()
+        opened.claim.repair()
         for host_id in range(opened.registry.hosts.count):
             epoch = opened.registry.incarnation(host_id)
             if epoch is not None:
@@ -199,7 +201,7 @@ class Session:
         opened = self.need()
         for want in self.desired.blkdevs:
             number = ublk_number(self.settings.dev / want.name)
-            if number is not None and want.id not in self._failing and _is_lost(opened, want):
+            if number is not None and want.id not in self._failing and holdings.is_lost(opened, want):
                 self._failing[want.id] = self.remover(want, number, patient=True)
                 self._failing[want.id].keep()
 
@@ -221,32 +223,32 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
     memory = resolve(desired.memory, settings.sysfs, settings.dev)
     mapping = Mapping(memory)
     try:
-        info = attach(mapping, memory.spec)
+        info = _attach_again(mapping, memory.spec)
         if str(info.uuid) != desired.uuid:
-            hint = "unregister it and register it again"
             what = f"was formatted again: it holds transport {info.name} with uuid {info.uuid}, registered was {desired.uuid}"
-            raise DatapathError(Code.CORRUPT, memory.spec, what, hint)
+            raise DatapathError(Code.CORRUPT, memory.spec, what, LOST_HINT)
         mapping.use_coherence(info.coherence)
         registry = Registry(mapping, info)
         registration = register(registry, settings.host_name, boot_id())
         liveness = Liveness(info.lease_s)
-        lock = _lock(registry, registration, liveness, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, lock)
+        claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
+        lock = _lock(claim, info, settings.etcd)
+        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock)
     except BaseException:
         mapping.close()
         raise
 
 
-def _is_lost(opened: Opened, want: BlkdevState) -> bool:
+def _attach_again(mapping: Mapping, spec: str) -> Info:
+    """This host was registered there once: what cannot be found or read now was lost."""
     try:
-        return bool(holdings.why_lost(opened, want))
-    except DatapathError:
-        return False  # what cannot be read may be repaired
+        return attach(mapping, spec)
+    except DatapathError as error:
+        if error.code not in (Code.NOT_FOUND, Code.CORRUPT):
+            raise
+        raise DatapathError(error.code, error.object, f"{error.message}: the transport was lost", LOST_HINT) from None
 
 
-def _lock(registry: Registry, registration: Registration, liveness: Liveness, etcd: str) -> HostLock:
+def _lock(claim: Bakery, info: Info, etcd: str) -> HostLock:
     """The transport's own claim; with an etcd, its lock first."""
-    claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
-    if not etcd:
-        return claim
-    return Both(EtcdLock(etcd, f"/cxl-lab/{registry.info.uuid}", 2 * registry.info.lease_s), claim)
+    return Both(EtcdLock(etcd, f"/cxl-lab/{info.uuid}", 2 * info.lease_s), claim) if etcd else claim

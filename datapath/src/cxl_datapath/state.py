@@ -10,11 +10,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from .cbd.geometry import ENTRIES_MAX
+from .cbd.layout import QUEUES_MAX, U32_MAX
 from .errors import Code, DatapathError, from_errno
+from .frontends import CHOICES
 from .memory import check_spec
 from .names import check_blkdev_name, check_name, check_path
+from .schema import boolean, choice, integer
 
 VERSION = 2
+
+# What a blkdev may be asked for, now or by a file of an earlier day.
+QUEUES = integer(1, QUEUES_MAX)
+FRONTEND = choice(CHOICES)
+IO_TIMEOUT = integer(1, 86400)  # seconds
+
+_ID = integer(0, ENTRIES_MAX - 1)
+_EPOCH = integer(0, U32_MAX)
 
 
 @dataclass
@@ -25,7 +37,7 @@ class BackendState:
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(_number(raw["id"]), check_path("backend", raw["path"]), _flag(raw["read_only"]))
+        return cls(_ID("id", raw["id"]), check_path("backend", raw["path"]), boolean("read_only", raw["read_only"]))
 
 
 @dataclass
@@ -43,15 +55,15 @@ class BlkdevState:
     @classmethod
     def from_json(cls, raw: Any) -> Self:
         return cls(
-            _number(raw["id"]),
-            _number(raw["backend"]),
-            _number(raw["queues"]),
-            check_name("front end", raw["frontend"]),
+            _ID("id", raw["id"]),
+            _ID("backend", raw["backend"]),
+            QUEUES("queues", raw["queues"]),
+            FRONTEND("frontend", raw["frontend"]),
             check_blkdev_name("blkdev", raw["name"]),
-            _flag(raw["read_only"]),
-            _flag(raw["shared"]),
-            _number(raw["io_timeout"]),
-            _number(raw["backend_life"]),
+            boolean("read_only", raw["read_only"]),
+            boolean("shared", raw["shared"]),
+            IO_TIMEOUT("io_timeout", raw["io_timeout"]),
+            _EPOCH("backend_life", raw["backend_life"]),
         )
 
 
@@ -128,18 +140,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
-        raise ValueError(f"{value!r:.40} is not a number of an object")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r:.40} is not true or false")
-    return value
 
 
 S = TypeVar("S", BackendState, BlkdevState)

@@ -87,7 +87,7 @@ def _cell(value: Any) -> str:
         case list():
             text = ",".join(_cell(each) for each in value)
         case {"message": message, "object": about}:
-            text = f"{about}: {message}"
+            text = f"{about}: {message}" + (f"; {hint}" if (hint := value.get("hint")) else "")
         case {"state": "running", "info": {"path_state": "paused" | "offline" as path, "path_reason": reason}}:
             text = f"{path} ({reason})"
         case {"state": state, "error": error}:

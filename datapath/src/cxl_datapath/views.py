@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
+from . import holdings
 from .cbd.fencing import is_fenced
 from .cbd.layout import (
     BACKEND_DISCARD,
@@ -64,28 +66,28 @@ def hosts_view(session: Session) -> list[Row]:
 
 
 def backends_view(session: Session) -> list[Row]:
-    """Those in the transport; and those that this host wants but that are not in it yet."""
-    rows: dict[int, Row] = {}
+    """Those in the transport; and those that this host wants but that are not in it: `pending` ones not yet, `lost` ones not any
+    more, because another host has taken their number."""
+    rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.backends.all())
-        rows = {index: _damaged(index, entry) or _backend(session, entry) for index, entry in present}
+        rows = [_damaged(index, entry) or _backend(session, entry) for index, entry in present]
     for want in session.desired.backends:
-        row = rows.setdefault(
-            want.id, {"id": want.id, "path": want.path, "state": "pending", "local": True, "read_only": want.read_only}
-        )
+        row = _of_want(rows, session, {"id": want.id, "path": want.path, "read_only": want.read_only}, lost=False)
         row["worker"] = session.backends[want.id].to_json()
-    return [rows[index] for index in sorted(rows)]
+    return sorted(rows, key=itemgetter("id"))
 
 
 def blkdevs_view(session: Session) -> list[Row]:
-    """The same for blkdevs; `device`, `name` and `frontend` are known for this host's own only."""
-    rows: dict[int, Row] = {}
+    """The same for blkdevs; one that was cleared is lost, too. `device`, `name`, `frontend` are known of this host's only."""
+    rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.blkdevs.all())
-        rows = {index: _damaged(index, entry) or _blkdev(session, entry) for index, entry in present}
+        rows = [_damaged(index, entry) or _blkdev(session, entry) for index, entry in present]
     for want in session.desired.blkdevs:
-        pending = {"id": want.id, "backend": want.backend, "queues": want.queues, "state": "pending", "local": True}
-        row = rows.setdefault(want.id, pending | {"read_only": want.read_only, "shared": want.shared})
+        known = {"id": want.id, "backend": want.backend, "queues": want.queues}
+        lost = session.opened is not None and holdings.is_lost(session.opened, want)
+        row = _of_want(rows, session, known | {"read_only": want.read_only, "shared": want.shared}, lost)
         worker = session.blkdevs[want.id].to_json()
         live = worker["info"] if worker["state"] == "running" else {}
         row |= {
@@ -95,7 +97,26 @@ def blkdevs_view(session: Session) -> list[Row]:
             "io_timeout": want.io_timeout,
             "worker": worker,
         }
-    return [rows[index] for index in sorted(rows)]
+    return sorted(rows, key=itemgetter("id"))
+
+
+def own_row(rows: list[Row], number: int) -> Row:
+    """The row of what this host wants under a number; another host's may have the same one."""
+    return next(row for row in rows if row["id"] == number and "worker" in row)
+
+
+def entry_row(rows: list[Row], number: int) -> Row | None:
+    """The row of the entry that is in the transport under a number, whoever has it."""
+    return next((row for row in rows if row["id"] == number and row["state"] not in ("pending", "lost")), None)
+
+
+def _of_want(rows: list[Row], session: Session, known: Row, lost: bool) -> Row:
+    """The row that shows what this host wants: its entry, or one behind the entry of the host that has the number now."""
+    entry = entry_row(rows, known["id"])
+    if entry is not None and (entry["local"] or entry["state"] == "corrupt"):
+        return entry
+    rows.append(known | {"host": session.settings.host_name, "state": "lost" if lost or entry else "pending", "local": True})
+    return rows[-1]
 
 
 def session_view(session: Session) -> Row:
@@ -136,7 +157,9 @@ def _place(session: Session, host_id: int, host_epoch: int) -> Row:
 
 def _host(session: Session, entry: HostEntry) -> Row:
     place = _place(session, entry.id, entry.epoch)
-    return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch} | {
+    heartbeat = session.need().registry.heartbeat(entry.id)
+    beat = heartbeat.counter if heartbeat else None  # who sees it move knows more than `alive`, which is old by up to a lease
+    return {"id": entry.id, "name": entry.name, "state": entry.state.name.lower(), "epoch": entry.epoch, "beat": beat} | {
         k: place[k] for k in ("alive", "fenced", "local")
     }
 

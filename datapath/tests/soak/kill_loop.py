@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS)]
@@ -143,9 +144,12 @@ def _stopped(lab: Lab) -> bool:
     return False
 
 
+L = TypeVar("L", bound=Lab)
+
+
 @contextlib.contextmanager
-def stage() -> Iterator[Lab]:
-    """A pair of hosts, and nothing of it afterwards."""
+def stage(kind: type[L] = Lab) -> Iterator[L]:  # type: ignore[assignment]
+    """A pair of hosts, or another kind of lab, and nothing of it afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="cxls-"))
     fd, memory = tempfile.mkstemp(prefix="cxl-soak-", dir="/dev/shm")
     os.ftruncate(fd, MEMORY)
@@ -159,7 +163,7 @@ def stage() -> Iterator[Lab]:
         return hosts[-1]
 
     try:
-        yield Lab(Path(memory), folder, make)
+        yield kind(Path(memory), folder, make)
     except BaseException:
         for host in hosts:
             print(f"-- the end of {host.name}'s log:", *host.log.read_text().splitlines()[-40:], sep="\n", file=sys.stderr)

@@ -150,6 +150,11 @@ def _name(errors: _Errors, path: str, entry: Mapping[str, Any]) -> str:
     return str(errors.tried(lambda: check_name(name, f"{path}.name"), name if isinstance(name, str) else f"<{path}>"))
 
 
+def _is_auto(port: object) -> bool:
+    """Not for what only equals 0: "no" in YAML is False, and no number."""
+    return port == "auto" or (type(port) is int and port == 0)
+
+
 def _host(errors: _Errors, path: str, data: object) -> Host:
     entry = _mapping(errors, path, data, {"name", "memory", "cpus", "ssh_port"})
     port = entry.get("ssh_port", 0)
@@ -160,7 +165,7 @@ def _host(errors: _Errors, path: str, data: object) -> Host:
         name=_name(errors, path, entry),
         memory=memory,
         cpus=_integer(errors, f"{path}.cpus", entry.get("cpus", 2), range(1, 65), 1),
-        ssh_port=0 if port in (0, "auto") else _integer(errors, f"{path}.ssh_port", port, range(1024, 65536), 0),
+        ssh_port=0 if _is_auto(port) else _integer(errors, f"{path}.ssh_port", port, range(1024, 65536), 0),
     )
 
 

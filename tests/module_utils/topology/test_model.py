@@ -316,14 +316,50 @@ nearly = st.fixed_dictionaries(
 )
 
 
-@given(st.one_of(anything, nearly))
+places = [("hosts", 0, key) for key in ("name", "memory", "cpus", "ssh_port")]
+places += [("memories", 0, key) for key in ("name", "size", "serial", "lsa_size", "hosts")]
+places += [("hosts",), ("memories",), ("window",), ("network",)]
+edges = st.sampled_from(
+    [0, 1, 64, 65, 1023, 1024, 65535, 65536, 1 << 63, (1 << 64) - 1, 1 << 64, "0x10", "512M", "1T", "64M", "1"]
+)
+one_thing_changed = st.builds(lambda place, value: changed(*place, value), st.sampled_from(places), st.one_of(edges, anything))
+
+
+def is_sound(topology):
+    """What may be done with it without another look."""
+    names = [each.name for each in (*topology.hosts, *topology.memories)]
+    assert all(isinstance(name, str) and name.isascii() and name[0].islower() and len(name) <= 32 for name in names)
+    for host in topology.hosts:
+        assert host.memory >= 512 * MIB
+        assert host.memory % MIB == 0
+        assert 1 <= host.cpus <= 64
+        assert type(host.ssh_port) is int
+        assert host.ssh_port == 0 or 1024 <= host.ssh_port <= 65535
+    for memory in topology.memories:
+        assert memory.size > 0
+        assert memory.size % (256 * MIB) == 0
+        assert 1 <= memory.serial < 1 << 64
+        assert 256 * 1024 <= memory.lsa_size <= 64 * MIB
+        assert set(memory.hosts) <= {host.name for host in topology.hosts}
+        assert memory.size <= topology.window <= 512 * GIB
+    assert topology.network.is_private
+
+
+@given(st.one_of(anything, nearly, one_thing_changed))
 @example(
     {"hosts": [{"name": "a", "cpus": "9" * 5000}], "memories": [{"name": "m", "size": "256M", "serial": 1, "hosts": [["a"]]}]}
 )
 @example({"hosts": [{"name": "a"}], "window": "999999999999999T"})
-def test_whatever_is_written_is_a_topology_or_a_lab_error(data):
+@example(changed("hosts", 0, "ssh_port", False))
+def test_whatever_is_written_is_a_sound_topology_or_a_lab_error(data):
     with contextlib.suppress(LabError):
-        assert isinstance(parse_topology(data), Topology)
+        is_sound(parse_topology(data))
+
+
+@pytest.mark.parametrize("port", [False, 0.0])
+def test_a_port_is_a_number_or_auto(port):
+    (line,) = problems(changed("hosts", 0, "ssh_port", port))
+    assert line.startswith("hosts[0].ssh_port: ")
 
 
 HUGE = 10**5000

@@ -86,6 +86,20 @@ class Bakery:
         if self._number:
             self._withdraw()
 
+    def repair(self) -> None:
+        """Makes the line of a host that wants nothing say so again: damaged, it would keep the others waiting for ever."""
+        if not self._mutex.acquire(blocking=False):
+            return  # the line says what a thread of ours wants
+        try:
+            if (
+                self._registry.claim(self._me) != IDLE
+                and self._is_ours()
+                and not is_fenced(self._registry, self._me, self._epoch)
+            ):
+                self._registry.write_claim(self._me, IDLE)
+        finally:
+            self._mutex.release()
+
     def _withdraw(self) -> None:
         """The line is left alone when the entry became another incarnation's: it may be its ticket."""
         self._number = 0

@@ -119,10 +119,29 @@ def plan(options: FormatOptions, size: int) -> Geometry:
             Code.RANGE,
             "transport",
             f"{wanted} channel(s) of {one} bytes need {channels_off + wanted * one} bytes, the memory has {size}",
-            "choose fewer channels, a smaller ring_depth or slot_bytes, or a larger memory",
+            _what_fits(options, size, channels_off, fit),
         )
     counts = (options.hosts, options.backends, options.blkdevs, channels, options.ring_depth, options.slot_bytes)
     return Geometry(*counts, size, INFO_AREA, backends_off, blkdevs_off, channels_off, one)
+
+
+def _what_fits(options: FormatOptions, size: int, channels_off: int, fit: int) -> str:
+    """What to choose instead, in numbers."""
+    if fit:
+        return f"choose at most {fit} channel(s), a smaller ring_depth or slot_bytes, or a larger memory"
+    room = size - channels_off
+    depths = [depth for depth in RING_DEPTHS if depth <= options.ring_depth]
+    slots = [PAGE << power for power in range(9) if PAGE << power <= options.slot_bytes]
+    if pairs := [
+        (channel_size(depth, slot), slot, depth) for depth in depths for slot in slots if channel_size(depth, slot) <= room
+    ]:
+        _, slot, depth = max(pairs)
+        return f"choose for example ring_depth {depth} with slot_bytes {slot}, which is one channel, or a larger memory"
+    least = channel_size(RING_DEPTHS[0], PAGE)
+    if (smallest := INFO_AREA + 3 * ENTRY_PAGE + least) <= size:
+        few = f"at most {(size - INFO_AREA - least) // ENTRY_PAGE} hosts, backends and blkdevs together"
+        return f"choose {few} and a small ring_depth and slot_bytes, or a larger memory"
+    return f"it is too small whatever is chosen: the smallest transport takes {smallest} bytes"
 
 
 def _check_options(options: FormatOptions) -> None:

@@ -20,6 +20,7 @@ from .liveness import watch
 from .registry import Registry
 
 _U64 = (1 << 64) - 1
+LOST_HINT = 'what is in it has to be stopped, then it is registered again: docs/cbd.md, "A transport that was lost"'
 SETTLE_S = 0.1  # far longer than a host takes from its look at an entry to its own store
 _TRIES = 40
 
@@ -97,7 +98,7 @@ class Registration:
         """One heartbeat. Raises `busy` when this incarnation is fenced, and when somebody else is in its entry."""
         refuse_fenced(self._registry, self.id, self.epoch, self.entry.name)
         if not self._registry.hosts.still(self.entry):
-            self._refuse("its entry in the transport belongs to another incarnation now", "was the transport formatted?")
+            self._refuse("its entry in the transport is gone or another's: the transport was formatted or damaged", LOST_HINT)
         seen = self._registry.heartbeat(self.id)
         if self._beaten is not None and seen not in (self._beaten, None):
             self._refuse("another daemon beats in its entry", "give each daemon its own --host-name")

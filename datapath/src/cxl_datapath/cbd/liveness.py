@@ -15,6 +15,11 @@ def period_s(lease_s: float) -> float:
     return min(0.5, lease_s / 5)
 
 
+def look_s(lease_s: float) -> float:
+    """Seconds between two looks of a backend at its own lease and at the bells: several within any lease."""
+    return min(0.25, lease_s / 10)
+
+
 @dataclass
 class _Seen:
     heartbeat: Heartbeat | None
@@ -65,16 +70,16 @@ def watch(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> set[int]:
-    """Blocks until each host is known, at most `lease_s`; returns the live ones, early when there is one."""
+    """Blocks until each host is known, at most `lease_s`; returns the live ones."""
     liveness = Liveness(lease_s, clock)
     pending = set(host_ids)
     alive: set[int] = set()
-    while pending and not alive:
+    while pending:
         for host_id in pending:
             liveness.observe(host_id, read(host_id), 0)
         verdicts = {host_id: liveness.alive(host_id) for host_id in pending}
-        alive = {host_id for host_id, verdict in verdicts.items() if verdict}
+        alive |= {host_id for host_id, verdict in verdicts.items() if verdict}
         pending = {host_id for host_id, verdict in verdicts.items() if verdict is None}
-        if pending and not alive:
+        if pending:
             sleep(period_s(lease_s) / 5)
     return alive

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Metadata in two copies: a torn update never loses the last good state (docs/cbd-format.md, "Metadata copies")."""
+"""Metadata in two copies: neither a torn update nor damage to one loses a state (docs/cbd-format.md, "Metadata copies")."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def unseal(magic: bytes, raw: bytes) -> Copy | None:
 
 
 class CopyPair:
-    """Copies A and B of one record. One host writes it; any host reads it."""
+    """Copies A and B of one record, one behind the other. One host writes it; any host reads it.
+
+    Who looks again and again pays for checksums only when bytes have changed.
+    """
 
     def __init__(self, memory: Bytes, offset: int, length: int, magic: bytes, what: str) -> None:
         self._memory = memory
@@ -51,6 +54,7 @@ class CopyPair:
         self._length = length
         self._magic = magic
         self._what = what
+        self._known: tuple[bytes, Copy] | None = None  # the bytes last found good, and what they mean
 
     def read(self) -> bytes | None:
         """The newest valid payload; None when nothing was ever written. Raises `corrupt`, or `unsupported` for a version."""
@@ -68,19 +72,25 @@ class CopyPair:
 
     def newest(self) -> Copy | None:
         for _ in range(_READ_TRIES):
-            raws = [self._memory.read(offset, self._length) for offset in self._offsets]
+            raw = self._memory.read(self._offsets[0], 2 * self._length)
+            if self._known and self._known[0] == raw:
+                return self._known[1]
+            raws = raw[: self._length], raw[self._length :]
             copies = [copy for raw in raws if (copy := unseal(self._magic, raw)) is not None]
             if copies:
-                return max(copies, key=lambda copy: copy.seq)
-            if any(not any(raw) for raw in raws):
+                self._known = raw, max(copies, key=lambda copy: copy.seq)
+                return self._known[1]
+            if bytes(self._length) in raws:
                 return None  # the first write ever was torn, or never began
         raise DatapathError(
             Code.CORRUPT, self._what, "both metadata copies are damaged", "clear it from its own host, or format with force"
         )
 
     def write(self, payload: bytes) -> None:
-        """Overwrites the older or the invalid copy; on return other hosts see the payload."""
+        """Overwrites the older or the invalid copy, then the other one, so that damage to either costs nothing; on return other
+        hosts see the payload."""
         found = [unseal(self._magic, self._memory.read(offset, self._length)) for offset in self._offsets]
         seqs = [copy.seq if copy else 0 for copy in found]
-        target = 0 if seqs[0] <= seqs[1] else 1
-        self._memory.write(self._offsets[target], seal(self._magic, max(seqs) + 1, payload, self._length))
+        order = (0, 1) if seqs[0] <= seqs[1] else (1, 0)
+        for seq, target in enumerate(order, start=max(seqs) + 1):
+            self._memory.write(self._offsets[target], seal(self._magic, seq, payload, self._length))

@@ -7,7 +7,9 @@ hide the others. Who may write what is in docs/cbd-format.md, "Entry page".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from ..errors import Code, DatapathError
@@ -46,6 +48,7 @@ class Table(Generic[E]):
         self.kind = kind
         self._offset = offset
         self.count = count
+        self._pairs: dict[int, CopyPair] = {}
 
     def page(self, index: int) -> int:
         """Offset of an entry page in the transport."""
@@ -104,7 +107,8 @@ class Table(Generic[E]):
         self.page(wanted)
         if wanted not in free:
             why = "the entry is damaged" if isinstance(entries[wanted], DatapathError) else "the id is taken"
-            raise DatapathError(Code.EXISTS, f"{self.kind.WHAT} {wanted}", why, "choose another id, or none for a free one")
+            hint = f"choose another id, for example {free[0]}" if free else "none is free: stop or clear one that is not needed"
+            raise DatapathError(Code.EXISTS, f"{self.kind.WHAT} {wanted}", why, hint)
         return wanted
 
     def next_epoch(self, index: int) -> int:
@@ -128,7 +132,10 @@ class Table(Generic[E]):
             self.write(replace(entry, state=State.NONE))
 
     def _pair(self, index: int) -> CopyPair:
-        return CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, f"{self.kind.WHAT} {index}")
+        if index not in self._pairs:
+            what = f"{self.kind.WHAT} {index}"
+            self._pairs[index] = CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, what)
+        return self._pairs[index]
 
 
 def owned(table: Table[BackendEntry] | Table[BlkdevEntry], index: int, host_id: int) -> bool:
@@ -144,12 +151,20 @@ def _is_cleared(entry: Entry | DatapathError) -> bool:
     return not isinstance(entry, DatapathError) and entry.state == State.NONE
 
 
-@dataclass(frozen=True)
 class ChannelLines:
-    """Both sides' words on a channel; None where there is no valid line."""
+    """Both sides' words on a channel, each read when it is first asked for; None where there is no valid line."""
 
-    blkdev: ControlLine | None
-    backend: ControlLine | None
+    def __init__(self, memory: Bytes, channel_off: int) -> None:
+        self._memory = memory
+        self._off = channel_off
+
+    @cached_property
+    def blkdev(self) -> ControlLine | None:
+        return ControlLine.unpack(self._memory.read(self._off + BLKDEV_LINE_OFF, LINE))
+
+    @cached_property
+    def backend(self) -> ControlLine | None:
+        return ControlLine.unpack(self._memory.read(self._off + BACKEND_LINE_OFF, LINE))
 
 
 class Registry:
@@ -200,19 +215,15 @@ class Registry:
     def bell(self, host_id: int) -> Bell | None:
         return Bell.unpack(self._line(host_id, BELL_OFF))
 
-    def bells(self) -> list[bytes]:
-        """All bell lines as they are: who only wants to know whether something changed need not understand them."""
-        return [self._memory.read(self.hosts.page(index) + BELL_OFF, COUNTER.size) for index in range(self.hosts.count)]
+    def bells(self, host_ids: Iterable[int]) -> list[bytes]:
+        """The bell lines of hosts as they are: who only wants to know whether something changed need not understand them."""
+        return [self._memory.read(self.hosts.page(host_id) + BELL_OFF, COUNTER.size) for host_id in host_ids]
 
     def ring(self, host_id: int, bell: Bell) -> None:
         self._write_line(host_id, BELL_OFF, bell.pack())
 
     def lines(self, channel: int) -> ChannelLines:
-        start = self._channel_off(channel)
-        return ChannelLines(
-            ControlLine.unpack(self._memory.read(start + BLKDEV_LINE_OFF, LINE)),
-            ControlLine.unpack(self._memory.read(start + BACKEND_LINE_OFF, LINE)),
-        )
+        return ChannelLines(self._memory, self._channel_off(channel))
 
     def next_channel_epoch(self, channel: int) -> int:
         """Above every epoch that the channel had, even when its lines are damaged: its rings still hold slots of earlier ones."""

@@ -106,29 +106,29 @@ def plan_format(
     return FormatPlan(info, zero)
 
 
+def in_use(name: str, hosts: list[str]) -> DatapathError:
+    """Why a transport is not formatted again."""
+    hint = "stop what they have in it, unregister it on each of them, then format with force"
+    return DatapathError(Code.BUSY, f"transport {name}", f"in use by the live host(s) {', '.join(hosts)}", hint)
+
+
 def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[Info], list[str]]) -> None:
     """Raises unless the memory may be formatted. `alive(info)` names the hosts whose heartbeat moves; it may take seconds."""
     found = probe(memory)
+    # Live hosts first: force does not help against them, so it must not be the first thing to be proposed.
+    if found.info is not None and (hosts := alive(found.info)):
+        raise in_use(found.info.name, hosts)
     if not force:
         if found.formatted:
             what = f"carries the transport {found.info.name}" if found.info else f"carries a transport ({found.problem})"
             raise DatapathError(Code.EXISTS, name, what, "use force to destroy it")
         if (found_sign := signature(memory)) is not None:
             raise DatapathError(Code.EXISTS, name, f"carries {found_sign}", "use force to destroy it")
-    if found.info is not None and (hosts := alive(found.info)):
-        raise DatapathError(
-            Code.BUSY,
-            f"transport {found.info.name}",
-            f"in use by the live host(s) {', '.join(hosts)}",
-            "unregister it there first; force does not help",
-        )
 
 
 def write_format(memory: Bytes, plan: FormatPlan) -> None:
-    """Clears, then writes both info copies last, so that a format that is cut short leaves no transport."""
+    """Clears, then writes the info last, so that a format that is cut short leaves no transport."""
     for offset, length in plan.zero:
         for start in range(offset, offset + length, _ZERO_CHUNK):
             memory.write(start, bytes(min(_ZERO_CHUNK, offset + length - start)))
-    pair = info_pair(memory)
-    pair.write(plan.info.pack())
-    pair.write(plan.info.pack())
+    info_pair(memory).write(plan.info.pack())

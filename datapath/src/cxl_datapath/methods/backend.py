@@ -12,20 +12,20 @@ from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
 from ..names import check_path
-from ..schema import Field, boolean, integer, optional
+from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
-from ..views import Row, backends_view
+from ..views import Row, backends_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_ours, running
+from .entries import clear_entry, not_ours, numbered, running
 
 _TABLE = attrgetter("backends")
 
 
 def _view(session: Session, backend_id: int) -> Row:
-    return next(row for row in backends_view(session) if row["id"] == backend_id)
+    return own_row(backends_view(session), backend_id)
 
 
 def _wanted(session: Session, backend_id: int | None) -> BackendState | None:
@@ -49,7 +49,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         return _view(session, found.id)
     if (pending := _wanted(session, wanted)) is not None:
         raise DatapathError(
-            Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or none for a free one"
+            Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or stop that one first"
         )
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:
@@ -98,9 +98,10 @@ async def _drop(session: Session, state: BackendState, before: BackendEntry | No
 
 async def stop_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
-    state = _wanted(session, params["id"])
+    backend_id = numbered(session, "backend", backends_view(session), params["id"], own=True)
+    state = _wanted(session, backend_id)
     if state is None:
-        raise not_ours(session, _TABLE, params["id"])
+        raise not_ours(session, _TABLE, backend_id)
     view = {"id": state.id, "path": state.path, "read_only": state.read_only, "local": True}
     if session.opened is not None and _is_ours(session.opened, state.id):
         _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
@@ -125,7 +126,7 @@ def _refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
 async def recover_backend(datapath: Datapath, params: Params) -> Row:
     """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
     session = datapath.session(params["transport"])
-    backend_id = params["id"]
+    backend_id = numbered(session, "backend", backends_view(session), params["id"])
     mine = _wanted(session, backend_id)
     if mine is not None and _is_ours(session.need(), backend_id):
         if params["path"] not in (None, mine.path) or params["read_only"] not in (None, mine.read_only):
@@ -164,8 +165,9 @@ async def _forget_lost(datapath: Datapath, session: Session, backend_id: int) ->
 async def clear_backend(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
-    backend_id = params["id"]
-    view = next((row for row in backends_view(session) if row["id"] == backend_id), None)
+    rows = backends_view(session)
+    backend_id = numbered(session, "backend", rows, params["id"])
+    view = entry_row(rows, backend_id)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)
     if view["state"] != "corrupt":
@@ -185,7 +187,7 @@ async def list_backends(datapath: Datapath, params: Params) -> list[Row]:
 
 # Ids beyond the transport's own count are refused by its registry, which can say how many there are.
 _ID = integer(0, ENTRIES_MAX - 1)
-_ONE = {"transport": TRANSPORT, "id": Field(_ID)}
+_ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_path))}
 _START = {"transport": TRANSPORT, "path": Field(check_path), "id": Field(optional(_ID), None), "read_only": Field(boolean, False)}
 _RECOVER = _ONE | {"path": Field(optional(check_path), None), "read_only": Field(optional(boolean), None)}
 

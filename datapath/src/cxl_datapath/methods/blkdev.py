@@ -8,34 +8,32 @@ from operator import attrgetter
 
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
-from ..cbd.layout import QUEUES_MAX, BackendEntry, BlkdevEntry, State
+from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..errors import Code, DatapathError
-from ..frontends import CHOICES
 from ..frontends.names import ublk_number
-from ..names import check_blkdev_name
-from ..schema import Field, boolean, choice, integer, optional
+from ..names import check_blkdev_name, check_path
+from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
-from ..state import BlkdevState
-from ..views import Row, blkdevs_view
+from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
+from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_ours
+from .entries import clear_entry, not_ours, numbered
 
 _TABLE = attrgetter("blkdevs")
-
-IO_TIMEOUT_MAX_S = 86400
 
 log = logging.getLogger(__name__)
 
 
 def _view(session: Session, blkdev_id: int) -> Row:
-    return next(row for row in blkdevs_view(session) if row["id"] == blkdev_id)
+    return own_row(blkdevs_view(session), blkdev_id)
 
 
 async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     """Returns when the device can be used; the same settings again return what runs."""
     session = datapath.session(params["transport"])
     session.need()
+    params = params | {"backend": numbered(session, "backend", backends_view(session), params["backend"])}
     mine = _mine(session, params)
     if mine is not None:
         _check_same(session, mine, params)
@@ -110,9 +108,7 @@ def _check_name_free(datapath: Datapath, name: str) -> None:
         for blkdev in session.desired.blkdevs:
             if blkdev.name == name:
                 where = f"blkdev {blkdev.id} of transport {session.name}"
-                raise DatapathError(
-                    Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another with the parameter name"
-                )
+                raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {where} on this host", "choose another name")
 
 
 async def _forget(session: Session, state: BlkdevState) -> None:
@@ -124,9 +120,10 @@ async def _forget(session: Session, state: BlkdevState) -> None:
 async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     """Raises `busy`, and leaves the device as it is, while somebody uses it."""
     session = datapath.session(params["transport"])
-    state = next((each for each in session.desired.blkdevs if each.id == params["id"]), None)
+    blkdev_id = numbered(session, "blkdev", blkdevs_view(session), params["id"])
+    state = next((each for each in session.desired.blkdevs if each.id == blkdev_id), None)
     if state is None:
-        raise not_ours(session, _TABLE, params["id"])
+        raise not_ours(session, _TABLE, blkdev_id)
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)
@@ -161,9 +158,11 @@ async def _remove_kept(session: Session, state: BlkdevState) -> None:
 async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
     session = datapath.session(params["transport"])
-    view = next((row for row in blkdevs_view(session) if row["id"] == params["id"]), None)
+    rows = blkdevs_view(session)
+    blkdev_id = numbered(session, "blkdev", rows, params["id"])
+    view = entry_row(rows, blkdev_id)
     if view is None:
-        raise not_ours(session, _TABLE, params["id"])
+        raise not_ours(session, _TABLE, blkdev_id)
     return await clear_entry(session, _TABLE, view, _clear)
 
 
@@ -177,16 +176,16 @@ async def list_blkdevs(datapath: Datapath, params: Params) -> list[Row]:
 
 
 _ID = integer(0, ENTRIES_MAX - 1)
-_ONE = {"transport": TRANSPORT, "id": Field(_ID)}
+_ONE = {"transport": TRANSPORT, "id": Field(number_or(_ID, check_blkdev_name))}
 _START = {
     "transport": TRANSPORT,
-    "backend": Field(_ID),
-    "queues": Field(integer(1, QUEUES_MAX), 1),
-    "frontend": Field(choice(CHOICES), "auto"),
+    "backend": Field(number_or(_ID, check_path)),
+    "queues": Field(QUEUES, 1),
+    "frontend": Field(FRONTEND, "auto"),
     "name": Field(optional(check_blkdev_name), None),
     "read_only": Field(boolean, False),
     "shared": Field(boolean, False),
-    "io_timeout": Field(integer(1, IO_TIMEOUT_MAX_S), 120),
+    "io_timeout": Field(IO_TIMEOUT, 120),
 }
 
 METHODS = {

@@ -17,6 +17,24 @@ E = TypeVar("E", BackendEntry, BlkdevEntry)
 TableOf = Callable[[Registry], Table[E]]
 
 
+def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, own: bool = False) -> int:
+    """The id of what a user named as the list shows it: hosts and blkdevs by name, backends by path; a number is an id.
+
+    `own`: of several with the name this host's own is meant. Raises `not_found`, `invalid` when the name fits several.
+    """
+    if isinstance(given, int):
+        return given
+    found = [row for row in rows if row.get("path" if noun == "backend" else "name") == given]
+    ids = {row["id"]: row for row in [row for row in found if own and row["local"]] or found}
+    if not ids:
+        hint = f"see: cxl-datapath cbd {noun} list {session.name}"
+        raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not in transport {session.name}", hint)
+    if len(ids) > 1:
+        which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())
+        raise DatapathError(Code.INVALID, f"{noun} {given}", f"can be {which}", "give the id")
+    return int(next(iter(ids)))
+
+
 def running(session: Session, table_of: TableOf[E], number: int) -> E:
     """The entry, whoever has it. Raises `not_found`."""
     table = table_of(session.need().registry)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
 from ..errors import Code, DatapathError
-from ..schema import Field, boolean, integer
+from ..names import check_name
+from ..schema import Field, boolean, integer, number_or
 from ..service import Datapath
 from ..session import Opened
 from ..views import Row, hosts_view
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, refuse_own
+from .entries import numbered
 
 
 async def list_hosts(datapath: Datapath, params: Params) -> list[Row]:
@@ -21,7 +23,7 @@ async def list_hosts(datapath: Datapath, params: Params) -> list[Row]:
 async def clear_host(datapath: Datapath, params: Params) -> Row:
     """Fences a dead host and gives all of it back. Raises `busy` while it lives, and while its backends have live users."""
     session = datapath.session(params["transport"])
-    host_id = params["id"]
+    host_id = numbered(session, "host", hosts_view(session), params["id"])
     what = f"host {host_id}"
     session.need().registry.hosts.page(host_id)  # raises `range`
     refuse_own(session.need(), host_id, what, f"run: cxl-datapath cbd transport unregister {session.name}")
@@ -49,7 +51,7 @@ METHODS = {
     "cbd.host.list": Method(list_hosts, {"transport": TRANSPORT}),
     "cbd.host.clear": Method(
         clear_host,
-        {"transport": TRANSPORT, "id": Field(integer(0, ENTRIES_MAX - 1)), "force": Field(boolean, False)},
+        {"transport": TRANSPORT, "id": Field(number_or(integer(0, ENTRIES_MAX - 1), check_name)), "force": Field(boolean, False)},
         mutates=True,
     ),
 }

@@ -11,7 +11,7 @@ from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
 from ..cbd.hosting import live_hosts
 from ..cbd.layout import COHERENCES, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
 from ..cbd.registry import Registry
-from ..cbd.transport import attach, check_may_format, plan_format, probe, write_format
+from ..cbd.transport import attach, check_may_format, in_use, plan_format, probe, write_format
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
 from ..memory import Memory, check_spec, resolve
@@ -63,8 +63,7 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *how, lease_ms=params["lease_ms"])
     session = _session_of(datapath, params["memory"], memory)
     if session is not None:
-        hint = f"run: cxl-datapath cbd transport unregister {session.name}"
-        raise DatapathError(Code.BUSY, f"transport {session.name}", "is registered on this host", hint)
+        raise in_use(session.name, _members(session))
 
     for each in datapath.sessions.values():
         for backend in each.desired.backends:
@@ -83,6 +82,15 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
 
     await asyncio.to_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
+
+
+def _members(session: Session) -> list[str]:
+    """This host, and the others that are in the transport and not known to be dead."""
+    names = {session.settings.host_name}
+    if session.opened is not None:
+        hosts = session.opened.registry.hosts.used().values()
+        names |= {host.name for host in hosts if session.opened.alive(host.id) is not False}
+    return sorted(names)
 
 
 async def register_transport(datapath: Datapath, params: Params) -> Row:

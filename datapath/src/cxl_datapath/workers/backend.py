@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from ..cbd.channels import Handler, users_of, wanted_handlers
 from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
-from ..cbd.liveness import Liveness
-from ..core import CHANNEL_READ_ONLY, Backend, BackendConf, IdleConf
+from ..cbd.liveness import Liveness, look_s
+from ..cbd.registry import Registry
+from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
 from ..names import check_path
 from .attach import Attached, TransportRef, attach_worker
@@ -23,8 +25,7 @@ from .link import Link
 from .lock import hold
 from .store import Store, open_store
 
-POLL_S = 0.1
-RESCAN_EVERY = 10  # polls; a bell that was missed is made good within a second
+RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that
 
 
 @dataclass(frozen=True)
@@ -76,20 +77,17 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached) -> Non
             "epoch": entry.epoch,
         }
         link.emit("ready", info=info)
-        bells: list[bytes] = []
-        polls = 0
+        news = News(transport.registry)
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
-        while link.wait(POLL_S) is None:
+        while link.wait(look_s(transport.info.lease_s)) is None:
             guard.check_lease()
-            now = transport.registry.bells()
-            polls += 1
-            if now != bells or polls % RESCAN_EVERY == 0:
-                bells = now
-                if handlers.follow():
-                    link.emit("info", info={"channels": handlers.describe()})
-                if refused := handlers.newly_refused():
-                    what = f"refused {refused} request(s) that no honest blkdev makes; it serves {handlers.users()}"
-                    print(f"backend {config.id}: {what}", file=sys.stderr)
+            if not news.any():
+                continue
+            if handlers.follow():
+                link.emit("info", info={"channels": handlers.describe()})
+            if refused := handlers.newly_refused():
+                what = f"refused {refused} request(s) that no honest blkdev makes; it serves {handlers.users()}"
+                print(f"backend {config.id}: {what}", file=sys.stderr)
     finally:
         handlers.close()
 
@@ -103,6 +101,7 @@ def _engine_conf(config: Config, store: Store, transport: Attached, entry: Backe
         capacity=entry.capacity,
         fence_off=fence_line_off(transport.registry, config.transport.host_id),
         host_epoch=config.transport.host_epoch,
+        engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
         idle=IdleConf(0, 0),
     )
 
@@ -154,6 +153,24 @@ def _same_device(config: Config, store: Store, before: BackendEntry) -> tuple[in
         what = f"has blocks of {store.block_size} bytes, backend {config.id} was given away with {before.logical_block_size}"
         raise DatapathError(Code.RANGE, config.path, what, "give a medium with smaller blocks")
     return before.capacity, before.logical_block_size
+
+
+class News:
+    """Whether it is worth to read all blkdevs: a host rang its bell, or nobody has looked for `RESCAN_S`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._hosts: list[int] = []
+        self._bells: list[bytes] = []
+        self._rescan_at = 0.0
+
+    def any(self) -> bool:
+        rescan = time.monotonic() >= self._rescan_at
+        if rescan:
+            self._hosts = list(self._registry.hosts.used())
+            self._rescan_at = time.monotonic() + RESCAN_S
+        bells, self._bells = self._bells, self._registry.bells(self._hosts)
+        return rescan or bells != self._bells
 
 
 class Handlers:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROES, BLKDEV_READ_ONLY
+from ..cbd.liveness import period_s
 from ..errors import Code, DatapathError
 from ..frontends import FrontEnd, Target, choose
 from ..frontends.nbdkit import pid_file
@@ -28,7 +29,7 @@ from .lock import hold
 from .route import POLL_FAST_S, Route
 
 GRACE_S = 5.0
-POLL_S = 0.2
+STOP_RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ def _target(config: Config, transport: Attached, route: Route, lock: int) -> Tar
 def _serve(link: Link, config: Config, guard: Guard, route: Route, frontend: FrontEnd) -> None:
     """Returns when the device is removed."""
     deadline: float | None = None
+    patience = period_s(route.lease_s)  # what its backend's host says changes no more often
     hurry = False
     while True:
-        command = link.wait(POLL_FAST_S if hurry else POLL_S)
+        command = link.wait(POLL_FAST_S if hurry else patience)
         if command is Command.ABANDONED:
             frontend.abort()
             return
@@ -146,7 +148,7 @@ def _stopped(link: Link, command: Command, deadline: float | None, frontend: Fro
             print(f"{error}; giving it up after {GRACE_S:.0f} s", file=sys.stderr)
             raise
         else:
-            time.sleep(POLL_S)
+            time.sleep(STOP_RETRY_S)
         return False
 
 

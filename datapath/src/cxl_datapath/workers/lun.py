@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core import ENGINE_AUTO, ENGINE_INLINE
 from ..cxlflash.channel import PACKET_MAX
 from ..cxlflash.chunks import chunk_blocks_for
 from ..cxlflash.engine import ContextConf, LunConf, LunEngine
@@ -74,6 +75,7 @@ def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> 
             logical_block_size=store.block_size,
             blocks=blocks,
             chunk_blocks=chunk_blocks,
+            engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
         )
     )
     orders = Orders(engine, store, channel)

@@ -62,7 +62,8 @@ class Route:
         self._registry = transport.registry
         self._id = blkdev_id
         self._clock = clock
-        self._liveness = Liveness(transport.info.lease_s, clock)
+        self.lease_s = transport.info.lease_s
+        self._liveness = Liveness(self.lease_s, clock)
         self.entry = self._own_entry(epoch)
         self.bound = self.entry
         self._removed = False
@@ -89,7 +90,7 @@ class Route:
 
     def wait_answered(self) -> None:
         """Returns when the backend serves every channel. Raises `timeout`."""
-        while (silent := self._unanswered()) is not None:
+        while (silent := self._unanswered(self._read_backend() or self.backend)) is not None:
             if self._link.wait(0.005) is not None:
                 raise DatapathError(Code.FAILED, self._what, "stopped before the backend answered")
             if self._clock() - self._published_at > ANSWER_S:
@@ -178,7 +179,7 @@ class Route:
             return f"its host {self._registry.host_name(backend.host_id)} is away"
         if backend.epoch != self.entry.backend_epoch:
             return "the backend was restarted"
-        channel = self._unanswered()
+        channel = self._unanswered(backend)
         return None if channel is None else f"the backend does not serve channel {channel}"
 
     def _is_dead(self, backend: BackendEntry) -> bool:
@@ -269,9 +270,8 @@ class Route:
         for channel, line in self._lines(entry, state):
             self._registry.write_blkdev_line(channel, line)
 
-    def _unanswered(self) -> int | None:
+    def _unanswered(self, backend: BackendEntry) -> int | None:
         """The first channel without the backend's answer."""
-        backend = self._read_backend() or self.backend
         for queue, (channel, epoch) in enumerate(zip(self.entry.channels, self.entry.channel_epochs, strict=True)):
             numbers = (epoch, self.entry.id, backend.id, queue, backend.host_id, backend.host_epoch)
             if self._registry.lines(channel).backend != ControlLine(State.RUNNING, *numbers):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROES, BLOCK_SIZES, PHYSICAL_BLOCK_MAX
 from ..errors import Code, DatapathError, from_errno
+from .in_memory import block_device_in_memory, file_in_memory
 
 _BLKSSZGET, _BLKPBSZGET, _BLKGETSIZE64, _BLKROGET = 0x1268, 0x127B, 0x80081272, 0x125E
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
@@ -34,6 +35,7 @@ class Store:
     write_zeroes: bool
     physical_block_size: int  # bytes
     discard_granularity: int  # bytes, 0 without discard
+    in_memory: bool  # requests never wait
 
     @property
     def flags(self) -> int:
@@ -93,7 +95,8 @@ def _block_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
     discard = not read_only and _queue_limit(number, "discard_max_bytes") > 0
     physical = _physical(_ioctl_number(fd, _BLKPBSZGET, "I"), block)
     granularity = max(_queue_limit(number, "discard_granularity"), block) // block * block if discard else 0
-    return Store(fd, True, read_only, direct, block, capacity, discard, not read_only, physical, granularity)
+    memory = block_device_in_memory(number)
+    return Store(fd, True, read_only, direct, block, capacity, discard, not read_only, physical, granularity, memory)
 
 
 def _physical(reported: int, block: int) -> int:
@@ -127,7 +130,8 @@ def _file_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
     block = block or BLOCK_SIZES[0]
     holes = not read_only and _punches_holes(fd, capacity)
     physical = _physical(os.fstat(fd).st_blksize, block)
-    return Store(fd, False, read_only, direct, block, capacity, holes, not read_only, physical, physical if holes else 0)
+    memory = file_in_memory(os.fstat(fd).st_dev)
+    return Store(fd, False, read_only, direct, block, capacity, holes, not read_only, physical, physical if holes else 0, memory)
 
 
 def _direct_block(fd: int, capacity: int) -> int | None:

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What happens to hosts and their media: they lose power, stand still, and their disks fill up or fail."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from hosts import Host, wait_until
+from lab import alive, children, running
+
+
+def murder(host: Host) -> None:
+    """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
+    victims = {host.pid, *children(host.pid)}
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in victims:
+            with_pid(pid, number)
+    host.kill()
+    wait_until(lambda: not any(map(running, victims)), f"all of {host.name} is gone")
+
+
+def die(host: Host, observer: Host) -> None:
+    """The same, and another host has seen it: before that, it might only be slow."""
+    murder(host)
+    wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
+
+
+def with_pid(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+@contextmanager
+def paused(pids: Collection[int]) -> Iterator[None]:
+    """These processes stand still; in the end they go on."""
+    for pid in pids:
+        with_pid(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with_pid(pid, signal.SIGCONT)
+
+
+def asleep(host: Host) -> AbstractContextManager[None]:
+    """The daemon and its workers stand still, as when a virtual machine is paused; in the end they go on."""
+    return paused({host.pid, *children(host.pid)})
+
+
+def unlock(path: Path, pid: int) -> None:
+    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    inode = path.stat().st_ino
+    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
+    process = os.pidfd_open(pid)
+    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
+    assert mine >= 0, os.strerror(ctypes.get_errno())
+    fcntl.flock(mine, fcntl.LOCK_UN)
+    os.close(mine)
+    os.close(process)
+
+
+def _inode(link: Path) -> int:
+    try:
+        return link.stat().st_ino
+    except OSError:
+        return 0
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """A file system of its own with so many bytes. Skips where none can be mounted."""
+    folder.mkdir()
+    options = f"size={size},mode=755"
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"cannot mount: {made.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def loop_device(file: Path) -> Iterator[str]:
+    """A block device over a file. Where the file ends early the device fails: reads there are I/O errors."""
+    made = subprocess.run(["losetup", "--find", "--show", file], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        yield made.stdout.strip()
+    finally:
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Takes every free byte of a file system, until the end."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(1 << 16)):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The client of the control socket, with daemons that cannot be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from cxl_datapath import cli, client
+from cxl_datapath.client import Client
+from cxl_datapath.errors import Code, DatapathError
+
+
+def unreachable(runtime: Path) -> DatapathError:
+    with pytest.raises(DatapathError) as caught:
+        Client(runtime)
+    return caught.value
+
+
+@pytest.mark.parametrize("words", [["status"], ["cbd", "backend", "stop", "pool0", "0"]])
+def test_a_daemon_that_stands_still_is_an_error_and_no_endless_wait(make_host, monkeypatch, capsys, words):
+    host = make_host("node1")
+    monkeypatch.setattr(client, "HELLO_S", 0.5)
+    os.kill(host.pid, signal.SIGSTOP)
+    try:
+        assert cli.main(["--runtime", str(host.runtime), *words]) == 1
+    finally:
+        os.kill(host.pid, signal.SIGCONT)
+    said = capsys.readouterr().err
+    assert f"{host.socket}: the daemon does not answer within 0.5 s; it stands still" in said
+    assert host.call("status")["transports"] == []
+
+
+def test_a_client_that_is_refused_before_it_asks_learns_why(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+
+        def refuse() -> None:
+            peer, _ = listener.accept()
+            error = DatapathError(Code.BUSY, "socket", "is full").to_json()
+            peer.sendall(json.dumps({"id": None, "error": error}).encode() + b"\n")
+            peer.close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        error = unreachable(tmp_path)
+        thread.join(10)
+    assert (error.code, error.message) == (Code.BUSY, "is full")
+
+
+def test_a_path_that_no_socket_can_have_is_named(tmp_path):
+    error = unreachable(tmp_path / ("x" * 200))
+    assert error.code == Code.INVALID
+    assert "too long" in error.message
+
+
+def test_without_a_daemon_the_hint_is_what_works_on_this_machine(tmp_path, monkeypatch):
+    runtime = tmp_path / "node1"
+    hint = unreachable(runtime).hint
+    assert f"cxl-datapathd --runtime {runtime}" in hint and "playbooks/datapath.yml" in hint
+    assert "systemctl" not in hint and ".log" not in hint
+    runtime.with_name("node1.log").touch()
+    assert unreachable(runtime).hint.endswith(f"what it said: {tmp_path}/node1.log")
+    monkeypatch.setattr(client, "RUNTIME", runtime)
+    monkeypatch.setattr(client, "_SYSTEMD", tmp_path / "none")
+    assert "systemctl" not in unreachable(runtime).hint
+    monkeypatch.setattr(client, "_SYSTEMD", tmp_path)
+    assert unreachable(runtime).hint.startswith("start it: systemctl start cxl-datapathd")

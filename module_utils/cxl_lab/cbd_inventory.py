@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Do the lists of the role cbd fit together? What no daemon sees before it is too late, because each host looks at its share
+only. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Callable, Hashable, Iterable, Mapping, Sequence
+
+Entry = Mapping[str, Any]
+
+
+def check(lists: Mapping[str, Sequence[Entry]], inventory_hosts: Iterable[str]) -> list[str]:
+    """Every problem as "variable: what; fix". Empty when the lists can be carried out.
+
+    :param lists: the entries by variable of the role ("cbd_backends").
+    :param inventory_hosts: all that the inventory has.
+    """
+    return [
+        *_check_hosts(lists, set(inventory_hosts)),
+        *_check_transports(lists.get("cbd_transports", [])),
+        *_check_backends(_staying(lists.get("cbd_backends", []))),
+        *_check_blkdevs(_staying(lists.get("cbd_blkdevs", []))),
+    ]
+
+
+def _staying(entries: Iterable[Entry]) -> list[Entry]:
+    """Without those that go: a number is free for another host then."""
+    return [entry for entry in entries if entry.get("state") != "absent"]
+
+
+def _check_hosts(lists: Mapping[str, Sequence[Entry]], known: set[str]) -> Iterable[str]:
+    for variable, entries in lists.items():
+        named = {
+            name for entry in entries for name in [entry.get("host"), entry.get("format_on"), *entry.get("hosts", [])] if name
+        }
+        for name in sorted(named - known):
+            yield f"{variable}: host {name} is no host of the inventory; correct the name"
+
+
+def _check_transports(transports: Iterable[Entry]) -> Iterable[str]:
+    for (name,), entries in _twice(transports, lambda entry: (entry["name"],)):
+        memories = " and ".join(str(entry["memory"]) for entry in entries)
+        yield f"cbd_transports: {len(entries)} transports have the name {name} ({memories}); give each its own"
+
+
+def _check_backends(backends: Sequence[Entry]) -> Iterable[str]:
+    for (transport, number), entries in _twice(backends, lambda entry: (entry["transport"], entry["id"])):
+        which = ", ".join(f"{entry.get('path') or 'what it takes over'} on {entry['host']}" for entry in entries)
+        yield f"cbd_backends: {len(entries)} backends of transport {transport} have the id {number} ({which}); give each its own"
+    media = [entry for entry in backends if entry.get("path")]
+    for (host, path), entries in _twice(media, lambda entry: (entry["host"], entry["path"])):
+        which = ", ".join(f"backend {entry['id']} of transport {entry['transport']}" for entry in entries)
+        yield f"cbd_backends: {path} on {host} is given away {len(entries)} times ({which}); keep one of them"
+
+
+def _check_blkdevs(blkdevs: Sequence[Entry]) -> Iterable[str]:
+    named = [entry for entry in blkdevs if entry.get("name")]
+    for (host, name), entries in _twice(named, lambda entry: (entry["host"], entry["name"])):
+        which = ", ".join(f"on backend {entry['backend']} of transport {entry['transport']}" for entry in entries)
+        yield f"cbd_blkdevs: {len(entries)} blkdevs of {host} have the name {name} ({which}); give each its own"
+    for (host, transport, backend), entries in _twice(
+        blkdevs, lambda entry: (entry["host"], entry["transport"], entry["backend"])
+    ):
+        if not all(entry.get("name") for entry in entries):
+            what = f"{host} has {len(entries)} blkdevs on backend {backend} of transport {transport}, not all with a name"
+            yield f"cbd_blkdevs: {what}; give each its own"
+
+
+def _twice(
+    entries: Iterable[Entry], key: Callable[[Entry], tuple[Hashable, ...]]
+) -> Iterable[tuple[tuple[Any, ...], list[Entry]]]:
+    """The entries that have one key, where they are several."""
+    groups: dict[tuple[Hashable, ...], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        groups[key(entry)].append(entry)
+    return [(name, group) for name, group in groups.items() if len(group) > 1]
