@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Applications of user-space LUNs for tests: one that speaks the service socket and the rings by hand, and processes to be one in."""
+"""Applications of user-space LUNs for tests: one that speaks service socket and rings by hand, and processes to be one in."""
 
 from __future__ import annotations
 

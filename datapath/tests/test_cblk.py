@@ -10,6 +10,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hosts import Host
@@ -155,10 +156,10 @@ class TestOpen:
     def test_again_and_again(self, open_chunk, host):
         for _ in range(30):
             cblk_close(open_chunk(1))
-        fds = len(os.listdir("/proc/self/fd"))
+        fds = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(10):
             cblk_close(open_chunk(1))
-        assert len(os.listdir("/proc/self/fd")) == fds
+        assert len(list(Path("/proc/self/fd").iterdir())) == fds
 
 
 class TestSize:

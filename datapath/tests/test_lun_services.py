@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Conformance of the ten services, one rule per case: a real daemon, a file as LUN, applications that speak the socket by hand."""
+"""Conformance of the ten services, one rule per case: a real daemon, a file as LUN, applications made by hand."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hosts import Host, wait_until
@@ -48,6 +49,11 @@ def other(host: Host, app: App) -> Iterator[App]:
     made = App(host)
     yield made
     made.close()
+
+
+def descriptors(pid: int) -> int:
+    """How many the process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 # ---- packets -------------------------------------------------------------------------------------------------------------
@@ -93,11 +99,11 @@ class TestPackets:
         app.attach()
 
     def test_descriptors_that_a_client_sends_are_closed(self, app, host):
-        before = len(os.listdir(f"/proc/{host.pid}/fd"))
+        before = descriptors(host.pid)
         for _ in range(20):
             socket.send_fds(app._socket, [Request(99).pack()], [0, 1, 2])
             app._socket.recv(4096)
-        assert len(os.listdir(f"/proc/{host.pid}/fd")) == before
+        assert descriptors(host.pid) == before
 
     def test_the_socket_is_for_its_owner(self, host):
         assert (host.runtime / "lun.sock").stat().st_mode & 0o777 == 0o600
@@ -676,10 +682,10 @@ class TestEnds:
 
     def test_nothing_is_left_open_in_the_daemon(self, app, host):
         app.attach().ask(Service.DETACH)
-        before = len(os.listdir(f"/proc/{host.pid}/fd"))
+        before = descriptors(host.pid)
         for _ in range(20):
             app.virtual(1).ask(Service.DETACH)
-        assert len(os.listdir(f"/proc/{host.pid}/fd")) == before
+        assert descriptors(host.pid) == before
 
 
 # ---- clone ---------------------------------------------------------------------------------------------------------------
