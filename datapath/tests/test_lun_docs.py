@@ -56,7 +56,7 @@ def test_the_example_in_python(host, lun, tmp_path):
 @pytest.mark.skipif(not shutil.which("nbdkit") or not shutil.which("nbdcopy"), reason="needs nbdkit and nbdcopy")
 @pytest.mark.parametrize("size", [None, 8 * MIB])
 def test_nbdkit_serves_a_lun(host, lun, tmp_path, size):
-    socket = host.folder / "nbd.sock"
+    socket = host.folder / f"nbd-{size}.sock"
     plugin = [str(BUILD / "cxl-lun-nbdkit-plugin.so"), f"lun={lun}", *([f"size={size}"] if size else [])]
     source, copy = tmp_path / "source", tmp_path / "copy"
     source.write_bytes(os.urandom(size or 64 * MIB))

@@ -108,8 +108,9 @@ def plan(want: LunWant, seen: Seen, foresee: bool) -> list[Call]:
 
 def _check_same(want: LunWant, have: Row) -> None:
     """What a LUN is made of does not change under those who use it."""
-    for key, value in (("path", want.path), ("wwid", want.wwid), ("read_only", want.read_only)):
-        same = os.path.realpath(str(have.get(key))) == os.path.realpath(value or "") if key == "path" else have.get(key) == value
+    wanted: Row = {"path": want.path, "wwid": want.wwid, "read_only": want.read_only}
+    for key, value in wanted.items():
+        same = os.path.realpath(str(have.get(key))) == os.path.realpath(str(value)) if key == "path" else have.get(key) == value
         if value is not None and not same:
             problem = f"has {key} {shown(have.get(key))}, not {shown(value)}"
             raise LabError(want.subject, problem, "remove it first (state: absent), or choose another name", observed=have)
