@@ -3,6 +3,7 @@
 #include "cblk_ring.h"
 
 #include <errno.h>
+#include <immintrin.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -24,7 +25,7 @@ static void ring_bell(const struct cblk_chunk *c)
 {
     const struct cxlflash_engine_line *line = (const void *)(c->master + sizeof(struct cxlflash_status_line));
 
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    _mm_mfence();
     if (__atomic_load_n(&line->sleeping, __ATOMIC_RELAXED))
         send(c->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -175,7 +176,7 @@ static void say_sleeping(const struct cblk_chunk *c, bool sleeping)
     struct cxlflash_user_line *line = (void *)c->user;
 
     __atomic_store_n(&line->sleeping, sleeping, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    _mm_mfence();
 }
 
 /* Whether the master has closed its end. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <immintrin.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -167,7 +168,7 @@ static void say_sleeping(struct cxl_lun *lun, bool sleeping)
 {
     for (uint32_t i = 0; i < lun->count; i++)
         lun_context_say_sleeping(lun->contexts[lun->used[i]], sleeping);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* see ring_bell() of the other side */
+    _mm_mfence(); /* see ring_bell() of the other side */
 }
 
 static bool anything(const struct cxl_lun *lun)

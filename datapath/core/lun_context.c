@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <immintrin.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,7 +164,7 @@ static void ring_bell(const struct lun_context *c)
 {
     const struct cxlflash_user_line *line = (const void *)c->user;
 
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    _mm_mfence();
     if (__atomic_load_n(&line->sleeping, __ATOMIC_RELAXED))
         send(c->bell, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* a full buffer means that it has been rung */
 }

@@ -3,6 +3,7 @@
 #include "lun_fixture.h"
 
 #include <fcntl.h>
+#include <immintrin.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -94,7 +95,7 @@ void app_send(struct app *app, const struct cxlflash_command *cmd)
 
     memcpy((uint8_t *)slot + 8, (const uint8_t *)cmd + 8, sizeof(*cmd) - 8);
     __atomic_store_n(&slot->seq, ++app->sent, __ATOMIC_SEQ_CST);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    _mm_mfence();
     if (__atomic_load_n(&line->sleeping, __ATOMIC_RELAXED))
         CHECK_EQ(send(app->bell, "", 1, MSG_NOSIGNAL), 1);
 }
@@ -107,7 +108,7 @@ struct cxlflash_response app_receive(struct app *app)
     char bytes[64];
 
     __atomic_store_n(&line->sleeping, 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    _mm_mfence();
     while (__atomic_load_n(&slot->seq, __ATOMIC_ACQUIRE) != app->got + 1) {
         CHECK_EQ(poll(&bell, 1, PATIENCE_MS), 1);
         CHECK(recv(app->bell, bytes, sizeof(bytes), MSG_DONTWAIT) > 0);

@@ -174,15 +174,15 @@ static void test_read_only(void)
 static void test_sleep(void)
 {
     struct cxlflash_command cmd = io(CXLFLASH_READ, 0, 0, 1);
+    const struct cxlflash_engine_line *line;
     struct app app;
-    uint64_t before;
 
     TEST("an engine that sleeps is woken by the bell");
     app_open(&f, &app, 3, 2, 0);
+    line = (const void *)(app.master + CXLFLASH_LINE);
     CHECK_EQ(cxl_lun_set(f.lun, 3, 0, LUN_BLOCKS, NULL, 0), 0);
     for (int i = 0; i < 3; i++) {
-        before = lun_counters(&f).sleeps;
-        while (lun_counters(&f).sleeps == before)
+        while (!__atomic_load_n(&line->sleeping, __ATOMIC_ACQUIRE))
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         CHECK_EQ(app_ask(&app, &cmd), 0);
     }
