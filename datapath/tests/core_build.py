@@ -56,7 +56,7 @@ def _build(kind: str, options: list[str], targets: Sequence[str] = ("all",)) -> 
     digest = hashlib.sha256(b"".join(str(path.relative_to(DATAPATH)).encode() + path.read_bytes() for path in sources))
     folder = CACHE / f"{kind}-{digest.hexdigest()[:16]}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{kind}.lock").open("w") as lock:
+    with (CACHE / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
             _forget_old_builds(kind)
@@ -73,8 +73,9 @@ def _build(kind: str, options: list[str], targets: Sequence[str] = ("all",)) -> 
 def _forget_old_builds(kind: str) -> None:
     """Keeps the latest: other checkouts may be using them at this moment."""
     folders = sorted(CACHE.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime)
-    for old in folders[:-KEEP]:
+    for old in [folder for folder in folders if folder.is_dir()][:-KEEP]:
         shutil.rmtree(old)
+        (CACHE / f"{old.name}.lock").unlink(missing_ok=True)
 
 
 def _run(*command: str | Path) -> None:

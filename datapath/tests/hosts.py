@@ -15,7 +15,7 @@ from typing import Any
 from cxl_datapath.client import Client
 from cxl_datapath.errors import Code, DatapathError
 
-PATIENCE_S = 30.0  # the longest that anything here may take on a busy machine
+PATIENCE_S = 120.0  # the longest that anything here may take on a busy machine
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:

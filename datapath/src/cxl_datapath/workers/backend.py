@@ -181,6 +181,7 @@ class Handlers:
         self._engine = engine
         self._entry = entry
         self._running: set[Handler] = set()
+        self._given_up: dict[int, int] = {}  # channel: epoch; a new handler would read those rings from their start
         self._liveness = Liveness(transport.info.lease_s)
         self._refused = 0
 
@@ -197,7 +198,8 @@ class Handlers:
             raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
         used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
         users = users_of(self._entry, used, current, self._is_gone)
-        wanted = wanted_handlers(self._entry, users, registry.lines, self._transport.info.geometry.channel_count)
+        asked = wanted_handlers(self._entry, users, registry.lines, self._transport.info.geometry.channel_count)
+        wanted = {handler for handler in asked if handler.epoch != self._given_up.get(handler.channel)}
         changed = wanted != self._running
         for handler in sorted(self._running - wanted, key=lambda h: h.channel):
             self._remove(handler)
@@ -242,6 +244,7 @@ class Handlers:
     def _remove(self, handler: Handler) -> None:
         self._engine.remove(self._transport.info.geometry.channel_off(handler.channel))
         self._running.remove(handler)
+        self._given_up[handler.channel] = handler.epoch
         self._say(handler, State.NONE)
 
     def _say(self, handler: Handler, state: State) -> None:

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which channels a backend serves, and which it never serves again, with a clock and blkdevs that the test moves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ram import Ram
+
+from cxl_datapath.cbd.geometry import FormatOptions
+from cxl_datapath.cbd.layout import BackendEntry, BlkdevEntry, HostEntry, State
+from cxl_datapath.cbd.lines import ControlLine, Heartbeat
+from cxl_datapath.cbd.liveness import Liveness
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach, plan_format, write_format
+from cxl_datapath.workers.backend import Handlers
+
+SIZE = 1 << 20
+LEASE_S = 1.0
+BACKEND_HOST, BLKDEV_HOST = 0, 1
+
+
+class Engine:
+    """Notes which channels got a handler, and which lost it."""
+
+    def __init__(self):
+        self.log = []
+
+    def add(self, conf):
+        self.log.append(("add", *conf))
+
+    def remove(self, channel_off):
+        self.log.append(("remove", channel_off))
+
+
+class World:
+    """A transport, a backend, and a blkdev of another host on one channel; `now` is the backend's clock."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.beats = 0
+        memory = Ram(SIZE)
+        options = FormatOptions(hosts=2, backends=1, blkdevs=1, channels=2, ring_depth=2, slot_bytes=4096)
+        write_format(memory, plan_format(SIZE, "pool0", options, "software", True, lease_ms=int(LEASE_S * 1000)))
+        self.registry = Registry(memory, attach(memory, "memory"))
+        for host in (BACKEND_HOST, BLKDEV_HOST):
+            self.registry.hosts.write(HostEntry(State.RUNNING, host, 1, f"node{host + 1}", bytes(16)))
+        entry = BackendEntry(State.RUNNING, 0, 1, BACKEND_HOST, 0, 512, 1 << 20, "/dev/sdx", 512, 0, host_epoch=1, life=1)
+        self.registry.backends.write(entry)
+        self.engine = Engine()
+        conf = lambda channel, epoch, _flags: (channel, epoch)  # noqa: E731
+        transport = SimpleNamespace(registry=self.registry, info=self.registry.info, channel_conf=conf)
+        self.handlers = Handlers(transport, self.engine, entry)
+        self.handlers._liveness = Liveness(LEASE_S, lambda: self.now)
+        self.ask(channel_epoch=1)
+
+    def ask(self, channel_epoch):
+        entry = BlkdevEntry(State.RUNNING, 0, channel_epoch, BLKDEV_HOST, 0, 1, 0, (0,), (channel_epoch,), host_epoch=1)
+        self.registry.blkdevs.write(entry)
+        self.registry.write_blkdev_line(0, ControlLine(State.RUNNING, channel_epoch, 0, 0, 0, BLKDEV_HOST, 1))
+
+    def pass_time(self, seconds, beating):
+        for _ in range(round(seconds * 10)):
+            self.now += 0.1
+            if beating:
+                self.beats += 1
+                self.registry.beat(BLKDEV_HOST, Heartbeat(self.beats, 1))
+            self.handlers.follow()
+
+    def answered(self):
+        return self.registry.lines(0).backend.state
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_a_channel_is_served_while_its_host_lives(world):
+    world.pass_time(3, beating=True)
+    assert world.engine.log == [("add", 0, 1)]
+    assert world.answered() is State.RUNNING
+
+
+def test_rings_that_were_given_up_are_not_read_again_from_their_start(world):
+    """The queue of a host that was only slow is somewhere in the middle of its rings, a new handler begins at the first slot."""
+    world.pass_time(1, beating=True)
+    world.pass_time(2, beating=False)
+    assert [what for what, *_ in world.engine.log] == ["add", "remove"]
+    world.pass_time(3, beating=True)
+    assert [what for what, *_ in world.engine.log] == ["add", "remove"]
+    assert world.answered() is State.NONE  # from that the blkdev learns that it needs other channels
+
+
+def test_the_blkdev_is_served_on_the_same_channel_with_another_epoch(world):
+    world.pass_time(1, beating=True)
+    world.pass_time(2, beating=False)
+    world.ask(channel_epoch=2)
+    world.pass_time(1, beating=True)
+    assert world.engine.log[2:] == [("add", 0, 2)]
+    assert world.answered() is State.RUNNING
