@@ -11,7 +11,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem soak prove fuzz bench bench-doc distclean
+.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem soak soak-lun prove fuzz bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,11 @@ bench: inventory ## measure the data path, its peers and the machine; with INVEN
 bench-doc: ## put the latest figures into docs/performance.md and README.md
 	@scripts/bootstrap test
 	@PYTHONPATH=datapath python -m bench doc
+
+soak-lun: SECONDS ?= 60
+soak-lun: ## 64 processes with 8 virtual LUNs each for SECONDS, engine and library under sanitizers
+	@scripts/bootstrap test
+	@python datapath/tests/soak/lun_load.py --sanitize --seconds $(SECONDS) --seed $(SEED)
 
 distclean: down ## remove the lab and every cache
 	@scripts/remove-caches $(CACHES)

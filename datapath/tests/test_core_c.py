@@ -9,10 +9,8 @@ import pytest
 from core_build import DATAPATH, build
 
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
-THREADED = [
-    f"test_{name}"
-    for name in ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "claim", "pages")
-]
+_ENGINES = ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "claim", "pages", "lun")
+THREADED = [f"test_{name}" for name in _ENGINES]
 SKIPPED = 77
 
 

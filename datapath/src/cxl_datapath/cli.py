@@ -6,28 +6,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import __version__, cli_kmem_blk
+from . import __version__, cli_cbd, cli_dcd, cli_kmem_blk, cli_lun
+from .cli_values import size
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
-from .frontends import CHOICES
 from .mhsld import command as mhsld
 from .tables import show
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-def size(text: str) -> int:
-    """Bytes of "4096", "64K", "1M"."""
-    found = re.fullmatch(r"([0-9]{1,15})([KMG]?)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 65536 or 64K")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("cxl-datapath", description="Talks to cxl-datapathd on this host.", parents=[common])
     top.add_argument("--version", action="version", version=__version__)
     top.add_argument("--runtime", type=Path, default=RUNTIME, help="runtime folder of the daemon (%(default)s)")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,kmem-blk,dcd,mhsld}")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="{hello,status,cbd,kmem-blk,lun,dcd,mhsld}")
 
     def verb(group: Any, name: str, method: str, help: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(name, help=help, parents=[common])
@@ -45,106 +34,12 @@ def parser() -> argparse.ArgumentParser:
 
     verb(nouns, "hello", "hello", "is the daemon there")
     verb(nouns, "status", "status", "everything that this host has and sees")
+    cli_cbd.add(nouns, verb)
+    cli_kmem_blk.add(nouns, verb)
+    cli_lun.add(nouns, verb)
+    cli_dcd.add(nouns, verb)
     mhsld.add_arguments(nouns, common, size)
-    _dcd_arguments(nouns, verb)
-    cbd = nouns.add_parser("cbd", help="block devices over shared memory").add_subparsers(dest="object", required=True)
-
-    transport = cbd.add_parser("transport", help="the shared memory").add_subparsers(dest="verb", required=True)
-    verb(transport, "list", "cbd.transport.list", "those registered on this host")
-    verb(transport, "probe", "cbd.transport.probe", "what a memory holds").add_argument("memory")
-    _format_arguments(verb(transport, "format", "cbd.transport.format", "make a transport; destroys what is there"))
-    verb(transport, "register", "cbd.transport.register", "join it with this host").add_argument("memory")
-    verb(transport, "unregister", "cbd.transport.unregister", "leave it").add_argument("transport")
-
-    host = cbd.add_parser("host", help="hosts in a transport").add_subparsers(dest="verb", required=True)
-    verb(host, "list", "cbd.host.list", "all, with their liveness").add_argument("transport")
-    clear = _one(verb(host, "clear", "cbd.host.clear", "give everything of a dead host back"))
-    clear.add_argument("--force", action="store_true", help="even if live hosts use its backends; they get I/O errors")
-
-    backend = cbd.add_parser("backend", help="local block devices given away").add_subparsers(dest="verb", required=True)
-    verb(backend, "list", "cbd.backend.list", "all in a transport").add_argument("transport")
-    start = verb(backend, "start", "cbd.backend.start", "serve a block device or file")
-    start.add_argument("transport")
-    start.add_argument("path")
-    start.add_argument("--id", type=int, default=None, help="entry to use (default: a free one)")
-    start.add_argument("--read-only", action="store_true")
-    _one(verb(backend, "stop", "cbd.backend.stop", "take it back"))
-    recover = _one(verb(backend, "recover", "cbd.backend.recover", "take over the backend of a dead host"))
-    recover.add_argument("--path", default=None, help="its medium or a copy of it on this host (default: the same path)")
-    recover.add_argument("--read-only", action="store_true", default=None)
-    clear = _one(verb(backend, "clear", "cbd.backend.clear", "remove the entry of a dead host's backend"))
-    clear.add_argument("--force", action="store_true", help="even if live hosts use it; they get I/O errors")
-
-    blkdev = cbd.add_parser("blkdev", help="remote block devices used here").add_subparsers(dest="verb", required=True)
-    verb(blkdev, "list", "cbd.blkdev.list", "all in a transport").add_argument("transport")
-    start = verb(blkdev, "start", "cbd.blkdev.start", "map a backend as a block device")
-    start.add_argument("transport")
-    start.add_argument("backend", type=_named, help="id or path")
-    start.add_argument("--queues", type=int, default=1)
-    start.add_argument("--frontend", choices=CHOICES, default="auto")
-    start.add_argument("--name", default=None, help="name under /dev or of the socket (default: cbd<id>)")
-    start.add_argument("--read-only", action="store_true", help="beside a writer, too")
-    start.add_argument("--shared", action="store_true", help="beside other writers that are shared as well")
-    start.add_argument("--io-timeout", type=int, default=120, help="seconds to wait for a backend that is away (%(default)s)")
-    _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
-    _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
-    cli_kmem_blk.add(nouns, verb, size)
     return top
-
-
-def _dcd_arguments(nouns: Any, verb: Callable[[Any, str, str, str], argparse.ArgumentParser]) -> None:
-    dcd = nouns.add_parser("dcd", help="dynamic capacity of CXL devices").add_subparsers(dest="verb", required=True)
-
-    def device(name: str, method: str, help: str) -> argparse.ArgumentParser:
-        made = verb(dcd, name, method, help)
-        made.add_argument("serial", type=number, help="serial number of the device")
-        return made
-
-    verb(dcd, "regions", "dcd.region.list", "devices that this host has a region of")
-    verb(dcd, "extents", "dcd.extent.list", "what they hold, and who uses it")
-    verb(dcd, "events", "dcd.event.list", "what happened last")
-    create = device("create", "dcd.region.create", "take a device over and accept what it offers")
-    create.add_argument("--window", type=int, default=None, help="fixed memory window by number (default: the only one)")
-    create.add_argument("--limit", type=size, default=None, help="bytes to hold at most")
-    create.add_argument("--remember", action="store_true", help="give back later what is asked for while it is used")
-    device("destroy", "dcd.region.destroy", "give extents and device back")
-    made = device("map", "dcd.mapping.create", "note a user of a range; says where to map it")
-    made.add_argument("name")
-    made.add_argument("dpa", type=size, help="first byte, in addresses of the device")
-    made.add_argument("size", type=size)
-    device("unmap", "dcd.mapping.remove", "the user lets go").add_argument("name")
-
-
-def number(text: str) -> int:
-    """A serial number, decimal or 0x and hexadecimal."""
-    if re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text):
-        return int(text, 16 if text.startswith("0x") else 10)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a serial number such as 0x91")
-
-
-def _format_arguments(made: argparse.ArgumentParser) -> None:
-    made.add_argument("memory")
-    made.add_argument("name")
-    made.add_argument("--force", action="store_true", help="over an existing transport or file system")
-    for option in ("hosts", "backends", "blkdevs"):
-        made.add_argument(f"--{option}", type=int, default=16, help="entries (%(default)s)")
-    made.add_argument("--channels", type=int, default=None, help="(as many as fit, at most 64)")
-    made.add_argument("--ring-depth", type=int, default=64, help="(%(default)s)")
-    made.add_argument("--slot-bytes", type=size, default=65536, help="(%(default)s)")
-    made.add_argument("--coherence", choices=("hardware", "software"), default="software", help="(%(default)s)")
-    made.add_argument("--lease-ms", type=int, default=5000, help="a host that is silent for so long is dead (%(default)s)")
-    made.add_argument("--no-data-crc", dest="data_crc", action="store_false", help="payload without checksums")
-
-
-def _one(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    made.add_argument("transport")
-    made.add_argument("id", type=_named, help="id, or what the list shows: name of a host or blkdev, path of a backend")
-    return made
-
-
-def _named(text: str) -> int | str:
-    """A number is an id, everything else a name."""
-    return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else text
 
 
 def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from .cli_values import Verb
 from .frontends import CHOICES
 from .kmem_blk.check import check, repair
 from .kmem_blk.pool import lock_memory
@@ -16,10 +17,8 @@ from .memory import resolve
 
 CHECK = "check"  # no method of the daemon
 
-Verb = Callable[[Any, str, str, str], argparse.ArgumentParser]
 
-
-def add(nouns: Any, verb: Verb, size: Callable[[str], int]) -> None:
+def add(nouns: Any, verb: Verb) -> None:
     kmem = nouns.add_parser("kmem-blk", help="pools of pages: blocks and system memory").add_subparsers(
         dest="object", required=True
     )

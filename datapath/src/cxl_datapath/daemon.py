@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import __version__, core
 from .client import RUNTIME
+from .cxlflash.server import LunServer
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
 from .peers import group_id
@@ -36,6 +37,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, default=STATE, help="folder of the desired state (%(default)s)")
     parser.add_argument("--host-name", default=socket.gethostname().split(".")[0], help="name in the transports (%(default)s)")
     parser.add_argument("--group", help="members of this group may use the control socket, too")
+    parser.add_argument("--lun-group", help="members of this group may use user-space LUNs (lun.sock), too")
     parser.add_argument("--etcd", default="", help="URL of an etcd whose lock is taken beside the transport's own claim")
     return parser.parse_args(argv)
 
@@ -76,8 +78,10 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     datapath = Datapath(settings)
     server = ControlServer(datapath, settings.runtime / "control.sock", group_id(options.group))
+    lun_server = LunServer(datapath.luns, settings.runtime / "lun.sock", group_id(options.lun_group))
     datapath.start()
     try:
+        lun_server.start()
         await server.start()
         notify("READY=1")
         log.info("host %s serves %s, version %s", settings.host_name, settings.runtime / "control.sock", __version__)
@@ -86,6 +90,7 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
         log.info("stopping")
     finally:
         await server.stop()
+        await lun_server.stop()
         await datapath.stop()
 
 

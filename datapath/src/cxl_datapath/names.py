@@ -26,9 +26,9 @@ def check_name(kind: str, value: object) -> str:
 
 
 def check_blkdev_name(kind: str, value: object) -> str:
-    """A name for a blkdev: its socket must not be the daemon's own."""
+    """A name for a blkdev: its socket must not be one of the daemon's own."""
     name = check_name(kind, value)
-    if name == "control":
+    if name in ("control", "lun"):
         raise DatapathError(Code.INVALID, kind, f"{name!r} is reserved", "choose another name")
     return name
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import TypeVar
 
+from .cxlflash.master import Luns
 from .dcd.manager import DcdManager
 from .errors import Code, DatapathError
 from .pool_session import PoolSession
@@ -32,6 +33,7 @@ class Datapath:
         self.sessions: dict[str, Session] = {}
         self.dcd = DcdManager(settings.state, settings.sysfs)
         self.pools: dict[str, PoolSession] = {}
+        self.luns = Luns(settings.runtime, settings.state)
         self._file = StateFile(settings.state)
         self._pool_file = PoolFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}
@@ -48,6 +50,7 @@ class Datapath:
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
         for session in self.sessions.values():
             self._restore_later(session)
+        self.luns.start()
 
     def session(self, name: str) -> Session:
         if name not in self.sessions:
@@ -88,6 +91,7 @@ class Datapath:
     async def stop(self) -> None:
         """Stops workers and heartbeats. Entries, regions and desired state stay, for the next start."""
         await asyncio.to_thread(self.dcd.stop)
+        await self.luns.stop()
         tasks = [*self._restoring.values(), *([self._beating] if self._beating else [])]
         # Peers must see this host alive as long as its handlers run: the heartbeat ends last.
         for task in self._restoring.values():

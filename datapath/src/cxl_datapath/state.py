@@ -122,22 +122,25 @@ class ObjectFile(Generic[Object]):
     def save(self, objects: Sequence[Object]) -> None:
         """On return the state is on the medium; a crash before that leaves the last one."""
         body = {"version": self._version, self._key: [asdict(cast(Any, each)) for each in objects]}
-        text = json.dumps(body, indent=1)
-        temporary = self.path.with_suffix(".new")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-            _sync_folder(self.path.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise from_errno(
-                error.errno or 0, str(self.path), "write the state", "make room or make the folder writable, then try again"
-            ) from None
+        write_whole(self.path, json.dumps(body, indent=1))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """On return the text is on the medium; a crash before that leaves the file as it was."""
+    temporary = path.with_suffix(".new")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        hint = "make room or make the folder writable, then try again"
+        raise from_errno(error.errno or 0, str(path), "write the state", hint) from None
 
 
 class StateFile(ObjectFile[TransportState]):

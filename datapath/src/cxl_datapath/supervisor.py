@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -38,7 +39,8 @@ class Phase(StrEnum):
 
 
 class Supervised:
-    """One wanted worker. `configure` gives its configuration at each start, and may raise why it cannot start now.
+    """One wanted worker. `configure` gives its configuration at each start, and may raise why it cannot start now; descriptors
+    in its list `inherit` are handed over.
 
     `answer` is for a worker that asks for something while it runs (event "ask"); what it returns or raises goes back to it.
     """
@@ -155,19 +157,7 @@ class Supervised:
         """One life of the process. Returns after an end that was asked for; raises what ended it otherwise."""
         await self._set(Phase.STARTING)
         config = await self._configure()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "cxl_datapath.worker",
-            self._kind,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_LINE_MAX,
-            cwd="/",
-            start_new_session=True,
-        )
+        process = await self._spawn(tuple(config.get("inherit", ())))
         self._process = process
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         listener = asyncio.create_task(self._listen_stderr(process, tail))
@@ -189,6 +179,27 @@ class Supervised:
             await self._set(Phase.STOPPED)
             return
         raise reported or self._unexplained(status, tail)
+
+    async def _spawn(self, inherit: tuple[int, ...]) -> asyncio.subprocess.Process:
+        """`inherit`: descriptors that become the worker's, under their numbers."""
+        try:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "cxl_datapath.worker",
+                self._kind,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LINE_MAX,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=inherit,
+            )
+        finally:
+            for fd in inherit:
+                os.close(fd)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> DatapathError | None:
         """Handles events until the pipe ends; returns the error that the worker reported, if any."""

@@ -43,19 +43,38 @@ _COLUMNS = {
     "region": ("serial", "function", "state", "base", "size", "available", "limit", "remember", "mappings", "reason"),
     "extent": ("serial", "dpa", "size", "mappings", "asked_back"),
     "event": ("time", "serial", "what", "ranges"),
+    "lun": (
+        "name",
+        "wwid",
+        "path",
+        "mode",
+        "state",
+        "size",
+        "chunk_size",
+        "free",
+        "use",
+        "contexts",
+        "handles",
+        "users",
+        "worker",
+    ),
+    "contexts": ("slot", "pid", "uid", "state", "depth", "read_only", "handles"),
 }
+_LUN_ANSWERS = {"lun.contexts": "contexts", "lun.stats": ""}
 
 
 def show(method: str, answer: Any) -> str:
     """A table for lists and started things, `key: value` lines for the rest."""
     noun = method.split(".")[1] if "." in method else ""
+    if method.startswith("lun."):
+        noun = _LUN_ANSWERS.get(method, "lun")
     if method == "status":
         return _status(answer)
     if isinstance(answer, list):
         return table(_COLUMNS[noun], [_readable(_flat(row)) for row in answer]) if answer else "none"
     if noun in ("volume", "swap") or (noun == "pool" and "pages" in answer):
         return table(_COLUMNS["pool"], [_flat(answer)])
-    if noun in ("host", "backend", "blkdev"):
+    if noun in ("host", "backend", "blkdev", "lun"):
         return table(_COLUMNS[noun], [answer])
     return "\n".join(_field(key, value) for key, value in _readable(answer).items())
 
@@ -116,6 +135,8 @@ def _cell(value: Any) -> str:
             text = "yes" if value else "no"
         case int():
             text = human(value)
+        case {"handle": number, "kind": kind, "size": size}:
+            text = f"{number}:{kind}:{human(size)}"
         case list():
             text = ",".join(_cell(each) for each in value)
         case {"message": message, "object": about}:

@@ -10,11 +10,19 @@ from .errors import Code, DatapathError
 from .workers.backend import run as run_backend
 from .workers.blkdev import run as run_blkdev
 from .workers.link import Link
+from .workers.lun import run as run_lun
 from .workers.pool import run as run_pool
 from .workers.remove import run as run_remove
 from .workers.volume import run as run_volume
 
-KINDS = {"backend": run_backend, "blkdev": run_blkdev, "pool": run_pool, "remove": run_remove, "volume": run_volume}
+KINDS = {
+    "backend": run_backend,
+    "blkdev": run_blkdev,
+    "lun": run_lun,
+    "pool": run_pool,
+    "remove": run_remove,
+    "volume": run_volume,
+}
 
 
 def main(arguments: list[str]) -> int:

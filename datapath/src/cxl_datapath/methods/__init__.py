@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from . import backend, blkdev, dcd, host, pool, system, transport, volume
+from . import backend, blkdev, dcd, host, lun, pool, system, transport, volume
 from .base import Handed, Method
 
-_MODULES = (system, transport, host, backend, blkdev, dcd, pool, volume)
+_MODULES = (system, transport, host, backend, blkdev, dcd, lun, pool, volume)
 METHODS: dict[str, Method] = {name: method for module in _MODULES for name, method in module.METHODS.items()}
 
 __all__ = ["METHODS", "Handed", "Method"]

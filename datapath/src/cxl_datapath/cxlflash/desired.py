@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The LUNs that this host is to have, on disk. Contexts and virtual LUNs are not in it: they end with their processes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import Code, DatapathError, from_errno
+from ..names import check_name, check_path
+from ..schema import boolean, choice, integer
+from ..state import write_whole
+from .wire import CONTEXTS_MAX
+from .wwid import check_wwid
+
+VERSION = 1
+MODES = ("superpipe", "legacy")
+CLIENT_CONTEXTS_DEFAULT = 64
+SIZE_MAX = (1 << 63) - 1
+
+
+@dataclass
+class LunState:
+    wwid: str
+    name: str
+    path: str
+    mode: str  # superpipe: ours alone; legacy: we keep away from it
+    read_only: bool = False
+    client_contexts: int = CLIENT_CONTEXTS_DEFAULT  # of one process
+    client_size: int = 0  # bytes of all virtual LUNs of one user; 0: as many as there are
+    users: list[str] = field(default_factory=list)  # names or numbers; empty: whoever reaches the socket
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Self:
+        return cls(
+            check_wwid("wwid", raw["wwid"]),
+            check_name("LUN", raw["name"]),
+            check_path("LUN", raw["path"]),
+            choice(MODES)("mode", raw["mode"]),
+            boolean("read_only", raw["read_only"]),
+            integer(1, CONTEXTS_MAX)("client_contexts", raw["client_contexts"]),
+            integer(0, SIZE_MAX)("client_size", raw["client_size"]),
+            check_users("users", raw["users"]),
+        )
+
+
+def check_users(field: str, value: Any) -> list[str]:
+    """A list of user names or numbers. Names need not be known yet."""
+    if not isinstance(value, list):
+        raise DatapathError(Code.INVALID, field, f"{value!r:.60} is not a list of users")
+    return [check_name(field, each) for each in value]
+
+
+class LunFile:
+    """`<state>/luns.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "luns.json"
+
+    def load(self) -> list[LunState]:
+        """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
+        try:
+            raw = json.loads(self.path.read_bytes())
+            if raw["version"] != VERSION:
+                raise ValueError(f"version {raw['version']!r:.20} is unknown")
+            found = [LunState.from_json(each) for each in raw["luns"]]
+            if len({each.wwid for each in found}) < len(found) or len({each.name for each in found}) < len(found):
+                raise ValueError("two LUNs have one name")
+            return found
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise from_errno(error.errno or 0, str(self.path), "read it") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError) as error:
+            hint = "restore it, or move it away to start without LUNs"
+            raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
+
+    def save(self, luns: list[LunState]) -> None:
+        write_whole(self.path, json.dumps({"version": VERSION, "luns": [asdict(each) for each in luns]}, indent=1))

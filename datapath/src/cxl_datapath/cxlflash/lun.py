@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One LUN of this host: its worker, its space, and the contexts on it. Who may ask for what is decided elsewhere.
+
+Methods that change something are called with `lock` held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DatapathError
+from ..supervisor import Phase, Supervised
+from . import wire
+from .areas import Areas, make_areas
+from .channel import Channel
+from .chunks import Chunks, Resize, Span
+from .desired import LunState
+from .process import Process
+from .refusal import Refusal, invalid
+
+RECOVER_S = 30.0  # how long a recovery waits for the worker
+_STEP_S = 0.02
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Handle:
+    """What an application may reach. `table` is None for a direct one."""
+
+    blocks: int
+    table: tuple[int, ...] | None
+
+    @property
+    def kind(self) -> str:
+        return "direct" if self.table is None else "virtual"
+
+
+@dataclass
+class Context:
+    slot: int
+    token: int
+    owner: Process
+    lun: Lun
+    depth: int
+    read_only: bool
+    areas: Areas
+    handles: dict[int, Handle] = field(default_factory=dict)
+    state: str = "active"  # or "error" until it is recovered, or "dead"
+
+    def handle(self, number: int) -> Handle:
+        if number not in self.handles:
+            raise invalid(f"handle {number} is not open in this context")
+        return self.handles[number]
+
+
+class Lun:
+    def __init__(self, state: LunState, runtime: Path) -> None:
+        self.state = state
+        self.lock = asyncio.Lock()
+        self.contexts: list[Context] = []
+        self.blocks = 0
+        self.chunks: Chunks | None = None
+        self._lock_file = runtime / f"lun-{state.wwid}.lock"
+        self._channel: Channel | None = None
+        self.worker = Supervised("lun", f"LUN {state.name}", self._configure, lambda: None)
+
+    # ---- the worker ----------------------------------------------------------------------------------------------------
+
+    async def _configure(self) -> dict[str, Any]:
+        self._channel = Channel(self._on_gone)
+        fd = self._channel.hand_over()
+        paths = {"path": self.state.path, "lock_file": str(self._lock_file)}
+        chunk = self.chunks.blocks if self.chunks else 0
+        return {"name": self.state.name, **paths, "read_only": self.state.read_only, "chunk_blocks": chunk} | {
+            "channel": fd,
+            "inherit": [fd],
+        }
+
+    def _on_gone(self, channel: Channel) -> None:
+        """The worker has died: its contexts read all ones until they are recovered."""
+        if channel is not self._channel:
+            return
+        for context in self.contexts:
+            if context.state == "active":
+                context.state = "error"
+                context.areas.fail()
+
+    @property
+    def running(self) -> bool:
+        return self.worker.phase == Phase.RUNNING and self._channel is not None and not self._channel.gone
+
+    async def open(self) -> None:
+        """Starts the worker and takes the size of the medium. Raises the worker's error."""
+        await self.worker.start()
+        self._measure()
+
+    def _measure(self) -> None:
+        info = self.worker.info
+        if self.chunks is None:
+            self.chunks = Chunks(info["blocks"] // info["chunk_blocks"], info["chunk_blocks"])
+            self.blocks = info["blocks"]
+
+    async def close(self, patience: float) -> None:
+        """Stops the worker; the next one may find another medium."""
+        await self.worker.end(patience)
+        if self._channel is not None:
+            self._channel.close()
+        self.chunks = None
+
+    async def need(self) -> Chunks:
+        """Waits for a worker that is being started. Raises EBUSY in legacy mode, EIO when it does not come."""
+        if self.state.mode == "legacy":
+            raise Refusal(errno.EBUSY, f"LUN {self.state.name} is in legacy mode; switch it with MANAGE_LUN")
+        deadline = asyncio.get_running_loop().time() + RECOVER_S
+        while not self.running:
+            if asyncio.get_running_loop().time() > deadline:
+                raise Refusal(errno.EIO, f"the data path of LUN {self.state.name} does not start: {self.worker.error}")
+            if self.worker.phase == Phase.WAITING:
+                with contextlib.suppress(DatapathError):
+                    await self.worker.start()
+            await asyncio.sleep(_STEP_S)
+        self._measure()
+        assert self.chunks is not None
+        return self.chunks
+
+    async def call(self, op: str, descriptors: tuple[int, ...] = (), **fields: Any) -> dict[str, Any]:
+        if self._channel is None:
+            raise Refusal(errno.EIO, "the data path of the LUN is not running")
+        return await self._channel.call(op, descriptors, **fields)
+
+    # ---- contexts ------------------------------------------------------------------------------------------------------
+
+    async def attach(self, context: Context) -> Context:
+        """Gives a planned context its areas, and makes it one of ours."""
+        await self.need()
+        context.areas = make_areas(context.depth)
+        try:
+            await self._add(context)
+        except BaseException:
+            context.areas.close()
+            raise
+        self.contexts.append(context)
+        return context
+
+    async def _add(self, context: Context) -> None:
+        areas = context.areas
+        fields = {"slot": context.slot, "depth": context.depth, "read_only": context.read_only or self.state.read_only}
+        await self.call("add", (areas.user, areas.master, areas.engine_bell), **fields)
+
+    async def recover(self, context: Context) -> Areas:
+        """New areas, the handles as they were; returns the old areas, to be closed. After a failure the context is dead."""
+        before, context.areas = context.areas, make_areas(context.depth)
+        try:
+            await self.need()
+            await self._add(context)
+            for number, handle in context.handles.items():
+                await self._tell(context, number, handle.blocks, handle.table)
+        except BaseException:
+            context.areas.close()
+            context.areas, context.state = before, "dead"
+            raise
+        context.state = "active"
+        return before
+
+    async def detach(self, context: Context, scrub: bool) -> None:
+        """Ends the context and every handle in it, whatever the worker says."""
+        context.state, was = "dead", context.state
+        try:
+            if was == "active":
+                await self.call("remove", slot=context.slot)
+        except Refusal as refusal:
+            log.warning("LUN %s: context %d: %s", self.state.name, context.slot, refusal)
+        for number in list(context.handles):
+            await self.release(context, number, scrub)
+        self.contexts.remove(context)
+        context.areas.close()
+
+    # ---- handles -------------------------------------------------------------------------------------------------------
+
+    async def open_direct(self, context: Context) -> int:
+        chunks = await self.need()
+        number = self._free_handle(context, "direct")
+        await self._tell(context, number, self.blocks, None)
+        chunks.soil()
+        context.handles[number] = Handle(self.blocks, None)
+        return number
+
+    async def open_virtual(self, context: Context, blocks: int) -> int:
+        await self.need()
+        number = self._free_handle(context, "virtual")
+        handle = Handle(0, ())
+        await self._change(context, number, handle, blocks, scrub=False)
+        context.handles[number] = handle
+        return number
+
+    async def resize(self, context: Context, number: int, blocks: int, scrub: bool) -> None:
+        handle = context.handle(number)
+        if handle.table is None:
+            raise invalid("a direct handle has the size of its LUN")
+        await self._change(context, number, handle, blocks, scrub)
+
+    async def release(self, context: Context, number: int, scrub: bool) -> None:
+        """Gives a handle back. What the worker cannot do any more it need not: it is gone, and so are its handles."""
+        handle = context.handle(number)
+        plan = None
+        if handle.table is not None and self.chunks is not None:
+            plan = self.chunks.resize(handle.blocks, handle.table, 0, scrub)
+        scrubs = _pairs(plan.scrub) if plan else []
+        try:
+            if context.state == "active":
+                await self.call("clear", slot=context.slot, handle=number, scrub=scrubs)
+            elif scrubs:
+                await self.call("scrub", spans=scrubs)
+        except Refusal as refusal:
+            log.warning("LUN %s: handle %d of context %d: %s", self.state.name, number, context.slot, refusal)
+            plan = Resize(0, (), (), ()) if plan else None
+        del context.handles[number]
+        if plan and self.chunks is not None:
+            self.chunks.settle(handle.table or (), plan)
+
+    async def clone(self, source: Context, target: Context) -> None:
+        """The virtual LUNs of `source`, under the same numbers, in `target`, which has none."""
+        chunks = await self.need()
+        for number, handle in source.handles.items():
+            assert handle.table is not None
+            await self._tell(target, number, handle.blocks, handle.table)
+            chunks.share(handle.table)
+            target.handles[number] = Handle(handle.blocks, handle.table)
+
+    async def rescan(self) -> bool:
+        """Measures the medium again; whether it has another size. Direct handles follow, chunks keep their size."""
+        chunks = await self.need()
+        blocks = int((await self.call("rescan"))["blocks"])
+        if blocks == self.blocks:
+            return False
+        self.blocks, chunks.count = blocks, blocks // chunks.blocks
+        for context in self.contexts:
+            for number, handle in context.handles.items():
+                if handle.table is None and context.state == "active":
+                    await self._tell(context, number, blocks, None)
+                    handle.blocks = blocks
+        return True
+
+    def _free_handle(self, context: Context, kind: str) -> int:
+        for other in self.contexts:
+            if any(handle.kind != kind for handle in other.handles.values()):
+                raise Refusal(errno.EBUSY, f"LUN {self.state.name} is in use in the other mode; that is released first")
+        free = [number for number in range(wire.HANDLES_MAX) if number not in context.handles]
+        if not free:
+            raise Refusal(errno.ENOSPC, f"a context has at most {wire.HANDLES_MAX} handles")
+        return free[0]
+
+    async def _change(self, context: Context, number: int, handle: Handle, blocks: int, scrub: bool) -> None:
+        chunks = await self.need()
+        before = handle.table or ()
+        plan = chunks.resize(handle.blocks, before, blocks, scrub)
+        spans = {"zero": _pairs(plan.zero), "scrub": _pairs(plan.scrub)}
+        try:
+            await self._tell(context, number, plan.blocks, plan.table, **spans)
+        except BaseException:
+            chunks.undo(before, plan)
+            raise
+        chunks.settle(before, plan)
+        handle.blocks, handle.table = plan.blocks, plan.table
+
+    async def _tell(self, context: Context, number: int, blocks: int, table: tuple[int, ...] | None, **spans: Any) -> None:
+        await self.call("set", slot=context.slot, handle=number, blocks=blocks, table=table, **spans)
+
+
+def _pairs(spans: tuple[Span, ...]) -> list[tuple[int, int]]:
+    return [(span.start, span.count) for span in spans]

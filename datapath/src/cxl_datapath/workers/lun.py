@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine of one LUN: opens the medium for itself alone, and does what the master says over its channel.
+
+The daemon checks who may have what; what it says is done here as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core import ENGINE_AUTO, ENGINE_INLINE
+from ..cxlflash.channel import PACKET_MAX
+from ..cxlflash.chunks import chunk_blocks_for
+from ..cxlflash.engine import ContextConf, LunConf, LunEngine
+from ..cxlflash.refusal import refusal_of
+from ..cxlflash.wire import BLOCK
+from ..errors import Code, DatapathError
+from .link import Link
+from .lock import hold
+from .store import Store, open_store
+from .zero import zero
+
+POLL_S = 5.0
+DESCRIPTORS = 3  # of one context
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    path: str
+    read_only: bool
+    chunk_blocks: int  # 0: as many as fit the size
+    lock_file: Path
+    channel: int
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Config:
+        numbers = (int(raw["chunk_blocks"]), Path(raw["lock_file"]), int(raw["channel"]))
+        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers)
+
+
+def run(link: Link) -> None:
+    config = Config.from_json(link.config())
+    with socket.socket(fileno=config.channel) as channel:
+        channel.set_inheritable(False)
+        hold(link, config.lock_file, f"LUN {config.name}")
+        store = open_store(config.path, config.read_only)
+        try:
+            _serve(link, config, store, channel)
+        finally:
+            os.close(store.fd)
+
+
+def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> None:
+    blocks = store.capacity // BLOCK
+    chunk_blocks = config.chunk_blocks or chunk_blocks_for(blocks)
+    if blocks < chunk_blocks:
+        hint = f"give a medium of at least {chunk_blocks * BLOCK} bytes"
+        raise DatapathError(Code.RANGE, config.path, f"has {store.capacity} bytes, too few for a LUN", hint)
+    engine = LunEngine(
+        LunConf(
+            fd=store.fd,
+            is_block=store.is_block,
+            read_only=store.read_only,
+            logical_block_size=store.block_size,
+            blocks=blocks,
+            chunk_blocks=chunk_blocks,
+            engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
+        )
+    )
+    orders = Orders(engine, store, channel)
+    listener = threading.Thread(target=orders.listen, name="orders", daemon=True)
+    listener.start()
+    try:
+        link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct})
+        while link.wait(POLL_S) is None:
+            pass
+    finally:
+        engine.fail()  # whoever is attached learns it at once
+        with contextlib.suppress(OSError):
+            channel.shutdown(socket.SHUT_RDWR)
+        listener.join()
+        engine.close()
+
+
+class Orders:
+    """What the master may ask for; each method is an operation of the channel."""
+
+    def __init__(self, engine: LunEngine, store: Store, channel: socket.socket) -> None:
+        self._engine = engine
+        self._store = store
+        self._channel = channel
+        self._known: dict[str, Callable[..., dict[str, Any]]] = {
+            name: getattr(self, name) for name in ("add", "remove", "set", "clear", "scrub", "rescan", "stats")
+        }
+
+    def listen(self) -> None:
+        """Until the master closes its end."""
+        with contextlib.suppress(OSError):
+            while True:
+                packet, fds, _, _ = socket.recv_fds(self._channel, PACKET_MAX, DESCRIPTORS)
+                if not packet:
+                    return
+                try:
+                    answer = self._carry_out(json.loads(packet), fds)
+                finally:
+                    for fd in fds:
+                        os.close(fd)
+                self._channel.send(json.dumps(answer).encode())
+
+    def _carry_out(self, order: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        number, op = order.pop("id"), order.pop("op")
+        try:
+            extra = {"fds": fds} if op == "add" else {}
+            return {"id": number, **self._known[op](**order, **extra)}
+        except DatapathError as error:
+            return {"id": number, "errno": refusal_of(error).errno, "text": str(error)}
+        except OSError as error:
+            return {"id": number, "errno": error.errno or errno.EIO, "text": f"{op}: {error.strerror}"}
+        except (TypeError, KeyError, ValueError) as error:
+            print(f"worker: order {op!r:.40} is a defect: {error}", file=sys.stderr)
+            return {"id": number, "errno": errno.EIO, "text": f"{op}: {error}"}
+
+    def add(self, slot: int, depth: int, read_only: bool, fds: list[int]) -> dict[str, Any]:
+        user, master, bell = fds
+        self._engine.add(slot, ContextConf(user, master, bell, depth, read_only))
+        return {}
+
+    def remove(self, slot: int) -> dict[str, Any]:
+        self._engine.remove(slot)
+        return {}
+
+    def set(
+        self,
+        *,
+        slot: int,
+        handle: int,
+        blocks: int,
+        table: list[int] | None,
+        zero: list[list[int]] | None = None,
+        scrub: list[list[int]] | None = None,
+    ) -> dict[str, Any]:
+        """Zeroes first, then the new table; what is scrubbed is out of everybody's reach by then."""
+        self._zero(zero or [])
+        self._engine.set(slot, handle, blocks, table)
+        self._zero(scrub or [])
+        return {}
+
+    def clear(self, slot: int, handle: int, scrub: list[list[int]]) -> dict[str, Any]:
+        self._engine.clear(slot, handle)
+        self._zero(scrub)
+        return {}
+
+    def scrub(self, spans: list[list[int]]) -> dict[str, Any]:
+        self._zero(spans)
+        return {}
+
+    def rescan(self) -> dict[str, Any]:
+        blocks = os.lseek(self._store.fd, 0, os.SEEK_END) // BLOCK  # of a file and of a block device
+        self._engine.set_blocks(blocks)
+        return {"blocks": blocks}
+
+    def stats(self) -> dict[str, Any]:
+        return {"stats": self._engine.stats().to_json()}
+
+    def _zero(self, spans: list[list[int]]) -> None:
+        for start, count in spans:
+            zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
