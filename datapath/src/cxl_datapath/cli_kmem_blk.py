@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .cli_values import Verb
+from .cli_values import Verb, size
 from .frontends import CHOICES
 from .kmem_blk.check import check, repair
 from .kmem_blk.pool import lock_memory
