@@ -99,6 +99,15 @@ def test_allocation_takes_the_lowest_free_and_names_what_is_wrong(registry):
     assert caught.value.code == Code.FULL
 
 
+def test_allocation_leaves_out_what_the_caller_wants_already(registry):
+    assert registry.backends.allocate(but={0, 2}) == 1
+    with pytest.raises(DatapathError, match="the id is taken; choose another id, for example 1"):
+        registry.backends.allocate(0, but={0, 2})
+    with pytest.raises(DatapathError) as caught:
+        registry.backends.allocate(but={0, 1, 2})
+    assert caught.value.code == Code.FULL
+
+
 def test_a_cleared_entry_is_free_and_its_epoch_rises(registry):
     registry.backends.write(backend(0, epoch=7))
     registry.backends.clear(0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,30 @@ def test_what_is_saved_is_loaded(tmp_path):
     file.save([])
     assert file.load() == []
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
+
+
+def _same_id(state):
+    state[0].backends.append(replace(state[0].backends[0], path="/srv/other"))
+
+
+def _same_name(state):
+    state.append(state[0])
+
+
+def _out_of_range(state):
+    state[0].blkdevs[0].queues = 0
+
+
+@pytest.mark.parametrize("damage", [_same_id, _same_name, _out_of_range])
+def test_what_would_not_be_loaded_is_not_saved(tmp_path, damage):
+    file = StateFile(tmp_path)
+    file.save(SAMPLE)
+    wrong = deepcopy(SAMPLE)
+    damage(wrong)
+    with pytest.raises(DatapathError) as caught:
+        file.save(wrong)
+    assert (caught.value.code, caught.value.object) == (Code.FAILED, str(file.path))
+    assert file.load() == SAMPLE
 
 
 @pytest.mark.parametrize("cut", range(0, 700, 13))

@@ -87,6 +87,9 @@ class TransportState:
         )
 
 
+_NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError)
+
+
 class Named(Protocol):
     name: str
 
@@ -104,25 +107,38 @@ class ObjectFile(Generic[Object]):
     def load(self) -> list[Object]:
         """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
         try:
-            raw = json.loads(self.path.read_bytes())
-            if raw["version"] != self._version:
-                raise ValueError(f"version {raw['version']!r:.20} is unknown")
-            found = [self._from_json(each) for each in _list(raw[self._key])]
-            if len({each.name for each in found}) < len(found):
-                raise ValueError(f"two {self._key} have one name")
-            return found
+            return self._understood(json.loads(self.path.read_bytes()))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise from_errno(error.errno or 0, str(self.path), "read it") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError) as error:
+        except _NOT_UNDERSTOOD as error:
             hint = "restore it, or move it away to start with nothing registered"
             raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
 
     def save(self, objects: Sequence[Object]) -> None:
-        """On return the state is on the medium; a crash before that leaves the last one."""
+        """On return the state is on the medium; a crash before that leaves the last one.
+
+        Raises `failed` for what `load` would refuse: a daemon that cannot read its state does not start any more.
+        """
         body = {"version": self._version, self._key: [asdict(cast(Any, each)) for each in objects]}
+        try:
+            self._understood(body)
+        except _NOT_UNDERSTOOD as error:
+            what = f"could not be read again, nothing was written: {type(error).__name__}: {error}"
+            raise DatapathError(
+                Code.FAILED, str(self.path), what, "undo the last change; this is a fault of the daemon"
+            ) from None
         write_whole(self.path, json.dumps(body, indent=1))
+
+    def _understood(self, raw: Any) -> list[Object]:
+        """The objects of a whole file. Raises one of `_NOT_UNDERSTOOD`."""
+        if raw["version"] != self._version:
+            raise ValueError(f"version {raw['version']!r:.20} is unknown")
+        found = [self._from_json(each) for each in _list(raw[self._key])]
+        if len({each.name for each in found}) < len(found):
+            raise ValueError(f"two {self._key} have one name")
+        return found
 
 
 def write_whole(path: Path, text: str) -> None:

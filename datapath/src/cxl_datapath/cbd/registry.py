@@ -7,7 +7,7 @@ hide the others. Who may write what is in docs/cbd-format.md, "Entry page".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -96,10 +96,11 @@ class Table(Generic[E]):
         """Readable entries whose state is not none."""
         return {entry.id: entry for entry in self.all() if isinstance(entry, self.kind) and entry.state != State.NONE}
 
-    def allocate(self, wanted: int | None = None) -> int:
-        """A free index: `wanted` if given, else the lowest. Never an unreadable one. Raises `range`, `exists`, `full`."""
+    def allocate(self, wanted: int | None = None, but: Container[int] = ()) -> int:
+        """A free index: `wanted` if given, else the lowest. Never an unreadable one, nor one of `but`: what the caller wants
+        without having an entry for it. Raises `range`, `exists`, `full`."""
         entries = self.all()
-        free = [index for index, entry in enumerate(entries) if entry is None or _is_cleared(entry)]
+        free = [index for index, entry in enumerate(entries) if index not in but and (entry is None or _is_cleared(entry))]
         if wanted is None:
             if free:
                 return free[0]

@@ -19,7 +19,7 @@ from ..state import BackendState
 from ..views import Row, backends_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_ours, numbered, running
+from .entries import clear_entry, not_ours, numbered, refuse_known, running
 from .in_use import refuse_pool_memory
 
 _TABLE = attrgetter("backends")
@@ -54,7 +54,9 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         )
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:
-        state = BackendState(opened.registry.backends.allocate(wanted), path, params["read_only"])
+        # A backend that is pending or lost has no entry, and keeps its id all the same.
+        taken = {each.id for each in session.desired.backends}
+        state = BackendState(opened.registry.backends.allocate(wanted, but=taken), path, params["read_only"])
         await _start(datapath, session, state)
     return _view(session, state.id)
 
@@ -64,6 +66,7 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
 
     `heir_of`: the entry of the fenced host from which it is taken over.
     """
+    refuse_known(session.backends, "backend", state.id)
     worker = session.backends[state.id] = session.backend_worker(state, takeover=heir_of is not None)
     session.desired.backends.append(state)
     try:

@@ -18,7 +18,7 @@ from ..session import Opened, Session
 from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_ours, numbered
+from .entries import clear_entry, not_ours, numbered, refuse_known
 from .in_use import check_name_free
 
 _TABLE = attrgetter("blkdevs")
@@ -44,7 +44,8 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         check_name_free(datapath, params["name"])
     backend = await _check_backend(session, params["backend"])
     async with session.claim() as opened:
-        blkdev_id = opened.registry.blkdevs.allocate()
+        blkdev_id = opened.registry.blkdevs.allocate(but={each.id for each in session.desired.blkdevs})
+        refuse_known(session.blkdevs, "blkdev", blkdev_id)
         state = _state(blkdev_id, backend.life, params)
         check_name_free(datapath, state.name)
         entry = holdings.reserve(opened, state, first=True)

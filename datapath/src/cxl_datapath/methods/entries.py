@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import TypeVar
 
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
@@ -33,6 +33,12 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
         which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())
         raise DatapathError(Code.INVALID, f"{noun} {given}", f"can be {which}", "give the id")
     return int(next(iter(ids)))
+
+
+def refuse_known(workers: Container[int], noun: str, number: int) -> None:
+    """Raises `exists`: a second worker under one number would take the place of the first, which would go on unseen."""
+    if number in workers:
+        raise DatapathError(Code.EXISTS, f"{noun} {number}", "is on this host already", f"see: cxl-datapath cbd {noun} list")
 
 
 def running(session: Session, table_of: TableOf[E], number: int) -> E:
