@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from claimants import Claimant
 from hosts import Host, wait_until
 from lab import io_works, needs_nbd
 from mishaps import die
 from trio import ONE, START, T, Trio, sees
 
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -62,3 +68,69 @@ def test_the_id_of_a_lost_blkdev_is_not_given_away(trio: Trio) -> None:
     wait_until(lambda: shown(trio.node2, "blkdev") == [(0, "lost"), (1, "running")], "everything is rebuilt")
     wait_until(lambda: trio.node2.worker("blkdev", "pool0", 1)["state"] == "running", "the device is there again")
     assert io_works(started["device"], 0x41)
+
+
+# ---- media
+
+
+def test_a_backend_that_was_taken_over_and_stopped_does_not_come_back_with_its_old_disk(trio: Trio) -> None:
+    disk, copy = trio.disk(), trio.disk("copy")
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    die(trio.node1, trio.node3)
+    trio.node3.call("cbd.backend.recover", **ONE, path=str(copy))
+    trio.node3.call("cbd.backend.stop", **ONE)
+    come_back(trio.node1, trio.node3)
+    error = wait_until(lambda: trio.node1.worker("backend", "pool0", 0)["error"], "node1 says what became of its backend")
+    assert "was removed" in error["message"]
+    assert shown(trio.node1, "backend") == [(0, "lost")]
+    assert trio.node3.call("cbd.backend.list", **T) == []
+    trio.node1.refuse(Code.EXISTS, "cbd.backend.start", **T, path=str(disk))
+    trio.node1.call("cbd.backend.stop", **ONE)
+    assert trio.node1.call("cbd.backend.start", **T, path=str(disk))["state"] == "running"
+
+
+def test_a_host_that_was_cleared_does_not_serve_its_old_disk(trio: Trio) -> None:
+    trio.node1.call("cbd.backend.start", **T, path=str(trio.disk()))
+    die(trio.node1, trio.node3)
+    trio.node3.call("cbd.host.clear", **T, id=trio.host_id("node1"))
+    come_back(trio.node1, trio.node3)
+    wait_until(lambda: shown(trio.node1, "backend") == [(0, "lost")], "node1 lost its backend")
+    trio.node3.call("cbd.backend.start", **T, path=str(trio.disk("other")))
+    assert shown(trio.node1, "backend") == [(0, "running"), (0, "lost")]
+    trio.node3.call("cbd.backend.stop", **ONE)
+    trio.node1.refuse(Code.NOT_FOUND, "cbd.backend.recover", **ONE)
+    assert trio.node3.call("cbd.backend.list", **T) == []
+
+
+def test_a_state_file_without_lives_is_still_served(trio: Trio) -> None:
+    _, device = trio.mapped()
+    trio.node1.stop()
+    file = trio.node1.state / "state.json"
+    state = json.loads(file.read_text())
+    assert state["transports"][0]["backends"][0].pop("life") > 0
+    file.write_text(json.dumps(state))
+    trio.node1.start()
+    wait_until(lambda: trio.path_state() == "serving", "the path is back")
+    assert io_works(device, 0x42)
+
+
+def test_a_backend_of_a_host_that_comes_back_waits_for_the_claim(trio: Trio) -> None:
+    """Whoever has the claim may be about to take the backend over, or to clear it."""
+    trio.node1.call("cbd.backend.start", **T, path=str(trio.disk()))
+    number = trio.host_id("node1")
+    die(trio.node1, trio.node3)
+    mapping = Mapping(resolve(trio.memory))
+    registry = Registry(mapping, attach(mapping, trio.memory))
+    before = registry.backends.read(0)
+    holder = Claimant(Path(trio.memory), "holder")
+    try:
+        holder.ask("register")
+        holder.ask("hold")
+        trio.node1.start()
+        wait_until(lambda: (claim := registry.claim(number)) and claim.number, "node1 waits for the claim")
+        assert trio.node1.worker("backend", "pool0", 0)["state"] == "starting"
+        assert registry.backends.read(0) == before
+    finally:
+        holder.kill()
+        mapping.close()
+    wait_until(lambda: trio.node1.worker("backend", "pool0", 0)["state"] == "running", "it is served again")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import holdings
+from . import holdings, lives
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
 from .cbd.hosting import LOST_HINT, Registration, boot_id, register
@@ -22,6 +22,7 @@ from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .frontends.names import ublk_number
+from .lives import Start
 from .locks.base import Both, HostLock
 from .locks.etcd import EtcdLock
 from .mapping import Mapping
@@ -84,6 +85,7 @@ class Session:
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
+        self._claiming = asyncio.Lock()
         self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
 
     @property
@@ -107,6 +109,7 @@ class Session:
             self.reason = error
             raise
         self.opened, self.reason = opened, None
+        lives.adopt(opened, self.desired.backends)
         holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
         self.fail_lost_devices()
         self.tick()
@@ -140,13 +143,15 @@ class Session:
     @contextlib.asynccontextmanager
     async def claim(self) -> AsyncIterator[Opened]:
         """Nobody else allocates, clears or takes over in this transport meanwhile. Raises `busy` with the holder's name."""
-        opened = self.need()
-        await asyncio.to_thread(opened.lock.acquire, CLAIM_PATIENCE_S)
-        try:
-            yield opened
-        finally:
-            with contextlib.suppress(DatapathError):  # the transport was lost meanwhile, and the claim with it
-                await asyncio.to_thread(opened.lock.release)
+        # One at a time: waiting threads would take up all that there are, and leave none to give the claim back.
+        async with self._claiming:
+            opened = self.need()
+            await _acquire(opened.lock)
+            try:
+                yield opened
+            finally:
+                with contextlib.suppress(DatapathError):  # the transport was lost meanwhile, and the claim with it
+                    await asyncio.to_thread(opened.lock.release)
 
     async def close(self, error: DatapathError | None = None, patience: float = 0.0) -> None:
         """Stops all workers (blkdevs first) and unmaps. The entries stay: they keep ids and backends for this host."""
@@ -163,13 +168,24 @@ class Session:
         for worker in (*self.backends.values(), *self.blkdevs.values()):
             worker.keep()
 
-    def backend_worker(self, want: BackendState, takeover: bool = False) -> Supervised:
-        """`takeover`: the entry may still be that of a fenced host."""
+    def backend_worker(self, want: BackendState, start: Start = Start.AGAIN) -> Supervised:
+        """`start`: its first one; with another than `AGAIN` the caller holds the claim until the worker is ready."""
+        starts = [start]
 
         async def configure() -> dict[str, Any]:
-            return self._reference() | asdict(want) | {"takeover": takeover}
+            now = starts.pop() if starts else Start.AGAIN
+            if now is Start.AGAIN:
+                await self._renew(want)
+            return self._reference() | asdict(want) | {"start": now}
 
         return Supervised("backend", f"transport {self.name} backend {want.id}", configure, self.ring)
+
+    async def _renew(self, want: BackendState) -> None:
+        """After a registration the entry is that of an earlier incarnation, and somebody may be about to take it over."""
+        opened = self.need()
+        if lives.own_entry(opened, want).host_epoch != opened.host_epoch:
+            async with self.claim() as opened:
+                lives.renew(opened, want)
 
     def blkdev_worker(self, want: BlkdevState, reserved: BlkdevEntry | None = None) -> Supervised:
         """`reserved`: the channels of its first start; later ones are reserved when they are needed."""
@@ -236,6 +252,22 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
         return Opened(memory, mapping, info, registry, registration, liveness, claim, lock)
     except BaseException:
         mapping.close()
+        raise
+
+
+async def _acquire(lock: HostLock) -> None:
+    """A thread cannot be called back: what it gets after its caller was cancelled is released at once."""
+    taking = asyncio.ensure_future(asyncio.to_thread(lock.acquire, CLAIM_PATIENCE_S))
+
+    def release(done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            with contextlib.suppress(DatapathError):
+                lock.release()
+
+    try:
+        await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        taking.add_done_callback(release)
         raise
 
 

@@ -35,10 +35,16 @@ class BackendState:
     id: int
     path: str
     read_only: bool
+    life: int = 0  # of its entry; 0 until it is published, and in files that were written before lives were kept
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
-        return cls(_ID("id", raw["id"]), check_backend_path("backend", raw["path"]), boolean("read_only", raw["read_only"]))
+        return cls(
+            _ID("id", raw["id"]),
+            check_backend_path("backend", raw["path"]),
+            boolean("read_only", raw["read_only"]),
+            _EPOCH("life", raw.get("life", 0)),
+        )
 
 
 @dataclass

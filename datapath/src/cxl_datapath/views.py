@@ -6,7 +6,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from . import holdings
+from . import holdings, lives
 from .cbd.fencing import is_fenced
 from .cbd.layout import (
     BACKEND_DISCARD,
@@ -67,13 +67,14 @@ def hosts_view(session: Session) -> list[Row]:
 
 def backends_view(session: Session) -> list[Row]:
     """Those in the transport; and those that this host wants but that are not in it: `pending` ones not yet, `lost` ones not any
-    more, because another host has taken their number."""
+    more, because another host has taken them over or cleared them."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.backends.all())
         rows = [_damaged(index, entry) or _backend(session, entry) for index, entry in present]
     for want in session.desired.backends:
-        row = _of_want(rows, session, {"id": want.id, "path": want.path, "read_only": want.read_only}, lost=False)
+        lost = session.opened is not None and lives.is_lost(session.opened, want)
+        row = _of_want(rows, session, {"id": want.id, "path": want.path, "read_only": want.read_only}, lost)
         row["worker"] = session.backends[want.id].to_json()
     return sorted(rows, key=itemgetter("id"))
 

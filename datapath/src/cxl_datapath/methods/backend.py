@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 from operator import attrgetter
 
-from .. import holdings
+from .. import holdings, lives
 from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
+from ..lives import Start
 from ..names import check_backend_path
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
@@ -67,10 +68,11 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
     `heir_of`: the entry of the fenced host from which it is taken over.
     """
     refuse_known(session.backends, "backend", state.id)
-    worker = session.backends[state.id] = session.backend_worker(state, takeover=heir_of is not None)
+    worker = session.backends[state.id] = session.backend_worker(state, Start.TAKEOVER if heir_of else Start.FIRST)
     session.desired.backends.append(state)
     try:
         await worker.start()
+        state.life = worker.info["life"]
         datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
@@ -108,7 +110,7 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     if state is None:
         raise not_ours(session, _TABLE, backend_id)
     view = {"id": state.id, "path": state.path, "read_only": state.read_only, "local": True}
-    if session.opened is not None and _is_ours(session.opened, state.id):
+    if session.opened is not None and not lives.is_lost(session.opened, state):
         _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
         view = _view(session, state.id)
     view |= {"state": "stopped", "worker": None}
@@ -147,6 +149,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     dead = await need_dead(session, entry.host_id, what)
     async with session.claim() as opened:
         await bury(opened, dead)
+        entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
         await _forget_lost(datapath, session, backend_id)
         await _start(datapath, session, state, heir_of=entry)
@@ -156,7 +159,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
 def _successor(entry: BackendEntry, params: Params) -> BackendState:
     read_only = params["read_only"]
     was_read_only = bool(entry.flags & BACKEND_READ_ONLY)
-    return BackendState(entry.id, params["path"] or entry.path, was_read_only if read_only is None else read_only)
+    return BackendState(entry.id, params["path"] or entry.path, was_read_only if read_only is None else read_only, entry.life)
 
 
 async def _forget_lost(datapath: Datapath, session: Session, backend_id: int) -> None:

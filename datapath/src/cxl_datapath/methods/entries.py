@@ -78,6 +78,7 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
     dead = await need_dead(session, entry.host_id, what)
     async with session.claim() as opened:
         await bury(opened, dead)
+        entry = running(session, table_of, number)  # its host may have come back before this one had the claim
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
         await clear(opened, entry)
     return view | {"state": "cleared"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import holdings
+from .. import holdings, lives
 from ..cbd.channels import Handler, users_of, wanted_handlers
 from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
@@ -19,6 +19,7 @@ from ..cbd.liveness import Liveness, look_s
 from ..cbd.registry import Registry
 from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
+from ..lives import Start
 from ..names import check_backend_path
 from .attach import Attached, TransportRef, attach_worker
 from .guard import Guard
@@ -36,7 +37,8 @@ class Config:
     id: int
     path: str
     read_only: bool
-    takeover: bool  # the entry may still be that of a fenced host
+    life: int  # that it goes on with; 0 in its first start
+    start: Start
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
@@ -45,7 +47,8 @@ class Config:
             int(raw["id"]),
             check_backend_path("backend", raw["path"]),
             bool(raw["read_only"]),
-            bool(raw["takeover"]),
+            int(raw["life"]),
+            Start(raw["start"]),
         )
 
 
@@ -55,7 +58,7 @@ def run(link: Link) -> None:
     transport = attach_worker(config.transport)
     # With the lock held no handler of an earlier life is left: what it said on its channels is over.
     holdings.end_backend_lines(transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id)
-    _check_owner(config, transport)
+    _predecessor(config, transport)
     pooled = PoolMedium.of(config.path, Path(config.transport.runtime), f"backend-{config.id}")
     store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
     try:
@@ -69,8 +72,7 @@ def run(link: Link) -> None:
 
 def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled: PoolMedium | None) -> None:
     guard = Guard(transport)
-    guard.check_fence()
-    entry = _publish(config, store, transport)
+    entry = _publish(config, store, transport, guard)
     link.emit("bell")
     conf = _engine_conf(config, store, transport, entry)
     engine = pooled.backend(transport.mapping.mem, conf) if pooled else Backend(transport.mapping.mem, conf)
@@ -82,6 +84,7 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled
             "direct": store.direct,
             "engine": engine.engine(),
             "epoch": entry.epoch,
+            "life": entry.life,
         }
         link.emit("ready", info=info)
         news = News(transport.registry)
@@ -115,26 +118,16 @@ def _engine_conf(config: Config, store: Store, transport: Attached, entry: Backe
     )
 
 
-def _check_owner(config: Config, transport: Attached) -> None:
-    """Raises `exists` when the entry is another host's, and no takeover from a fenced one is asked for."""
-    before = transport.registry.backends.read(config.id)
-    if before is None or before.state == State.NONE or before.host_id == config.transport.host_id:
-        return
-    if config.takeover and is_fenced(transport.registry, before.host_id, before.host_epoch):
-        return
-    owner = transport.registry.host_name(before.host_id)
-    what, hint = f"belongs to host {owner} now", "stop it here; if it was taken over, that host has the data"
-    raise DatapathError(Code.EXISTS, f"backend {config.id}", what, hint)
+def _predecessor(config: Config, transport: Attached) -> BackendEntry | None:
+    return lives.predecessor(transport.registry, config.transport.host_id, config.id, config.life, config.start)
 
 
-def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
+def _publish(config: Config, store: Store, transport: Attached, guard: Guard) -> BackendEntry:
+    """Raises `exists`, `busy` when the backend or this host's incarnation was lost while the medium was opened."""
     table = transport.registry.backends
-    before = table.read(config.id)
-    epoch = life = table.next_epoch(config.id)
-    capacity, block_size = store.capacity, store.block_size
-    if before is not None and before.state != State.NONE:
-        capacity, block_size = _same_device(config, store, before)
-        life = before.life
+    before = _predecessor(config, transport)
+    capacity, block_size = _same_device(config, store, before) if before else (store.capacity, store.block_size)
+    epoch = table.next_epoch(config.id)
     entry = BackendEntry(
         state=State.RUNNING,
         id=config.id,
@@ -147,8 +140,9 @@ def _publish(config: Config, store: Store, transport: Attached) -> BackendEntry:
         physical_block_size=max(store.physical_block_size, block_size),
         discard_granularity=store.discard_granularity,
         host_epoch=config.transport.host_epoch,
-        life=life,
+        life=before.life if before else epoch,
     )
+    guard.check_fence()
     table.write(entry)
     return entry
 
