@@ -8,7 +8,7 @@ from pathlib import Path
 
 from claimants import Claimant
 from hosts import Host, wait_until
-from lab import io_works, needs_nbd
+from lab import alive, io_works, needs_nbd
 from mishaps import die
 from trio import ONE, START, T, Trio, sees
 
@@ -134,3 +134,32 @@ def test_a_backend_of_a_host_that_comes_back_waits_for_the_claim(trio: Trio) -> 
         holder.kill()
         mapping.close()
     wait_until(lambda: trio.node1.worker("backend", "pool0", 0)["state"] == "running", "it is served again")
+
+
+# ---- names
+
+
+def test_the_name_of_what_was_lost_does_not_mean_what_another_host_has_under_its_number(trio: Trio) -> None:
+    disk, copy = trio.disk(), trio.disk("copy")
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    trio.node1.call("cbd.blkdev.start", **START, name="mine")
+    die(trio.node1, trio.node3)
+    trio.node3.call("cbd.backend.recover", **ONE, path=str(copy))
+    trio.node3.call("cbd.blkdev.clear", **ONE)
+    trio.node3.call("cbd.blkdev.start", **START, name="theirs")
+    come_back(trio.node1, trio.node3)
+    wait_until(lambda: shown(trio.node1, "blkdev") == [(0, "running"), (0, "lost")], "node1 lost both")
+    die(trio.node3, trio.node2)
+    wait_until(lambda: alive(trio.node1, "node3") is False, "node1 sees that, too")
+    for method, named in (
+        ("cbd.backend.clear", {"id": str(disk), "force": True}),
+        ("cbd.backend.recover", {"id": str(disk)}),
+        ("cbd.blkdev.clear", {"id": "mine"}),
+        ("cbd.blkdev.start", {"backend": str(disk), "frontend": "nbdkit", "name": "new"}),
+    ):
+        error = trio.node1.refuse(Code.NOT_FOUND, method, **T, **named)
+        assert "node3" in error.message, error
+        assert "stop pool0" in error.hint, error
+    assert shown(trio.node2, "backend") == shown(trio.node2, "blkdev") == [(0, "running")]
+    assert trio.node1.call("cbd.blkdev.stop", **T, id="mine")["state"] == "stopped"
+    assert trio.node1.call("cbd.backend.stop", **T, id=str(disk))["state"] == "stopped"

@@ -20,7 +20,7 @@ from ..state import BackendState
 from ..views import Row, backends_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_ours, numbered, refuse_known, running
+from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known, running
 from .in_use import refuse_pool_memory
 
 _TABLE = attrgetter("backends")
@@ -133,7 +133,7 @@ def _refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
 async def recover_backend(datapath: Datapath, params: Params) -> Row:
     """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
     session = datapath.session(params["transport"])
-    backend_id = numbered(session, "backend", backends_view(session), params["id"])
+    backend_id = numbered_entry(session, "backend", backends_view(session), params["id"])
     mine = _wanted(session, backend_id)
     if mine is not None and _is_ours(session.need(), backend_id):
         if params["path"] not in (None, mine.path) or params["read_only"] not in (None, mine.read_only):
@@ -174,7 +174,7 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
     rows = backends_view(session)
-    backend_id = numbered(session, "backend", rows, params["id"])
+    backend_id = numbered_entry(session, "backend", rows, params["id"])
     view = entry_row(rows, backend_id)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)

@@ -18,7 +18,7 @@ from ..session import Opened, Session
 from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_ours, numbered, refuse_known
+from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known
 from .in_use import check_name_free
 
 _TABLE = attrgetter("blkdevs")
@@ -34,7 +34,7 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     """Returns when the device can be used; the same settings again return what runs."""
     session = datapath.session(params["transport"])
     session.need()
-    params = params | {"backend": numbered(session, "backend", backends_view(session), params["backend"])}
+    params = params | {"backend": numbered_entry(session, "backend", backends_view(session), params["backend"])}
     mine = _mine(session, params)
     if mine is not None:
         _check_same(session, mine, params)
@@ -153,7 +153,7 @@ async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
     session = datapath.session(params["transport"])
     rows = blkdevs_view(session)
-    blkdev_id = numbered(session, "blkdev", rows, params["id"])
+    blkdev_id = numbered_entry(session, "blkdev", rows, params["id"])
     view = entry_row(rows, blkdev_id)
     if view is None:
         raise not_ours(session, _TABLE, blkdev_id)

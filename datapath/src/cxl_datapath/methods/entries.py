@@ -35,6 +35,24 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
     return int(next(iter(ids)))
 
 
+def numbered_entry(session: Session, noun: str, rows: list[Row], given: int | str) -> int:
+    """`numbered` for who acts on the entry: what this host lost or does not have yet has none, its number may be another's.
+
+    Raises `not_found` also for a name that only such a row has.
+    """
+    entries = [row for row in rows if row["state"] not in ("pending", "lost")]
+    try:
+        return numbered(session, noun, entries, given)
+    except DatapathError as error:
+        if error.code != Code.NOT_FOUND:
+            raise
+        number = numbered(session, noun, rows, given)
+    state = next(row["state"] for row in rows if row["id"] == number and row not in entries)
+    owner = next((f" (its number is host {row['host']}'s now)" for row in entries if row["id"] == number and "host" in row), "")
+    hint = f"forget it: cxl-datapath cbd {noun} stop {session.name} {given}"
+    raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is {state} here{owner}", hint)
+
+
 def refuse_known(workers: Container[int], noun: str, number: int) -> None:
     """Raises `exists`: a second worker under one number would take the place of the first, which would go on unseen."""
     if number in workers:
