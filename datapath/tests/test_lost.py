@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -163,3 +164,32 @@ def test_the_name_of_what_was_lost_does_not_mean_what_another_host_has_under_its
     assert shown(trio.node2, "backend") == shown(trio.node2, "blkdev") == [(0, "running")]
     assert trio.node1.call("cbd.blkdev.stop", **T, id="mine")["state"] == "stopped"
     assert trio.node1.call("cbd.backend.stop", **T, id=str(disk))["state"] == "stopped"
+
+
+# ---- a takeover that fails
+
+
+def test_a_takeover_with_a_wrong_medium_fences_nobody(trio: Trio) -> None:
+    trio.node1.call("cbd.backend.start", **T, path=str(trio.disk()))
+    die(trio.node1, trio.node3)
+    small, locked = trio.disk("small", 1 << 20), trio.disk("locked")
+    with locked.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        trio.node3.refuse(Code.BUSY, "cbd.backend.recover", **ONE, path=str(locked))
+    trio.node3.refuse(Code.RANGE, "cbd.backend.recover", **ONE, path=str(small))
+    trio.node3.refuse(Code.NOT_FOUND, "cbd.backend.recover", **ONE, path=str(trio.folder / "missing"))
+    assert [row["fenced"] for row in trio.node3.call("cbd.host.list", **T)] == [False] * 3
+
+
+def test_a_takeover_that_fails_keeps_what_was_lost_in_view(trio: Trio) -> None:
+    disk, copy, pool = trio.disk(), trio.disk("copy"), "kmem_blk:missing"
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    die(trio.node1, trio.node3)
+    trio.node3.call("cbd.backend.recover", **ONE, path=str(copy))
+    come_back(trio.node1, trio.node3)
+    die(trio.node3, trio.node1)
+    for path in (trio.folder / "missing", pool):
+        trio.node1.refuse(Code.NOT_FOUND, "cbd.backend.recover", **ONE, path=str(path))
+        assert shown(trio.node1, "backend") == [(0, "running"), (0, "lost")]
+    assert trio.node1.call("cbd.backend.recover", **ONE, path=str(copy))["worker"]["state"] == "running"
+    assert shown(trio.node1, "backend") == [(0, "running")]

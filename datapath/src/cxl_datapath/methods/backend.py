@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from operator import attrgetter
 
@@ -12,12 +13,13 @@ from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
 from ..lives import Start
-from ..names import check_backend_path
+from ..names import check_backend_path, pool_of
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
 from ..views import Row, backends_view, entry_row, own_row
+from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known, running
@@ -147,12 +149,19 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         raise DatapathError(Code.EXISTS, state.path, f"is backend {found.id} of this host already", "give the path of the copy")
     what = f"backend {backend_id}"
     dead = await need_dead(session, entry.host_id, what)
+    # Before the fence, which cannot be taken back. A pool has no medium of its own to look at.
+    if pool_of(state.path) is None:
+        await asyncio.to_thread(check_store, state.path, state.read_only, entry)
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
-        await _forget_lost(datapath, session, backend_id)
-        await _start(datapath, session, state, heir_of=entry)
+        await _set_aside(session, mine)
+        try:
+            await _start(datapath, session, state, heir_of=entry)
+        except BaseException:
+            _put_back(session, mine)
+            raise
     return _view(session, backend_id)
 
 
@@ -162,12 +171,18 @@ def _successor(entry: BackendEntry, params: Params) -> BackendState:
     return BackendState(entry.id, params["path"] or entry.path, was_read_only if read_only is None else read_only, entry.life)
 
 
-async def _forget_lost(datapath: Datapath, session: Session, backend_id: int) -> None:
+async def _set_aside(session: Session, lost: BackendState | None) -> None:
     """This host may itself have had the backend before another one took it over."""
-    lost = _wanted(session, backend_id)
     if lost is not None:
-        datapath.save_without(session.desired.backends, lost)
-        await session.backends.pop(backend_id).end(patience=5.0)
+        session.desired.backends.remove(lost)
+        await session.backends.pop(lost.id).end(patience=5.0)
+
+
+def _put_back(session: Session, lost: BackendState | None) -> None:
+    if lost is not None:
+        session.desired.backends.append(lost)
+        session.backends[lost.id] = session.backend_worker(lost)
+        session.backends[lost.id].keep()
 
 
 async def clear_backend(datapath: Datapath, params: Params) -> Row:

@@ -26,7 +26,7 @@ from .guard import Guard
 from .link import Link
 from .lock import hold
 from .pool_medium import PoolMedium
-from .store import Store, open_store
+from .store import Store, open_store, same_device
 
 RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that
 
@@ -126,7 +126,7 @@ def _publish(config: Config, store: Store, transport: Attached, guard: Guard) ->
     """Raises `exists`, `busy` when the backend or this host's incarnation was lost while the medium was opened."""
     table = transport.registry.backends
     before = _predecessor(config, transport)
-    capacity, block_size = _same_device(config, store, before) if before else (store.capacity, store.block_size)
+    capacity, block_size = same_device(config.path, store, before) if before else (store.capacity, store.block_size)
     epoch = table.next_epoch(config.id)
     entry = BackendEntry(
         state=State.RUNNING,
@@ -145,17 +145,6 @@ def _publish(config: Config, store: Store, transport: Attached, guard: Guard) ->
     guard.check_fence()
     table.write(entry)
     return entry
-
-
-def _same_device(config: Config, store: Store, before: BackendEntry) -> tuple[int, int]:
-    """Capacity and block size of a running backend do not change under its blkdevs. Raises `range` for another medium."""
-    if store.capacity < before.capacity:
-        what = f"has {store.capacity} bytes, backend {config.id} was given away with {before.capacity}"
-        raise DatapathError(Code.RANGE, config.path, what, "give the medium or a whole copy of it, or stop the backend first")
-    if before.logical_block_size % store.block_size:
-        what = f"has blocks of {store.block_size} bytes, backend {config.id} was given away with {before.logical_block_size}"
-        raise DatapathError(Code.RANGE, config.path, what, "give a medium with smaller blocks")
-    return before.capacity, before.logical_block_size
 
 
 class News:

@@ -13,7 +13,14 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cbd.layout import BACKEND_DISCARD, BACKEND_READ_ONLY, BACKEND_WRITE_ZEROES, BLOCK_SIZES, PHYSICAL_BLOCK_MAX
+from ..cbd.layout import (
+    BACKEND_DISCARD,
+    BACKEND_READ_ONLY,
+    BACKEND_WRITE_ZEROES,
+    BLOCK_SIZES,
+    PHYSICAL_BLOCK_MAX,
+    BackendEntry,
+)
 from ..errors import Code, DatapathError, from_errno
 from .in_memory import block_device_in_memory, file_in_memory
 
@@ -53,6 +60,26 @@ def open_store(path: str, read_only: bool) -> Store:
     except BaseException:
         os.close(fd)
         raise
+
+
+def same_device(path: str, store: Store, before: BackendEntry) -> tuple[int, int]:
+    """Capacity and block size of a running backend do not change under its blkdevs. Raises `range` for another medium."""
+    if store.capacity < before.capacity:
+        what = f"has {store.capacity} bytes, backend {before.id} was given away with {before.capacity}"
+        raise DatapathError(Code.RANGE, path, what, "give the medium or a whole copy of it, or stop the backend first")
+    if before.logical_block_size % store.block_size:
+        what = f"has blocks of {store.block_size} bytes, backend {before.id} was given away with {before.logical_block_size}"
+        raise DatapathError(Code.RANGE, path, what, "give a medium with smaller blocks")
+    return before.capacity, before.logical_block_size
+
+
+def check_store(path: str, read_only: bool, before: BackendEntry) -> None:
+    """Raises what `open_store` and `same_device` would say of a medium that is to take the place of a backend's."""
+    store = open_store(path, read_only)
+    try:
+        same_device(path, store, before)
+    finally:
+        os.close(store.fd)
 
 
 def _open(path: str, read_only: bool) -> tuple[int, bool, bool]:
