@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -61,10 +63,20 @@ def test_a_path_that_no_socket_can_have_is_named(tmp_path):
     assert "too long" in error.message
 
 
+def test_a_name_that_the_terminal_cannot_show_does_not_cost_the_answer(make_host, tmp_path):
+    disk = tmp_path / "d\u00efsk"
+    disk.write_bytes(b"")
+    host = make_host("node1")
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "cxl_datapath.cli", "--runtime", str(host.runtime), "cbd", "transport", "probe", str(disk)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr and rb"d\xefsk" in done.stdout + done.stderr
+
+
 def test_without_a_daemon_the_hint_is_what_works_on_this_machine(tmp_path, monkeypatch):
     runtime = tmp_path / "node1"
     hint = unreachable(runtime).hint
-    assert f"cxl-datapathd --runtime {runtime}" in hint and "playbooks/datapath.yml" in hint
+    assert "is --runtime right?" in hint and "playbooks/datapath.yml" in hint
     assert "systemctl" not in hint and ".log" not in hint
     runtime.with_name("node1.log").touch()
     assert unreachable(runtime).hint.endswith(f"what it said: {tmp_path}/node1.log")

@@ -93,6 +93,16 @@ def test_rings_that_were_given_up_are_not_read_again_from_their_start(world):
     assert world.answered() is State.NONE  # from that the blkdev learns that it needs other channels
 
 
+def test_who_stopped_may_start_with_the_same_numbers(world):
+    """They repeat where the history of a channel was lost; its rings are cleared then."""
+    world.pass_time(1, beating=True)
+    world.registry.write_blkdev_line(0, ControlLine(State.NONE, 1, 0, 0, 0, BLKDEV_HOST, 1))
+    world.pass_time(1, beating=True)
+    world.ask(channel_epoch=1)
+    world.pass_time(1, beating=True)
+    assert [what for what, *_ in world.engine.log] == ["add", "remove", "add"]
+
+
 def test_the_blkdev_is_served_on_the_same_channel_with_another_epoch(world):
     world.pass_time(1, beating=True)
     world.pass_time(2, beating=False)

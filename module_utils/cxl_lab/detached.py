@@ -114,7 +114,7 @@ class Daemon:
         # With both ends of a pipe in its hands the process can read for ever and never comes to an end.
         ends = os.pipe() if self.reads_input else (os.open(os.devnull, os.O_RDONLY),)
         try:
-            with self.log.open("wb") as log:
+            with self.log.open("ab") as log:
                 return subprocess.Popen(
                     list(self.command), stdin=ends[0], stdout=log, stderr=log, start_new_session=True, cwd="/", pass_fds=ends[1:]
                 )

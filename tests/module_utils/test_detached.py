@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -76,6 +77,15 @@ def test_it_can_be_started_again(daemon):
     server.stop()
     server.start()
     assert who_answers(server) == server.own_pid() != first
+
+
+def test_what_it_said_before_it_died_is_still_there_when_it_runs_again(daemon):
+    server = daemon()
+    server.start()
+    server.log.write_text("the last words\n")
+    os.kill(server.own_pid(), signal.SIGKILL)
+    server.start()
+    assert server.log.read_text().startswith("the last words\n")
 
 
 def test_who_does_not_listen_to_reason_is_killed(daemon):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -52,6 +53,8 @@ _NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}
 
 def main(argv: list[str] | None = None, write: Callable[[str], None] = print) -> int:
     """Exit status 0, or 1 with one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a name must not cost the answer
     given = parser().parse_args(argv)
     options = vars(given)
     params = {name: value for name, value in options.items() if name not in _NOT_PARAMS}

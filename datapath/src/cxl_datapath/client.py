@@ -35,7 +35,7 @@ class Client:
             self._socket.close()
             if error.errno is None:  # Python's own: the path does not fit into an address
                 raise DatapathError(Code.INVALID, str(self._path), str(error), "use a shorter --runtime folder") from None
-            hint = _how_to_start(runtime)
+            hint = "it belongs to root: use sudo" if isinstance(error, PermissionError) else _how_to_start(runtime)
             raise from_errno(error.errno, str(self._path), "reach the daemon", hint) from None
         self._answers = self._socket.makefile("rb")
         self._number = 0
@@ -112,4 +112,4 @@ def _how_to_start(runtime: Path) -> str:
         return "start it: systemctl start cxl-datapathd; what it said: journalctl -u cxl-datapathd"
     log = runtime.with_name(f"{runtime.name}.log")  # as a lab without an init system keeps it
     said = f"; what it said: {log}" if log.exists() else ""
-    return f"is --runtime right? start it: cxl-datapathd --runtime {runtime}, in a lab playbooks/datapath.yml{said}"
+    return f"is --runtime right? start it, in a lab: ansible-playbook -i INVENTORY playbooks/datapath.yml{said}"

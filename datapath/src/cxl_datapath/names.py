@@ -10,17 +10,18 @@ from .errors import Code, DatapathError
 NAME_MAX = 63  # bytes; one less than the field in the format, so that a NUL always follows
 PATH_MAX = 255
 POOL_PREFIX = "kmem_blk:"  # of a backend's path that names a pool of this host
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9][A-Za-z0-9._-]*")  # digits alone are an id
 
 
 def check_name(kind: str, value: object) -> str:
-    """`value` when it is a name: letters, digits, dot, dash and underscore, first a letter or digit, at most 63 bytes."""
+    """`value` when it is a name: letters, digits, dot, dash and underscore, first a letter or digit, not digits alone, at most
+    63 bytes."""
     if not isinstance(value, str) or not _NAME.fullmatch(value) or len(value) > NAME_MAX:
         raise DatapathError(
             Code.INVALID,
             kind,
             f"{value!r:.100} is not a name",
-            f"use letters, digits, '.', '-' and '_', first a letter or digit, at most {NAME_MAX}",
+            f"use letters, digits, '.', '-' and '_', first a letter or digit, not digits alone, at most {NAME_MAX}",
         )
     return value
 

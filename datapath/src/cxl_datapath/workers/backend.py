@@ -173,7 +173,7 @@ class Handlers:
         self._engine = engine
         self._entry = entry
         self._running: set[Handler] = set()
-        self._given_up: dict[int, int] = {}  # channel: epoch; a new handler would read those rings from their start
+        self._given_up: set[Handler] = set()  # and still asked for: a new one would read those rings from their start
         self._liveness = Liveness(transport.info.lease_s)
         self._refused = 0
 
@@ -190,8 +190,9 @@ class Handlers:
             raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
         used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
         users = users_of(self._entry, used, current, self._is_gone)
+        self._given_up = {handler for handler in self._given_up if self._is_asked_for(handler)}
         asked = wanted_handlers(self._entry, users, registry.lines, self._transport.info.geometry.channel_count)
-        wanted = {handler for handler in asked if handler.epoch != self._given_up.get(handler.channel)}
+        wanted = asked - self._given_up
         changed = wanted != self._running
         for handler in sorted(self._running - wanted, key=lambda h: h.channel):
             self._remove(handler)
@@ -236,8 +237,15 @@ class Handlers:
     def _remove(self, handler: Handler) -> None:
         self._engine.remove(self._transport.info.geometry.channel_off(handler.channel))
         self._running.remove(handler)
-        self._given_up[handler.channel] = handler.epoch
+        if self._is_asked_for(handler):
+            self._given_up.add(handler)
         self._say(handler, State.NONE)
+
+    def _is_asked_for(self, handler: Handler) -> bool:
+        """Whether its blkdev has not taken its word back, however dead its host seems."""
+        line = self._transport.registry.lines(handler.channel).blkdev
+        asked = (State.RUNNING, handler.epoch, handler.blkdev_id)
+        return line is not None and (line.state, line.epoch, line.blkdev_id) == asked
 
     def _say(self, handler: Handler, state: State) -> None:
         mine = self._entry
