@@ -38,7 +38,7 @@ lint: ## ruff, mypy, yamllint, ansible-lint
 
 unit: ## unit tests of modules and daemon, C tests under sanitizers
 	@scripts/bootstrap test
-	@pytest -q tests datapath/tests --ignore=tests/local --ignore=tests/scenarios
+	@pytest -q -n 3 --dist loadfile tests datapath/tests --ignore=tests/local --ignore=tests/scenarios
 
 local: ## a lab without virtual machines from nothing to nothing, in a minute or two
 	@scripts/bootstrap test

@@ -19,7 +19,7 @@ from cxl_datapath.errors import Code, DatapathError
 u32 = st.integers(0, 0xFFFFFFFF)
 u64 = st.integers(0, (1 << 64) - 1)
 states = st.sampled_from(State)
-names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True)
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True).filter(lambda name: not name.isdigit())
 paths = st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1, max_size=60).map(lambda text: f"/{text}")
 
 infos = st.builds(
