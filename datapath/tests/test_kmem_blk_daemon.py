@@ -123,7 +123,9 @@ def test_a_killed_pool_process_costs_nothing(host):
 
 def pool_worker_pids(host: Host) -> list[int]:
     found = []
-    for line in subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout.splitlines():
+    for line in subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout.splitlines():
         pid, parent, command = line.split(maxsplit=2)
         if command.endswith("cxl_datapath.worker pool") and int(parent) == host.pid:
             found.append(int(pid))
