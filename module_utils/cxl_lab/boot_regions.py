@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from . import boot_program
 from .cxl_list import format_serial
+from .durable import sync_folder, write_whole
 from .errors import LabError
 
 _PROGRAM = Path("usr/local/lib/cxl-lab/boot-regions")
@@ -54,18 +54,19 @@ class BootRegions:
             step = "run it where systemd is, or set boot: false"
             raise LabError("boot", f"{units} does not exist, so nothing would make the region at boot", step)
         for path, text in self._files(region).items():
-            _write(path, text, 0o755 if path.name == _PROGRAM.name else 0o644)
+            write_whole(path, text, 0o755 if path.name == _PROGRAM.name else 0o644)
         link = self._link()
         link.parent.mkdir(exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(f"/{_UNITS / _UNIT}")
-            _sync(link.parent)
+            sync_folder(link.parent)
 
     def forget(self, serial: int, type_: str) -> None:
         """Takes the record of such a region away; program and unit stay, they do nothing without records."""
         record = self._record(serial, type_)
-        record.unlink(missing_ok=True)
-        _sync(record.parent)
+        if record.exists():
+            record.unlink()
+            sync_folder(record.parent)
 
     def _record(self, serial: int, type_: str) -> Path:
         # A memdev can lie under a region of each type.
@@ -90,25 +91,3 @@ def _content(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), mode)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

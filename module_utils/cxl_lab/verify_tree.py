@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .durable import sync_folder
 from .errors import LabError
 
 MANIFEST = "MANIFEST"
@@ -111,7 +112,7 @@ def write_tree(root: Path, files: list[TreeFile], seed: str, transport: str, fil
     manifest = Manifest(seed, transport, filesystem, sum(file.size for file in files), sums)
     _write(root / MANIFEST, manifest.text().encode())
     for folder in sorted({root, *(path for path in root.rglob("*") if path.is_dir())}):
-        _sync_folder(folder)
+        sync_folder(folder)
     return manifest
 
 
@@ -187,14 +188,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _is_inside(path: str) -> bool:

@@ -7,12 +7,12 @@ QEMU drops tags and forgets releases, so the only memory of either is here. An e
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from ..durable import write_whole
 from ..errors import LabError
 from ..names import check_name
 
@@ -85,19 +85,8 @@ class Journal:
     def _save(self) -> None:
         rows = [asdict(entry) for _, entry in sorted(self.entries.items())]
         text = json.dumps({"version": VERSION, "extents": rows}, indent=1)
-        fresh = self._file.with_suffix(".new")
         try:
-            self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            with fresh.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._file)
-            folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_whole(self._file, text)
         except OSError as error:
             raise LabError(str(self._file), f"cannot be written: {error.strerror}", "make room, then run again") from error
 

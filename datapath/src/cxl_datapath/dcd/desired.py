@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import Code, DatapathError, from_errno
 from ..names import check_name
+from ..state import write_whole
 from .payloads import Range
 
 VERSION = 1
@@ -53,16 +53,7 @@ class DesiredFile:
 
     def save(self, devices: list[DeviceState]) -> None:
         text = json.dumps({"version": VERSION, "devices": [asdict(each) for each in devices]}, indent=1)
-        fresh = self.path.with_suffix(".new")
-        try:
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-        except OSError as error:
-            raise from_errno(error.errno or 0, str(self.path), "write it", "make room, then try again") from None
+        write_whole(self.path, text)
 
 
 def _device(raw: Any) -> DeviceState:
