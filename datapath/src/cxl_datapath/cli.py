@@ -17,7 +17,7 @@ from .cli_values import size
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .mhsld import command as mhsld
-from .tables import show
+from .tables import printable, show
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:
-    with Client(runtime) as client:
+    def say(words: str) -> None:
+        print(f"cxl-datapath: waiting for {printable(words)}", file=sys.stderr)
+
+    with Client(runtime, say) as client:
         return client.call(method, **params)
 
 

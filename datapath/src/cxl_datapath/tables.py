@@ -149,12 +149,17 @@ def _cell(value: Any) -> str:
             text = " ".join(f"{key}={_cell(each)}" for key, each in value.items())
         case _:
             text = str(value)
-    # Names and messages can come from another host: no control characters reach the terminal.
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Names and messages can come from another host: no control characters reach the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _status(answer: dict[str, Any]) -> str:
     parts = [f"host {answer['host']}, version {answer['version']}, pid {answer['pid']}, runtime {answer['runtime']}"]
+    parts += [f"waiting for {_cell(words)}" for words in answer["waits_for"]]
     if not answer["transports"] and not answer["pools"]:
         parts.append("no transport is registered, and no pool started")
     if answer["pools"]:

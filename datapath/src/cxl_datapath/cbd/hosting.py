@@ -193,7 +193,7 @@ def register(
     return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts).register()
 
 
-def live_hosts(registry: Registry, except_name: str = "") -> list[str]:
+def live_hosts(registry: Registry, except_name: str = "", sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """Names of the hosts whose heartbeat moves; blocks up to one lease."""
     running = {index: entry.name for index, entry in registry.hosts.used().items() if entry.name != except_name}
-    return sorted(running[index] for index in watch(registry.heartbeat, running, registry.info.lease_s))
+    return sorted(running[index] for index in watch(registry.heartbeat, running, registry.info.lease_s, sleep=sleep))

@@ -21,6 +21,7 @@ from ..service import Datapath
 from ..session import Session
 from ..state import TransportState
 from ..views import Row, info_view, transport_view
+from ..waits import Sleep, in_thread
 from .base import TRANSPORT, Method, Params
 from .in_use import refuse_pool_memory
 
@@ -73,16 +74,17 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
                 raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
-    def work() -> None:
+    def work(sleep: Sleep) -> None:
         with Mapping(memory) as mapping:
 
             def alive(info: Info) -> list[str]:
-                return live_hosts(Registry(mapping, info))
+                with datapath.waits.on(f"the hosts of transport {info.name} to be silent for {info.lease_s:g} s"):
+                    return live_hosts(Registry(mapping, info), sleep=sleep)
 
             check_may_format(mapping, memory.spec, params["force"], alive)
             write_format(mapping, plan)
 
-    await asyncio.to_thread(work)
+    await in_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
 
 
@@ -110,7 +112,7 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
         other = datapath.sessions[info.name]
         hint = "format one of them with another name"
         raise DatapathError(Code.EXISTS, f"transport {info.name}", f"is registered already, on {other.desired.memory}", hint)
-    session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings)
+    session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings, datapath.waits)
     await session.open()
     datapath.sessions[info.name] = session
     try:
