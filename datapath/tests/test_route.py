@@ -16,7 +16,7 @@ from cxl_datapath.cbd.lines import ControlLine, Fence, Heartbeat
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
-from cxl_datapath.workers.route import ANSWER_S, PathState, Route
+from cxl_datapath.workers.route import ANSWER_S, SILENCE_S, PathState, Route
 
 SIZE = 1 << 20
 LEASE_S = 1.0
@@ -162,7 +162,7 @@ def test_requests_that_never_come_back_fail_though_the_lines_look_well(world):
     world.pass_time(IO_TIMEOUT_S - 1)
     world.frontend.counts = (7, 5)
     world.pass_time(IO_TIMEOUT_S - 1)
-    assert (world.route.state, world.frontend.errors) == (PathState.SERVING, []), "it is slow, but it answers"
+    assert (world.route.state, world.frontend.errors) == (PathState.PAUSED, []), "it is slow, but it answers"
     world.pass_time(2)
     assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
     world.pass_time(1)
@@ -172,6 +172,44 @@ def test_requests_that_never_come_back_fail_though_the_lines_look_well(world):
     world.serve()
     world.pass_time(1)
     assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[1, 1]])
+
+
+def test_a_hole_in_a_ring_costs_a_pause_and_fresh_channels_but_no_request(world):
+    """The lines look well, but the other side waits for a slot that was damaged, and takes none behind it."""
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.PAUSED, 1, [])
+    world.reserve(epoch=2, channels=(2, 3), epochs=(1, 1))
+    world.route.answered({"epoch": 2})
+    world.serve()
+    world.pass_time(0.2)
+    assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[1, 1]])
+    world.frontend.counts = (5, 5)
+    world.pass_time(IO_TIMEOUT_S)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.SERVING, 1, [])
+    world.frontend.counts = (6, 5)
+    world.pass_time(SILENCE_S + 1)
+    assert world.asked == 2, "another hole is another matter"
+
+
+def test_fresh_channels_that_do_not_help_prolong_nothing(world):
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    world.reserve(epoch=2, channels=(2, 3), epochs=(1, 1))
+    world.route.answered({"epoch": 2})
+    world.serve()
+    world.pass_time(IO_TIMEOUT_S - SILENCE_S - 1.5)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.SERVING, 1, [])
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
+
+
+def test_a_backend_that_was_only_slow_keeps_the_channels_that_were_not_replaced_yet(world):
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    world.frontend.counts = (5, 5)
+    world.pass_time(0.1)
+    assert (world.route.state, world.frontend.bound, world.frontend.errors) == (PathState.SERVING, [], [])
 
 
 def test_a_takeover_moves_the_front_end(world):
@@ -193,6 +231,7 @@ def test_a_backend_that_was_removed_is_not_waited_for_and_its_successor_is_anoth
     world.registry.backends.clear(0)
     world.pass_time(0.5)
     assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
+    assert "backend 0 was stopped or cleared; stop this blkdev" in world.route.describe()["path_reason"]
     if new_life:
         world.registry.backends.write(replace(world.registry.backends.read(0), state=State.RUNNING, epoch=5, life=5))
     world.pass_time(IO_TIMEOUT_S)

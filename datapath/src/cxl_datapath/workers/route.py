@@ -4,6 +4,10 @@
 A backend that was restarted, or taken over by another host, has no handlers on our channels any more. Then the daemon is asked
 for fresh ones, they are published, and once the backend serves them the front end is moved there with all requests in flight. A
 backend that is away for longer than the I/O timeout costs its requests: they fail until it is back.
+
+Channels that look well while nothing comes back may have a hole in their rings, a slot that was damaged and that the other side waits
+for. Fresh channels heal that, so they are asked for once before the I/O timeout. A backend that was only slow finishes what it has
+in hand before it serves them.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ ANSWER_S = 5.0
 RETRY_S = 1.0  # between two times that fresh channels are asked for
 POLL_FAST_S = 0.02  # while requests wait
 SETTLE_S = 0.3  # a backend that starts again says so within that
+SILENCE_S = 5.0  # without an answer, or half the I/O timeout: longer than a disk needs for most requests
 
 
 class PathState(StrEnum):
@@ -69,6 +74,7 @@ class Route:
         self._removed = False
         self._answered_count = 0
         self._moved_at = clock()  # when requests last came back, or none was under way
+        self._renewed = False  # whether the channels are fresh since then
         self.backend = self._first_backend()
         self.state = PathState.SERVING
         self._reason = ""
@@ -122,19 +128,20 @@ class Route:
 
     def step(self, frontend: Movable, io_timeout: float) -> bool:
         """One look; moves the front end, or fails its requests, when it is time. Whether a fast next look is worth it."""
-        trouble = self._trouble()
         now = self._clock()
+        broken = self._trouble()
+        trouble = broken or self._doubt(frontend, now, io_timeout)
         if trouble is None and self.entry is not self.bound:
             self._move(frontend)
         if trouble is None and self.state is not PathState.OFFLINE:
             self._settle()
-            if self._is_silent(frontend, now, io_timeout):
+            if now - self._moved_at > io_timeout:
                 frontend.set_offline(errno.EIO)
                 self._broken_since = now
                 self._report(PathState.OFFLINE, f"the backend answered no request for {io_timeout:g} s")
             return False
         if self._broken_since is None:
-            self._broken_since = now
+            self._broken_since = now if broken else self._moved_at
             self._report(PathState.PAUSED, trouble or "")
         elif trouble and trouble != self._reason:
             self._report(self.state, trouble)
@@ -146,12 +153,16 @@ class Route:
             self._report(PathState.OFFLINE, trouble or f"away for {io_timeout:g} s")
         return self.state is PathState.PAUSED
 
-    def _is_silent(self, frontend: Movable, now: float, io_timeout: float) -> bool:
-        """Whether requests are under way and none has come back for longer than they may take: the lines can look well then."""
+    def _doubt(self, frontend: Movable, now: float, io_timeout: float) -> str | None:
+        """Why channels that look well should be replaced: requests are under way, and none has come back for some seconds."""
+        if self.state is PathState.OFFLINE:
+            return None
         submitted, answered = frontend.progress()
         if submitted == answered or answered != self._answered_count:
-            self._answered_count, self._moved_at = answered, now
-        return now - self._moved_at > io_timeout
+            self._answered_count, self._moved_at, self._renewed = answered, now, False
+        fresh = self._renewed or self.entry is not self.bound
+        silent = now - self._moved_at > min(SILENCE_S, io_timeout / 2)
+        return "the backend answers no request" if silent and not fresh else None
 
     def pause(self) -> None:
         """The front end was started on channels that nobody serves yet."""
@@ -170,9 +181,9 @@ class Route:
 
     def _trouble(self) -> str | None:
         """Why the published channels do not serve; None when they do."""
-        if self._removed:
-            return "the backend was removed"
         backend = self._read_backend()
+        if self._removed:
+            return f"backend {self.entry.backend_id} was stopped or cleared; stop this blkdev, then start one on another backend"
         if backend is None:
             return "the backend's entry cannot be read"
         if is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend):
@@ -208,13 +219,16 @@ class Route:
     def _move(self, frontend: Movable) -> None:
         """The new channels are served: requests go there, those in flight first; then the old ones are given back."""
         frontend.rebind(self.confs())
+        # Silence goes on counting over fresh channels of the same backend: they may not have been what was wrong.
+        self._renewed = self.entry.backend_epoch == self.bound.backend_epoch and self.state is not PathState.OFFLINE
+        if not self._renewed:
+            self._moved_at = self._clock()
         kept = set(self.entry.channels)
         for channel, line in self._lines(self.bound, State.NONE):
             if channel not in kept:
                 self._registry.write_blkdev_line(channel, line)
         self.bound = self.entry
         self._broken_since = None
-        self._moved_at = self._clock()
         self._report(PathState.SERVING, "")
 
     def _settle(self) -> None:
