@@ -64,6 +64,14 @@ def test_a_path_that_no_socket_can_have_is_named(tmp_path):
     assert "too long" in error.message
 
 
+def test_a_daemon_whose_socket_no_path_fits_says_what_to_shorten(tmp_path):
+    runtime = tmp_path / ("x" * 100)
+    command = [sys.executable, "-m", "cxl_datapath.daemon", "--runtime", str(runtime), "--state", str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and done.stderr.endswith("that of a socket can have 107; use a shorter --runtime folder\n")
+    assert not runtime.exists()
+
+
 def test_a_name_that_the_terminal_cannot_show_does_not_cost_the_answer(make_host, tmp_path):
     disk = tmp_path / "d\u00efsk"
     disk.write_bytes(b"")

@@ -58,12 +58,12 @@ def check_memory(value: str) -> str:
 
 
 def check_path(value: str, subject: str) -> str:
-    """An absolute path.
+    """An absolute path, without empty parts and ".", as the daemon shows it.
 
     :raises LabError: for anything else.
     """
     if value.startswith("/") and value.isprintable() and len(value.encode()) < 256:
-        return value
+        return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
     raise LabError(subject, f"{shown(value)} is no absolute path", "write for example /dev/dax0.0")
 
 

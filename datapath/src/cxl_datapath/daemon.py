@@ -20,7 +20,7 @@ from .client import RUNTIME
 from .cxlflash.server import LunServer
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
-from .peers import group_id
+from .peers import check_socket_path, group_id
 from .server import ControlServer
 from .service import Datapath
 from .session import Settings
@@ -102,6 +102,7 @@ def main() -> int:
     try:
         name = check_name("--host-name", options.host_name)
         settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)
+        check_socket_path(settings.runtime / "control.sock")
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
         core.library()

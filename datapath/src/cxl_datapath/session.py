@@ -31,6 +31,7 @@ from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 from .waits import Sleep, Waits, in_thread
+from .workers.lock import lock_file, remove_lock_file
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,10 @@ class Session:
             return self._reference() | asdict(want) | fresh | {"dev": str(self.settings.dev)}
 
         return Supervised("blkdev", f"transport {self.name} blkdev {want.id}", configure, self.ring, reserve)
+
+    def remove_lock(self, kind: str, number: int) -> None:
+        """After the worker of a backend or blkdev ended for good."""
+        remove_lock_file(lock_file(self.settings.runtime, kind, self.desired.uuid, number))
 
     def ring(self) -> None:
         if self.opened is not None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -144,7 +145,7 @@ class Supervised:
                     delay = BACKOFF_FIRST_S
                     self.restarts += 1
                 self.error = _as_datapath_error(error, self.label)
-                log.warning("%s: %s; next try in %.1f s", self.label, self.error, delay)
+                log.warning("%s: %s%s", self.label, self.error, "" if self._stopping else f"; next try in {delay:.1f} s")
             if self._stopping:
                 await self._set(Phase.STOPPED)  # `stop` waits for a word of a worker that is gone
                 return
@@ -175,7 +176,8 @@ class Supervised:
             if self._answering is not None:
                 self._answering.cancel()
             self._process = None
-        if status == 0 and self._stopping and reported is None:
+        # One that is told to end before it can listen ends by the signal itself.
+        if status in (0, -signal.SIGTERM) and self._stopping and reported is None:
             await self._set(Phase.STOPPED)
             return
         raise reported or self._unexplained(status, tail)

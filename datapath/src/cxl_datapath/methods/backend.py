@@ -101,6 +101,7 @@ async def _drop(session: Session, state: BackendState, before: BackendEntry | No
     """`before`: whose backend it was. Then it is to be taken over again, and its blkdevs go on waiting for that."""
     worker = session.backends.pop(state.id)
     await worker.end(patience=5.0)
+    session.remove_lock("backend", state.id)
     if session.opened is not None:
         holdings.give_back_backend(session.opened, state.id, before)
 

@@ -107,6 +107,7 @@ async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
 
 async def _forget(session: Session, state: BlkdevState) -> None:
     session.blkdevs.pop(state.id)
+    session.remove_lock("blkdev", state.id)
     if session.opened is not None:
         await holdings.give_back_blkdev(session.opened, state.id)
 

@@ -27,7 +27,8 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
     found = [row for row in rows if row.get("path" if noun == "backend" else "name") == given]
     ids = {row["id"]: row for row in [row for row in found if own and row["local"]] or found}
     if not ids:
-        hint = f"see: cxl-datapath cbd {noun} list {session.name}"
+        only = "the names of blkdevs are known on their own hosts only, the others give the id; " if noun == "blkdev" else ""
+        hint = f"{only}see: cxl-datapath cbd {noun} list {session.name}"
         raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not in transport {session.name}", hint)
     if len(ids) > 1:
         which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())

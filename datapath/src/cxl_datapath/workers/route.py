@@ -5,9 +5,9 @@ A backend that was restarted, or taken over by another host, has no handlers on 
 for fresh ones, they are published, and once the backend serves them the front end is moved there with all requests in flight. A
 backend that is away for longer than the I/O timeout costs its requests: they fail until it is back.
 
-Channels that look well while nothing comes back may have a hole in their rings, a slot that was damaged and that the other side waits
-for. Fresh channels heal that, so they are asked for once before the I/O timeout. A backend that was only slow finishes what it has
-in hand before it serves them.
+Channels that look well while nothing comes back may have a hole in their rings, a damaged slot that the other side waits for.
+Fresh channels heal that, so they are asked for once before the I/O timeout. A backend that was only slow finishes what it has in
+hand before it serves them.
 """
 
 from __future__ import annotations
