@@ -51,7 +51,7 @@ def test_the_command_line_speaks_of_its_own_options(lab):
         (["cbd", "transport", "format", f"{lab.memory}", "pool1", "--lease-ms", "5"], "--lease-ms: 5 is not possible; choose "),
         (["cbd", "blkdev", "start", "pool0", "0", "--name", "x"], "or use --read-only here, or --shared on all of them"),
         (["cbd", "blkdev", "stop", "pool0", "--", "-5"], "id: -5 is not possible; choose 0 to 1023"),
-        (["cbd", "blkdev", "clear", "pool0", "cbd0"], "the names of blkdevs are known on their own hosts only"),
+        (["cbd", "blkdev", "clear", "pool0", "cbd0"], "a blkdev has its name on its own host only, elsewhere give the id; see: "),
     ):
         error = lab.node1.cli(*words).stderr
         assert said in error, error

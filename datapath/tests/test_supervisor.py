@@ -53,7 +53,7 @@ def test_a_start_ends_when_the_worker_is_ended_from_elsewhere(worker):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("script", "words"), [("exec sleep 3600", 0), ("trap 'exit 7' TERM; sleep 3600 & wait", 1)])
+@pytest.mark.parametrize(("script", "words"), [("exec sleep 3600", 0), ("trap 'kill $!; exit 7' TERM; sleep 3600 & wait", 1)])
 def test_an_end_that_was_asked_for_is_no_failure_and_promises_no_next_try(worker, caplog, script, words):
     """The first one has not come so far that it listens to the signal."""
 

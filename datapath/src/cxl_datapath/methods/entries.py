@@ -17,7 +17,7 @@ E = TypeVar("E", BackendEntry, BlkdevEntry)
 TableOf = Callable[[Registry], Table[E]]
 
 
-def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, own: bool = False) -> int:
+def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, own: bool = False, hint: str = "") -> int:
     """The id of what a user named as the list shows it: hosts and blkdevs by name, backends by path; a number is an id.
 
     `own`: of several with the name this host's own is meant. Raises `not_found`, `invalid` when the name fits several.
@@ -27,8 +27,7 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
     found = [row for row in rows if row.get("path" if noun == "backend" else "name") == given]
     ids = {row["id"]: row for row in [row for row in found if own and row["local"]] or found}
     if not ids:
-        only = "the names of blkdevs are known on their own hosts only, the others give the id; " if noun == "blkdev" else ""
-        hint = f"{only}see: cxl-datapath cbd {noun} list {session.name}"
+        hint = f"{hint}see: cxl-datapath cbd {noun} list {session.name}"
         raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not in transport {session.name}", hint)
     if len(ids) > 1:
         which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())
@@ -47,7 +46,8 @@ def numbered_entry(session: Session, noun: str, rows: list[Row], given: int | st
     except DatapathError as error:
         if error.code != Code.NOT_FOUND:
             raise
-        number = numbered(session, noun, rows, given)
+        only = "a blkdev has its name on its own host only, elsewhere give the id; " if noun == "blkdev" else ""
+        number = numbered(session, noun, rows, given, hint=only)
     state = next(row["state"] for row in rows if row["id"] == number and row not in entries)
     owner = next((f" (its number is host {row['host']}'s now)" for row in entries if row["id"] == number and "host" in row), "")
     hint = f"forget it: cxl-datapath cbd {noun} stop {session.name} {given}"
