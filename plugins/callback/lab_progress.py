@@ -83,8 +83,8 @@ class CallbackModule(CallbackBase):
         self._stop.set()
 
     def _watch(self, between):
-        """A new task only puts off when the next line is due, so that nothing has to wake this up."""
-        while not self._stop.wait(max(self._due - time.monotonic(), 0.0) if self._task else self._interval):
+        """A line of a task that begins meanwhile is due an interval later at the earliest: nothing has to wake this up."""
+        while not self._stop.wait(min(max(self._due - time.monotonic(), 0.0), self._interval) if self._task else self._interval):
             now = time.monotonic()
             if self._task and now >= self._due:
                 self._due = now + between
