@@ -42,6 +42,7 @@ class FrontEnd:
         self.bound = []  # channel epochs of each rebind
         self.errors = []
         self.counts = (0, 0)
+        self.others = []  # counts of more queues
 
     def rebind(self, channels):
         self.bound.append([conf.epoch for conf in channels])
@@ -50,7 +51,7 @@ class FrontEnd:
         self.errors.append(error)
 
     def progress(self):
-        return self.counts
+        return [self.counts, *self.others]
 
 
 class World:
@@ -190,6 +191,16 @@ def test_a_hole_in_a_ring_costs_a_pause_and_fresh_channels_but_no_request(world)
     world.frontend.counts = (6, 5)
     world.pass_time(SILENCE_S + 1)
     assert world.asked == 2, "another hole is another matter"
+
+
+def test_a_queue_that_stands_still_is_seen_beside_one_that_is_busy(world):
+    for second in range(round(SILENCE_S) + 1):
+        world.frontend.counts, world.frontend.others = (9 + second, 8 + second), [(5, 4)]
+        world.pass_time(1)
+    assert (world.route.state, world.asked) == (PathState.PAUSED, 1)
+    world.frontend.others = [(5, 5)]
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.errors) == (PathState.SERVING, [])
 
 
 def test_fresh_channels_that_do_not_help_prolong_nothing(world):

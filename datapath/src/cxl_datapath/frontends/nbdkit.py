@@ -78,9 +78,10 @@ class NbdServer:
     def set_offline(self, error: int) -> None:
         self._tell(f"offline {error}")
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[tuple[int, int]]:
+        # All connections take turns on the queues: where one stands still, soon all of them do.
         counters = dict(word.split("=", 1) for word in self._tell("stats").split()[1:])
-        return int(counters.get("submitted", 0)), int(counters.get("requests", 0))
+        return [(int(counters.get("submitted", 0)), int(counters.get("requests", 0)))]
 
     def _tell(self, command: str) -> str:
         """One command to the plugin, and what it answers. Raises what it refuses."""
@@ -149,7 +150,7 @@ class NbdkitFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[tuple[int, int]]:
         return self._server.progress()
 
     def check(self) -> None:

@@ -48,7 +48,7 @@ class Movable(Protocol):
 
     def set_offline(self, error: int) -> None: ...
 
-    def progress(self) -> tuple[int, int]: ...
+    def progress(self) -> list[tuple[int, int]]: ...
 
 
 class Route:
@@ -72,8 +72,8 @@ class Route:
         self.entry = self._own_entry(epoch)
         self.bound = self.entry
         self._removed = False
-        self._answered_count = 0
-        self._moved_at = clock()  # when requests last came back, or none was under way
+        self._answered: dict[int, int] = {}  # by queue: how many requests had come back
+        self._moved: dict[int, float] = {}  # and when the last one did, or none was under way
         self._renewed = False  # whether the channels are fresh since then
         self.backend = self._first_backend()
         self.state = PathState.SERVING
@@ -135,13 +135,13 @@ class Route:
             self._move(frontend)
         if trouble is None and self.state is not PathState.OFFLINE:
             self._settle()
-            if now - self._moved_at > io_timeout:
+            if now - self._silent_since > io_timeout:
                 frontend.set_offline(errno.EIO)
                 self._broken_since = now
                 self._report(PathState.OFFLINE, f"the backend answered no request for {io_timeout:g} s")
             return False
         if self._broken_since is None:
-            self._broken_since = now if broken else self._moved_at
+            self._broken_since = now if broken else self._silent_since
             self._report(PathState.PAUSED, trouble or "")
         elif trouble and trouble != self._reason:
             self._report(self.state, trouble)
@@ -157,12 +157,18 @@ class Route:
         """Why channels that look well should be replaced: requests are under way, and none has come back for some seconds."""
         if self.state is PathState.OFFLINE:
             return None
-        submitted, answered = frontend.progress()
-        if submitted == answered or answered != self._answered_count:
-            self._answered_count, self._moved_at, self._renewed = answered, now, False
+        for queue, (submitted, answered) in enumerate(frontend.progress()):
+            if submitted == answered or answered != self._answered.get(queue) or queue not in self._moved:
+                self._answered[queue], self._moved[queue] = answered, now
+        silent = now - self._silent_since > min(SILENCE_S, io_timeout / 2)
+        self._renewed &= silent
         fresh = self._renewed or self.entry is not self.bound
-        silent = now - self._moved_at > min(SILENCE_S, io_timeout / 2)
         return "the backend answers no request" if silent and not fresh else None
+
+    @property
+    def _silent_since(self) -> float:
+        """Since when the queue that has waited longest waits; now when none does."""
+        return min(self._moved.values(), default=self._clock())
 
     def pause(self) -> None:
         """The front end was started on channels that nobody serves yet."""
@@ -222,7 +228,7 @@ class Route:
         # Silence goes on counting over fresh channels of the same backend: they may not have been what was wrong.
         self._renewed = self.entry.backend_epoch == self.bound.backend_epoch and self.state is not PathState.OFFLINE
         if not self._renewed:
-            self._moved_at = self._clock()
+            self._moved.clear()
         kept = set(self.entry.channels)
         for channel, line in self._lines(self.bound, State.NONE):
             if channel not in kept:
@@ -233,7 +239,7 @@ class Route:
 
     def _settle(self) -> None:
         if self.state is not PathState.SERVING:
-            self._moved_at = self._clock()
+            self._moved.clear()
             self._report(PathState.SERVING, "")
         self._broken_since = None
 
