@@ -81,6 +81,14 @@ class Table(Generic[E]):
         except DatapathError:
             return False
 
+    def is_damaged(self, index: int) -> bool:
+        """Whether nobody can say what the entry is."""
+        try:
+            self.read(index)
+        except DatapathError as error:
+            return error.code == Code.CORRUPT
+        return False
+
     def write(self, entry: E) -> None:
         self._pair(entry.id).write(entry.pack())
 

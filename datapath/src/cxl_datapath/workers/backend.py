@@ -186,8 +186,7 @@ class Handlers:
         """One look at the blkdevs; True when something changed."""
         registry = self._transport.registry
         if not registry.backends.still(self._entry):
-            hint = "look at: cxl-datapath cbd backend list"
-            raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
+            self._repair_entry()
         used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
         users = users_of(self._entry, used, current, self._is_gone)
         self._given_up = {handler for handler in self._given_up if self._is_asked_for(handler)}
@@ -199,6 +198,15 @@ class Handlers:
         for handler in sorted(wanted - self._running, key=lambda h: h.channel):
             self._add(handler)
         return changed
+
+    def _repair_entry(self) -> None:
+        """One that nobody can read any more is ours still: who takes it over fences this host first. Raises `corrupt` otherwise."""
+        table, mine = self._transport.registry.backends, self._entry
+        if not table.is_damaged(mine.id) or is_fenced(self._transport.registry, mine.host_id, mine.host_epoch):
+            hint = "look at: cxl-datapath cbd backend list"
+            raise DatapathError(Code.CORRUPT, f"backend {mine.id}", "its entry was changed by somebody else", hint)
+        table.write(mine)
+        print(f"backend {mine.id}: both copies of its entry were damaged and are written again", file=sys.stderr)
 
     def _is_gone(self, host_id: int, host_epoch: int) -> bool:
         """Fenced, or dead for a lease: its channels are given back. One that was only slow asks for others by itself."""
