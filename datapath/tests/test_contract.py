@@ -10,6 +10,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from claimants import Claimant
 from hosts import Host, wait_until
 from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped
 from mishaps import paused
@@ -277,9 +278,7 @@ def test_a_damaged_entry_of_a_host_that_lives_is_not_cleared(lab):
         (row,) = lab.node2.call("cbd.backend.list", transport="pool0")
         assert "cxl-datapath cbd backend clear" in row["error"]["hint"]
         with ThreadPoolExecutor() as pool:
-            clearing = pool.submit(
-                lab.node2.refuse, Code.BUSY, "cbd.backend.clear", transport="pool0", id=0, force=True
-            )
+            clearing = pool.submit(lab.node2.refuse, Code.BUSY, "cbd.backend.clear", transport="pool0", id=0, force=True)
             wait_until(lambda: claimed(lab), "node2 is about to clear it")
             os.kill(lab.node1.worker("backend", "pool0", 0)["pid"], signal.SIGCONT)
             assert "written again" in clearing.result().message
@@ -315,6 +314,47 @@ def test_a_backend_whose_host_died_is_refused_in_time(lab):
     wait_until(lambda: alive(lab.node2, "node1") is False, "node2 sees node1 die")
     error = lab.node2.refuse(Code.NOT_READY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
     assert "node1 is not alive" in error.message
+
+
+def away_and_back(lab, before_start=lambda: None):
+    """node1 was dead for node2, and has registered again a moment ago."""
+    lab.node1.stop()
+    wait_until(lambda: alive(lab.node2, "node1") is False, "node2 sees node1 die")
+    before_start()
+    lab.node1.start()
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        wait_until(lambda: registry.incarnation(0) == 2, "node1 is back")
+
+
+def test_a_backend_whose_host_has_just_come_back_is_waited_for(lab):
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    away_and_back(lab)
+    device = lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"]
+    assert io_works(device, 0x45)
+
+
+def test_a_backend_without_its_disk_is_looked_for_on_its_host(lab):
+    disk = lab.disk()
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    away_and_back(lab, lambda: disk.rename(disk.with_suffix(".hidden")))
+    wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["error"], "it cannot be served")
+    error = lab.node2.refuse(Code.TIMEOUT, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+    assert ("on node1" in error.hint, "recover" in error.hint) == (True, False)
+
+
+def test_a_backend_that_does_not_come_back_with_its_host_is_told_apart(lab):
+    """It waits for the claim, which a third host holds."""
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    holder = Claimant(Path(lab.memory), "holder")
+    try:
+        holder.ask("register")
+        away_and_back(lab, lambda: holder.ask("hold"))
+        error = lab.node2.refuse(Code.NOT_READY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+        assert "node1 is back" in error.message
+        assert ("on node1" in error.hint, "recover" in error.hint) == (True, False)
+    finally:
+        holder.kill()
 
 
 def test_a_dead_users_hold_ends_when_it_is_cleared(lab, make_host):

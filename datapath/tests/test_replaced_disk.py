@@ -37,7 +37,7 @@ def test_only_regular_files_are_remembered(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with disk.open("wb") as file:
         assert FileId.of(file.fileno()).inode == disk.stat().st_ino
-    with open("/dev/null") as device:
+    with Path("/dev/null").open("rb") as device:
         assert FileId.of(device.fileno()) is None
     assert FileId.of(-1) is None
 

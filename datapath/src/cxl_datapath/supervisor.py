@@ -28,9 +28,7 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 15.0
 _TAIL_LINES = 20
 _LAST_WORDS_S = 0.5  # for what is still in the stderr pipe when the worker is gone
 _LINE_MAX = 1 << 20
-_BUS_ERROR_HINT = (
-    "memory that it maps is not there: was the file cut short, is its file system full, or is the device gone or its memory poisoned?"
-)
+_BUS_ERROR_HINT = "memory that it maps is not there: was its file cut short, is the file system full, or the memory poisoned?"
 
 log = logging.getLogger(__name__)
 

@@ -204,4 +204,3 @@ def register(
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """
     return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts).register()
-

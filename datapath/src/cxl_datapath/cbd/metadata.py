@@ -48,7 +48,7 @@ class CopyPair:
     Who looks again and again pays for checksums only when bytes have changed.
     """
 
-    def __init__(self, memory: Bytes, offset: int, length: int, magic: bytes, what: str, hint: str = "") -> None:
+    def __init__(self, memory: Bytes, offset: int, length: int, magic: bytes, what: str, *, hint: str = "") -> None:
         self._memory = memory
         self._offsets = (offset, offset + length)
         self._length = length

@@ -145,7 +145,7 @@ class Table(Generic[E]):
     def _pair(self, index: int) -> CopyPair:
         if index not in self._pairs:
             what, hint = f"{self.kind.WHAT} {index}", _DAMAGED_HINT.format(what=self.kind.WHAT)
-            self._pairs[index] = CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, what, hint)
+            self._pairs[index] = CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, what, hint=hint)
         return self._pairs[index]
 
 

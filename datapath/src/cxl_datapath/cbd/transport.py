@@ -34,7 +34,7 @@ class Probe:
 
 
 def info_pair(memory: Bytes) -> CopyPair:
-    return CopyPair(memory, 0, INFO_COPY, Info.MAGIC, "transport info", _DAMAGED_HINT)
+    return CopyPair(memory, 0, INFO_COPY, Info.MAGIC, "transport info", hint=_DAMAGED_HINT)
 
 
 def probe(memory: Bytes) -> Probe:

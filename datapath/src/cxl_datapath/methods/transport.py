@@ -75,13 +75,12 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work() -> None:
-        with held(memory) as fd:
-            with looked_at(memory) as seen:
-                occupants = Occupants(seen, probe(seen).info)
-                check_may_format(seen, memory.spec, params["force"], occupants.alive)
-                allocate(memory, fd)
-                with Mapping(memory) as mapping:
-                    write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
+        with held(memory) as fd, looked_at(memory) as seen:
+            occupants = Occupants(seen, probe(seen).info)
+            check_may_format(seen, memory.spec, params["force"], occupants.alive)
+            allocate(memory, fd)
+            with Mapping(memory) as mapping:
+                write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
 
     await asyncio.to_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})

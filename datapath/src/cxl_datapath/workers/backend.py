@@ -214,7 +214,7 @@ class Handlers:
         return changed
 
     def _repair_entry(self) -> None:
-        """One that nobody can read any more is ours still: who takes it over fences this host first. Raises `corrupt` otherwise."""
+        """One that nobody can read any more is ours still: who takes over fences this host first. Raises `corrupt` otherwise."""
         table, mine = self._transport.registry.backends, self._entry
         if not table.is_damaged(mine.id) or is_fenced(self._transport.registry, mine.host_id, mine.host_epoch):
             hint = "look at: cxl-datapath cbd backend list"
