@@ -16,6 +16,7 @@ from cxl_datapath.cbd.lines import ControlLine, Fence, Heartbeat
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.workers.link import Command
 from cxl_datapath.workers.route import ANSWER_S, SILENCE_S, PathState, Route
 
 SIZE = 1 << 20
@@ -29,12 +30,14 @@ class Link:
 
     def __init__(self):
         self.events = []
+        self.script = []  # what happens while the worker waits, one step after the other; a command is passed on
+        self.answer = {}
 
     def emit(self, event, **_):
         self.events.append(event)
 
     def wait(self, _seconds):
-        return None
+        return self.script.pop(0)() if self.script else None
 
 
 class FrontEnd:
@@ -280,6 +283,54 @@ def test_a_damaged_backend_entry_is_a_pause(world):
     memory.write(page, good)
     world.pass_time(0.5)
     assert world.route.state == PathState.SERVING
+
+
+# ---- before the front end starts
+
+
+def waits(world, *script):
+    world.link.script = list(script)
+    world.route.wait_answered()
+
+
+def answers(world, answer):
+    def step():
+        world.link.answer = answer
+        return Command.ANSWER
+
+    return step
+
+
+def test_a_backend_that_starts_again_before_it_answered_is_followed(world):
+    world.restart_backend(capacity=2 << 20)
+    fresh = lambda: world.reserve(epoch=2, channels=(2, 1), epochs=(1, 2))  # noqa: E731
+    waits(world, lambda: None, fresh, answers(world, {"epoch": 2}), world.serve)
+    assert (world.asked, world.route.bound) == (1, world.registry.blkdevs.read(0))
+    assert [conf.epoch for conf in world.route.confs()] == [1, 2]
+    assert world.route.backend.capacity == 2 << 20
+    states = [world.registry.lines(channel).blkdev.state for channel in (0, 1, 2)]
+    assert states == [State.NONE, State.RUNNING, State.RUNNING], "only the channel that is not used any more was given back"
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.bound) == (PathState.SERVING, []), "the front end was started on them"
+
+
+def test_why_there_are_no_fresh_channels_is_told(world):
+    world.restart_backend()
+    why = DatapathError(Code.NOT_FOUND, "blkdev 0", "its backend 0 was removed", "stop it here")
+    with pytest.raises(DatapathError) as caught:
+        waits(world, lambda: None, answers(world, {"error": why.to_json()}))
+    assert (caught.value.code, caught.value.message) == (Code.NOT_FOUND, why.message)
+
+
+def test_a_backend_that_does_not_answer_on_the_right_channels_is_a_timeout(world):
+    world.registry.write_backend_line(1, ControlLine(State.NONE, 1, 0, 0, 1, BACKEND_HOST, 1))
+
+    def later():
+        world.now += ANSWER_S
+
+    with pytest.raises(DatapathError) as caught:
+        waits(world, later, later)
+    assert (caught.value.code, world.asked) == (Code.TIMEOUT, 0)
 
 
 def test_an_entry_that_is_not_ours_ends_the_worker(world):

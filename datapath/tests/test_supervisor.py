@@ -82,3 +82,15 @@ def test_a_stop_ends_when_the_worker_dies_of_it(worker, monkeypatch):
         assert dying.to_json()["state"] == "stopped"
 
     asyncio.run(scenario())
+
+
+def test_a_worker_whose_memory_went_away_says_so(worker):
+    async def scenario() -> None:
+        gone = worker("kill -BUS $$")
+        with pytest.raises(DatapathError) as caught:
+            await asyncio.wait_for(gone.start(), PATIENCE_S)
+        await gone.end(patience=0.0)
+        assert "signal 7 (SIGBUS)" in caught.value.message
+        assert "cut short" in caught.value.hint
+
+    asyncio.run(scenario())

@@ -58,7 +58,7 @@ def add(nouns: Any, verb: Verb) -> None:
 def _format_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("memory")
     made.add_argument("name")
-    made.add_argument("--force", action="store_true", help="over an existing transport or file system")
+    made.add_argument("--force", action="store_true", help="over a transport, or anything else that is there")
     for option in ("hosts", "backends", "blkdevs"):
         made.add_argument(f"--{option}", type=int, default=16, help="entries (%(default)s)")
     made.add_argument("--channels", type=int, default=None, help="(as many as fit, at most 64)")

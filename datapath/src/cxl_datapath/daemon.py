@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import logging
 import os
@@ -96,6 +97,7 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
 
 def main() -> int:
     options = arguments(sys.argv[1:])
+    faulthandler.enable()  # mapped memory can vanish between two looks: then at least its signal is told
     # The journal has its own clock.
     clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"{clock}%(levelname)s %(message)s")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Container
 from typing import TypeVar
 
@@ -89,7 +90,7 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
     number = view["id"]
     if view["state"] == "corrupt":
         async with session.claim() as opened:
-            table_of(opened.registry).clear(number)
+            await _clear_damaged(opened, table_of(opened.registry), number)
         return view | {"state": "cleared"}
     entry = running(session, table_of, number)
     what = f"{entry.WHAT} {number}"
@@ -101,3 +102,13 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
         await clear(opened, entry)
     return view | {"state": "cleared"}
+
+
+async def _clear_damaged(opened: Opened, table: Table[E], number: int) -> None:
+    """Raises `busy` when the owner lives: it writes the entry again."""
+    await asyncio.sleep(opened.lease_s)
+    opened.lock.check()
+    if not table.is_damaged(number):
+        what, hint = f"{table.kind.WHAT} {number}", f"see: cxl-datapath cbd {table.kind.WHAT} list"
+        raise DatapathError(Code.BUSY, what, "was written again by its host, which is alive", hint)
+    table.clear(number)

@@ -26,7 +26,7 @@ from ..cbd.liveness import Liveness
 from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from .attach import Attached
-from .link import Link
+from .link import Command, Link
 
 ANSWER_S = 5.0
 RETRY_S = 1.0  # between two times that fresh channels are asked for
@@ -95,12 +95,30 @@ class Route:
         self._link.emit("bell")
 
     def wait_answered(self) -> None:
-        """Returns when the backend serves every channel. Raises `timeout`."""
+        """Returns when the backend serves every channel, fresh ones where it was started again meanwhile. Raises `timeout`, and
+        why the daemon has no fresh ones. No front end uses the channels yet."""
         while (silent := self._unanswered(self._read_backend() or self.backend)) is not None:
-            if self._link.wait(0.005) is not None:
+            command = self._link.wait(0.005)
+            if command is Command.ANSWER:
+                self._answered_first(self._link.answer)
+            elif command is not None:
                 raise DatapathError(Code.FAILED, self._what, "stopped before the backend answered")
-            if self._clock() - self._published_at > ANSWER_S:
+            elif self._is_outdated():
+                self._ask(self._clock())
+            elif self._clock() - self._published_at > ANSWER_S:
                 raise self._no_answer(silent)
+        self._bind()
+
+    def _answered_first(self, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            raise DatapathError.from_json(answer["error"])
+        self.answered(answer)
+        self.backend = self._first_backend()
+
+    def _is_outdated(self) -> bool:
+        """Whether the backend was started again since our channels were chosen: it answers on others only."""
+        backend = self._read_backend()
+        return self._asked_at is None and backend is not None and backend.epoch != self.entry.backend_epoch
 
     def close(self) -> None:
         """The entry stays: it keeps the id and the backend for this host until the daemon clears it."""
@@ -146,12 +164,15 @@ class Route:
         elif trouble and trouble != self._reason:
             self._report(self.state, trouble)
         if self._may_ask(now):
-            self._asked_at = now
-            self._link.emit("ask")
+            self._ask(now)
         if self.state is PathState.PAUSED and (self._removed or now - self._broken_since > io_timeout):
             frontend.set_offline(errno.EIO)
             self._report(PathState.OFFLINE, trouble or f"away for {io_timeout:g} s")
         return self.state is PathState.PAUSED
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self._link.emit("ask")
 
     def _doubt(self, frontend: Movable, now: float, io_timeout: float) -> str | None:
         """Why channels that look well should be replaced: requests are under way, and none has come back for some seconds."""
@@ -171,7 +192,8 @@ class Route:
         return min(self._moved.values(), default=self._clock())
 
     def pause(self) -> None:
-        """The front end was started on channels that nobody serves yet."""
+        """The front end is started on channels that nobody serves yet."""
+        self._bind()
         self._broken_since = self._clock()
         self._report(PathState.PAUSED, "the backend has not answered yet")
 
@@ -229,13 +251,17 @@ class Route:
         self._renewed = self.entry.backend_epoch == self.bound.backend_epoch and self.state is not PathState.OFFLINE
         if not self._renewed:
             self._moved.clear()
+        self._bind()
+        self._broken_since = None
+        self._report(PathState.SERVING, "")
+
+    def _bind(self) -> None:
+        """The front end uses the published channels from now on: those that it had are given back."""
         kept = set(self.entry.channels)
         for channel, line in self._lines(self.bound, State.NONE):
             if channel not in kept:
                 self._registry.write_blkdev_line(channel, line)
         self.bound = self.entry
-        self._broken_since = None
-        self._report(PathState.SERVING, "")
 
     def _settle(self) -> None:
         if self.state is not PathState.SERVING:
