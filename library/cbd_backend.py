@@ -76,9 +76,10 @@ options:
     type: bool
     default: false
   wait_timeout:
-    description: Seconds to wait. The message of a timeout carries the last state that was seen.
+    description:
+      - Seconds to wait. The message of a timeout carries the last state that was seen.
+      - By default 120, or twice the lease of the transport and ten seconds where that is longer.
     type: float
-    default: 120.0
   wait_sleep:
     description: Seconds between two looks.
     type: float

@@ -84,7 +84,9 @@ options:
             type: int
       force:
         description:
-          - Format although something else lies on the memory, which is lost. Refused all the same while a host is alive in it.
+          - Format although something else lies on the memory, which is lost. That is a transport, known content, or any
+            byte that is not zero in the first MiB.
+          - Refused all the same while a host is alive in it, and while another process has the file locked (a backend, a pool).
           - A transport that is already as wanted is left alone.
         type: bool
         default: false

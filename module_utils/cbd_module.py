@@ -10,15 +10,16 @@ from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .cxl_lab.cbd import Call, Row, Seen, beating, call_seconds, check_rows
+from .cxl_lab.cbd import Call, Row, Seen, beating, call_seconds, check_rows, wait_seconds
 from .cxl_lab.datapath_client import RUNTIME_DIR, DaemonAbsent, DatapathClient
 from .cxl_lab.errors import LabError
+from .cxl_lab.progress import progress
 from .cxl_lab.waiting import poll
 
 #: The option by which every cbd module finds the daemon.
 RUNTIME_OPTION = {"runtime_dir": {"type": "path", "default": RUNTIME_DIR}}
-#: The option of those that wait for the death of a host.
-DEATH_OPTION = {"wait_living": {"type": "bool", "default": False}}
+#: The options of those that wait for the death of a host: how long that may take depends on the leases.
+DEATH_OPTION = {"wait_living": {"type": "bool", "default": False}, "wait_timeout": {"type": "float"}}
 
 
 def observe(client: DatapathClient, wants: list[Any]) -> Seen:
@@ -64,34 +65,31 @@ def reach(module: AnsibleModule, kind: Kind) -> dict[str, Any]:
 
 def _reach(module: AnsibleModule, kind: Kind, wants: list[Any], client: DatapathClient) -> dict[str, Any]:
     plan = partial(_plan, kind, wants, module.check_mode)
-    first: list[Seen] = []
+    first = kind.observe(client, wants)
+    looks = [first]
+    patience = _patience(module, first)
 
     def look() -> Seen:
-        now = kind.observe(client, wants)
-        first[:] = first or [now]
-        return now
+        return looks.pop() if looks else kind.observe(client, wants)
 
     def living(now: Seen) -> set[str]:
         """Hosts for whose death nobody should wait."""
-        return set() if module.params.get("wait_living") else beating(first[0], now)
+        return set() if module.params.get("wait_living") else beating(first, now)
 
     def done(now: Seen) -> bool:
         waiting = [call for _, call in plan(now) if call.waits_for]
+        if waiting:
+            progress(f"waiting for {waiting[0].waits_for}")
         return not waiting or any(call.death_of in living(now) for call in waiting)
 
-    seen, _ = poll(
-        look,
-        done,
-        timeout=0 if module.check_mode else _patience(module),
-        sleep=module.params.get("wait_sleep", 0),
-    )
+    seen, _ = poll(look, done, timeout=0 if module.check_mode else patience, sleep=module.params.get("wait_sleep", 0))
     calls = plan(seen)
     before = {want.subject: kind.find(want, seen) for want in wants}
     if module.check_mode:
         changing = {id(want) for want, _ in calls}
         after = {want.subject: _foreseen(want, before) if id(want) in changing else before[want.subject] for want in wants}
     else:
-        _must_not_wait(module, calls, seen, living(seen))
+        _must_not_wait(patience, calls, seen, living(seen))
         client.set_timeout(call_seconds(_infos(seen)))
         _apply(client, calls)
         seen = kind.observe(client, wants) if calls else seen
@@ -106,18 +104,21 @@ def _plan(kind: Kind, wants: list[Any], foresee: bool, seen: Seen) -> list[tuple
     return [(want, call) for want in wants for call in kind.plan(want, seen, foresee)]
 
 
-def _patience(module: AnsibleModule) -> float:
-    return float(module.params["wait_timeout"]) if module.params.get("wait") else 0.0
+def _patience(module: AnsibleModule, seen: Seen) -> float:
+    if not module.params.get("wait"):
+        return 0.0
+    chosen = module.params["wait_timeout"]
+    return wait_seconds(_infos(seen)) if chosen is None else float(chosen)
 
 
-def _must_not_wait(module: AnsibleModule, calls: list[tuple[Any, Call]], seen: Seen, living: set[str]) -> None:
+def _must_not_wait(patience: float, calls: list[tuple[Any, Call]], seen: Seen, living: set[str]) -> None:
     for want, call in calls:
         if call.waits_for and call.death_of in living:
-            step = f"{call.hint}; while it is being stopped: wait_living: true"
+            step = f"{call.hint}; while it is being stopped: wait_living: true (of playbooks/recover.yml: -e recover_wait=true)"
             raise LabError(want.subject, f"host {call.death_of} is alive, its heartbeat moves", step, observed=seen)
     for want, call in calls:
         if call.waits_for:
-            raise LabError(want.subject, f"waited {_patience(module):.0f} s for {call.waits_for}", call.hint, observed=seen)
+            raise LabError(want.subject, f"waited {patience:.0f} s for {call.waits_for}", call.hint, observed=seen)
 
 
 def _apply(client: DatapathClient, calls: list[tuple[Any, Call]]) -> None:

@@ -24,11 +24,11 @@ settings.load_profile("lab")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def progress_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def progress_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the tested code says what it is doing, so that a playbook that runs meanwhile does not show it."""
     from ansible.module_utils.cxl_lab import progress
 
     with pytest.MonkeyPatch.context() as patch:
-        file = tmp_path_factory.mktemp("run") / "cxl-lab" / "progress"
-        patch.setattr(progress, "PROGRESS_FILE", file)
-        yield file
+        folder = tmp_path_factory.mktemp("run") / "cxl-lab" / "progress.d"
+        patch.setattr(progress, "PROGRESS_FOLDER", folder)
+        yield folder

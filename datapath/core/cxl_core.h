@@ -166,7 +166,8 @@ CXL_API int cbd_ublk_dev_id(const struct cbd_ublk *u);
 CXL_API int cbd_ublk_rebind(struct cbd_ublk *u, const struct cbd_channel_conf *channels);
 /* cbd_queue_set_offline() of every queue. Returns when it is done; -ENODEV when the device is gone. */
 CXL_API int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error);
-CXL_API void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out);
+/* Those of one queue; zeros for one that it does not have. */
+CXL_API void cbd_ublk_stats(struct cbd_ublk *u, uint32_t queue, struct cbd_stats *out);
 /* Stops the device first, then the queue threads, then deletes it. -EBUSY while somebody has it open (nothing is stopped then, but
  * queues whose backend was silent for too long meanwhile are offline with -EIO). */
 CXL_API int cbd_ublk_stop(struct cbd_ublk *u);

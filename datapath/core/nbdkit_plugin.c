@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <nbdkit-plugin.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "control.h"
 #include "nbdkit_conf.h"
@@ -35,6 +36,7 @@ static int plugin_config_complete(void)
 {
     int err;
 
+    umask(0177); /* for the socket: nbdkit has set 022 and has no option for it, and whoever can open the socket has the device */
     if (nbdkit_conf_check(&conf) || nbdkit_conf_map(&conf, &mem))
         return -1;
     err = pool_new(&mem, conf.channels, conf.channel_count, sleep_or_leave, &pool);

@@ -329,11 +329,11 @@ int cbd_ublk_set_offline(struct cbd_ublk *u, int32_t error)
     return order_all(u, &(struct order){.kind = ORDER_OFFLINE, .error = error});
 }
 
-void cbd_ublk_stats(struct cbd_ublk *u, struct cbd_stats *out)
+void cbd_ublk_stats(struct cbd_ublk *u, uint32_t queue, struct cbd_stats *out)
 {
     *out = (struct cbd_stats){0};
-    for (uint32_t i = 0; i < u->queues; i++)
-        ublk_queue_sum_stats(u->queue[i], out);
+    if (queue < u->queues)
+        ublk_queue_sum_stats(u->queue[queue], out);
 }
 
 /* An open waits while somebody reads the partition table or closes a written device, and these wait for the backend. */

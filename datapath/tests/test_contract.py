@@ -7,10 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from claimants import Claimant
 from hosts import Host, wait_until
 from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped
+from mishaps import paused
 
 from cxl_datapath.cbd.metadata import seal
 from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
@@ -225,19 +228,79 @@ def test_what_cannot_be_saved_as_stopped_goes_on(lab):
     lab.node1.call("cbd.transport.unregister", transport="pool0")
 
 
+def damage(memory, *kinds):
+    """Both copies of the entries 0."""
+    with Mapping(resolve(memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, memory))
+        for kind in kinds:
+            mapping.write(getattr(registry, kind).page(0), b"\xaa" * 2 * ENTRY_COPY)
+
+
+def test_a_damaged_backend_is_written_again_and_nobody_notices(lab):
+    _, device = lab.mapped()
+    (before,) = lab.node2.call("cbd.backend.list", transport="pool0")
+    damage(lab.memory, "backends")
+    wait_until(lambda: lab.node2.call("cbd.backend.list", transport="pool0") == [before], "the entry is what it was")
+    assert io_works(device, 0x43)
+    for node, kind in ((lab.node1, "backend"), (lab.node2, "blkdev")):
+        assert node.worker(kind, "pool0", 0)["restarts"] == 0
+
+
+def test_damaged_entries_of_a_whole_path_are_written_again(lab):
+    _, device = lab.mapped()
+    damage(lab.memory, "backends", "blkdevs")
+    wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["restarts"], "the blkdev notices")
+    wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "the blkdev runs again")
+    (row,) = lab.node1.call("cbd.blkdev.list", transport="pool0")
+    assert (row["state"], row["host"]) == ("running", "node2")
+    assert io_works(device, 0x43)
+
+
 def test_a_damaged_entry_is_cleared_by_the_stop_of_its_host(lab):
-    lab.mapped()
-    with Mapping(resolve(lab.memory)) as mapping:
-        registry = Registry(mapping, attach(mapping, lab.memory))
-        for page in (registry.blkdevs.page(0), registry.backends.page(0)):
-            mapping.write(page, b"\xaa" * 2 * ENTRY_COPY)
-    for node, kind in ((lab.node2, "blkdev"), (lab.node1, "backend")):
-        wait_until(lambda n=node, k=kind: n.worker(k, "pool0", 0)["error"], "the damage is noticed")
-        assert node.call(f"cbd.{kind}.list", transport="pool0")[0]["state"] == "corrupt"
-        assert node.call(f"cbd.{kind}.stop", transport="pool0", id=0)["state"] == "stopped"
-        assert node.call(f"cbd.{kind}.list", transport="pool0") == []
+    disk, _ = lab.mapped()
+    with paused([lab.node1.worker("backend", "pool0", 0)["pid"]]):
+        damage(lab.memory, "blkdevs", "backends")
+        wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["error"], "the damage is noticed")
+        for node, kind, named in ((lab.node2, "blkdev", "cbd0"), (lab.node1, "backend", str(disk))):
+            (row,) = node.call(f"cbd.{kind}.list", transport="pool0")
+            assert (row["state"], row["host"], row["local"]) == ("corrupt", node.name, True)
+            assert named in node.cli("cbd", kind, "list", "pool0").stdout
+            assert node.call(f"cbd.{kind}.stop", transport="pool0", id=named)["state"] == "stopped"
+            assert node.call(f"cbd.{kind}.list", transport="pool0") == []
     _, device = lab.mapped()
     assert io_works(device, 0x43)
+
+
+def test_a_damaged_entry_of_a_host_that_lives_is_not_cleared(lab):
+    _, device = lab.mapped()
+    with paused([lab.node1.worker("backend", "pool0", 0)["pid"]]):
+        damage(lab.memory, "backends")
+        (row,) = lab.node2.call("cbd.backend.list", transport="pool0")
+        assert "cxl-datapath cbd backend clear" in row["error"]["hint"]
+        with ThreadPoolExecutor() as pool:
+            clearing = pool.submit(lab.node2.refuse, Code.BUSY, "cbd.backend.clear", transport="pool0", id=0, force=True)
+            wait_until(lambda: claimed(lab), "node2 is about to clear it")
+            os.kill(lab.node1.worker("backend", "pool0", 0)["pid"], signal.SIGCONT)
+            assert "written again" in clearing.result().message
+    assert io_works(device, 0x43)
+
+
+def test_a_backend_that_starts_over_a_damaged_entry_says_what_to_do(lab):
+    disk, _ = lab.mapped()
+    lab.node1.stop()
+    damage(lab.memory, "backends")
+    lab.node1.start()
+    error = wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["error"], "it says why it does not run")
+    assert ("damaged" in error["message"], "stop it here" in error["hint"]) == (True, True)
+    wait_until(lambda: stopped(lab.node2), "the device is stopped")
+    assert lab.node1.call("cbd.backend.stop", transport="pool0", id=str(disk))["state"] == "stopped"
+    assert io_works(lab.mapped()[1], 0x44)
+
+
+def claimed(lab):
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        return any((line := registry.claim(host)) and line.number for host in registry.hosts.used())
 
 
 def _channels(lab: Lab) -> int:
@@ -251,6 +314,47 @@ def test_a_backend_whose_host_died_is_refused_in_time(lab):
     wait_until(lambda: alive(lab.node2, "node1") is False, "node2 sees node1 die")
     error = lab.node2.refuse(Code.NOT_READY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
     assert "node1 is not alive" in error.message
+
+
+def away_and_back(lab, before_start=lambda: None):
+    """node1 was dead for node2, and has registered again a moment ago."""
+    lab.node1.stop()
+    wait_until(lambda: alive(lab.node2, "node1") is False, "node2 sees node1 die")
+    before_start()
+    lab.node1.start()
+    with Mapping(resolve(lab.memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, lab.memory))
+        wait_until(lambda: registry.incarnation(0) == 2, "node1 is back")
+
+
+def test_a_backend_whose_host_has_just_come_back_is_waited_for(lab):
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    away_and_back(lab)
+    device = lab.node2.call("cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")["device"]
+    assert io_works(device, 0x45)
+
+
+def test_a_backend_without_its_disk_is_looked_for_on_its_host(lab):
+    disk = lab.disk()
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    away_and_back(lab, lambda: disk.rename(disk.with_suffix(".hidden")))
+    wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["error"], "it cannot be served")
+    error = lab.node2.refuse(Code.TIMEOUT, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+    assert ("on node1" in error.hint, "recover" in error.hint) == (True, False)
+
+
+def test_a_backend_that_does_not_come_back_with_its_host_is_told_apart(lab):
+    """It waits for the claim, which a third host holds."""
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
+    holder = Claimant(Path(lab.memory), "holder")
+    try:
+        holder.ask("register")
+        away_and_back(lab, lambda: holder.ask("hold"))
+        error = lab.node2.refuse(Code.NOT_READY, "cbd.blkdev.start", transport="pool0", backend=0, frontend="nbdkit")
+        assert "node1 is back" in error.message
+        assert ("on node1" in error.hint, "recover" in error.hint) == (True, False)
+    finally:
+        holder.kill()
 
 
 def test_a_dead_users_hold_ends_when_it_is_cleared(lab, make_host):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -26,6 +27,36 @@ def test_bytes_arrive_on_the_backend_and_come_back(lab, tmp_path, queues):
     assert disk.read_bytes() == source.read_bytes()
     subprocess.run(["nbdcopy", device, tmp_path / "copy"], check=True, timeout=60)
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+def test_what_was_stopped_leaves_no_file_and_its_socket_was_its_owners(lab):
+    _, device = lab.mapped()
+    assert stat.S_IMODE(socket_of(device).stat().st_mode) == 0o600
+    lab.node2.call("cbd.blkdev.stop", transport="pool0", id=0)
+    lab.node1.call("cbd.backend.stop", transport="pool0", id=0)
+    left = [path.name for node in (lab.node1, lab.node2) for path in node.runtime.iterdir()]
+    assert sorted(left) == ["control.sock", "control.sock", "lock", "lock", "lun.sock", "lun.sock"]
+
+
+def test_a_path_is_shown_as_everybody_writes_it(lab):
+    disk = lab.disk()
+    roundabout = f"{disk.parent}/.//./{disk.name}"
+    assert lab.node1.call("cbd.backend.start", transport="pool0", path=roundabout)["path"] == str(disk)
+    assert lab.node1.call("cbd.backend.stop", transport="pool0", id=f"/{roundabout}")["state"] == "stopped"
+
+
+def test_the_command_line_speaks_of_its_own_options(lab):
+    lab.mapped()
+    for words, said in (
+        (["cbd", "transport", "format", f"{lab.memory}", "pool1", "--lease-ms", "5"], "--lease-ms: 5 is not possible; choose "),
+        (["cbd", "blkdev", "start", "pool0", "0", "--name", "x"], "or use --read-only here, or --shared on all of them"),
+        (["cbd", "blkdev", "stop", "pool0", "--", "-5"], "id: -5 is not possible; choose 0 to 1023"),
+        (["cbd", "blkdev", "clear", "pool0", "cbd0"], "a blkdev has its name on its own host only, elsewhere give the id; see: "),
+    ):
+        error = lab.node1.cli(*words).stderr
+        assert said in error, error
+    shown = lab.node1.cli("cbd", "transport", "register", lab.memory).stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["NAME", "pool0"]
 
 
 def test_the_device_is_what_the_backend_is(lab):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +11,11 @@ from ram import Ram
 
 from cxl_datapath.cbd.geometry import FormatOptions
 from cxl_datapath.cbd.layout import BackendEntry, BlkdevEntry, HostEntry, State
-from cxl_datapath.cbd.lines import ControlLine, Heartbeat
+from cxl_datapath.cbd.lines import ControlLine, Fence, Heartbeat
 from cxl_datapath.cbd.liveness import Liveness
-from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
+from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.workers.backend import Handlers
 
 SIZE = 1 << 20
@@ -110,3 +112,40 @@ def test_the_blkdev_is_served_on_the_same_channel_with_another_epoch(world):
     world.pass_time(1, beating=True)
     assert world.engine.log[2:] == [("add", 0, 2)]
     assert world.answered() is State.RUNNING
+
+
+# ---- the backend's own entry
+
+
+def damaged(world):
+    table = world.registry.backends
+    table._memory.write(table.page(0), b"\xaa" * 2 * ENTRY_COPY)
+    assert table.is_damaged(0)
+
+
+def test_a_damaged_entry_is_written_again_and_the_channels_go_on(world):
+    world.pass_time(1, beating=True)
+    before, served = world.registry.backends.read(0), list(world.engine.log)
+    damaged(world)
+    world.pass_time(1, beating=True)
+    assert world.registry.backends.read(0) == before
+    assert world.engine.log == served
+
+
+def test_a_damaged_entry_of_a_fenced_host_is_left_alone(world):
+    """Whoever takes over may be about to write it."""
+    damaged(world)
+    world.registry.write_fence(BACKEND_HOST, Fence(1))
+    with pytest.raises(DatapathError) as caught:
+        world.handlers.follow()
+    assert caught.value.code == Code.CORRUPT
+    assert world.registry.backends.is_damaged(0)
+
+
+@pytest.mark.parametrize("change", [{"state": State.NONE}, {"epoch": 2}, {"host_id": BLKDEV_HOST}])
+def test_an_entry_that_somebody_else_wrote_is_left_alone(world, change):
+    other = replace(world.registry.backends.read(0), **change)
+    world.registry.backends.write(other)
+    with pytest.raises(DatapathError, match="changed by somebody else"):
+        world.handlers.follow()
+    assert world.registry.backends.read(0) == other

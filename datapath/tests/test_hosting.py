@@ -17,7 +17,7 @@ from ram import Ram
 from cxl_datapath.cbd import fencing
 from cxl_datapath.cbd.claim import IDLE
 from cxl_datapath.cbd.geometry import FormatOptions
-from cxl_datapath.cbd.hosting import SETTLE_S, Registration, live_hosts, plan_places
+from cxl_datapath.cbd.hosting import SETTLE_S, Registration, plan_places
 from cxl_datapath.cbd.hosting import register as register_for_real
 from cxl_datapath.cbd.layout import HostEntry, State
 from cxl_datapath.cbd.lines import Claim, Fence, Heartbeat, Intent
@@ -106,7 +106,7 @@ def test_a_new_host_prefers_an_entry_that_nobody_had():
     assert plan_places(entries[:2], lambda _: 0, "new")[0].epoch == 5
 
 
-def test_live_hosts_are_named(registry):
+def test_a_host_lives_while_its_heartbeat_moves(registry):
     living, _ = register(registry, "node1"), register(registry, "node2")
     now = [0.0]
 
@@ -115,7 +115,6 @@ def test_live_hosts_are_named(registry):
         living.beat()
 
     assert watch(registry.heartbeat, [0, 1], 5.0, lambda: now[0], sleep) == {0}
-    assert live_hosts(Registry(Ram(SIZE), registry.info)) == []
 
 
 def test_counters_go_on_after_a_restart(registry):
@@ -176,6 +175,41 @@ def test_an_entry_whose_epochs_are_used_up_is_passed_over(registry):
     registry.write_fence(0, Fence((1 << 64) - 1))
     registry.hosts.write(HostEntry(State.RUNNING, 1, 0xFFFFFFFF, "node1", BOOT))
     assert register(registry, "node1").id == 2
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_host_does_not_register_in_a_transport_that_is_formatted_meanwhile(late):
+    """The first sleep is between wish and look, the second one between entry and verification."""
+    ram = formatted(hosts=16)
+    registry = Registry(ram, attach(ram, "memory"))
+    options = FormatOptions(hosts=1, backends=8, blkdevs=8, channels=1, ring_depth=2, slot_bytes=4096)
+    sleeps = []
+
+    def sleep(seconds):
+        sleeps.append(seconds)
+        if len(sleeps) == late:
+            write_format(ram, plan_format(SIZE, "pool1", options, "software", True))
+            sleeps.append(bytes(ram.data))
+
+    with pytest.raises(DatapathError) as caught:
+        register(registry, "node1", sleep=sleep)
+    assert (caught.value.code, caught.value.object) == (Code.BUSY, "transport pool0")
+    assert "formatted" in caught.value.message
+    assert bytes(ram.data) == sleeps[late], "nothing was written into the new transport"
+
+
+def test_a_host_that_registered_as_the_info_went_away_leaves_again():
+    """The other half of `write_format`, which takes the info away first and then looks for hosts."""
+    ram = formatted()
+    registry = Registry(ram, attach(ram, "memory"))
+
+    def sleep(_):
+        if registry.hosts.used():
+            ram.write(0, bytes(8192))
+
+    with pytest.raises(DatapathError, match="formatted"):
+        register(registry, "node1", sleep=sleep)
+    assert registry.hosts.used() == {}
 
 
 # ---- losing an entry

@@ -16,7 +16,8 @@ from cxl_datapath.cbd.lines import ControlLine, Fence, Heartbeat
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
-from cxl_datapath.workers.route import ANSWER_S, PathState, Route
+from cxl_datapath.workers.link import Command
+from cxl_datapath.workers.route import ANSWER_S, SILENCE_S, PathState, Route
 
 SIZE = 1 << 20
 LEASE_S = 1.0
@@ -29,12 +30,14 @@ class Link:
 
     def __init__(self):
         self.events = []
+        self.script = []  # what happens while the worker waits, one step after the other; a command is passed on
+        self.answer = {}
 
     def emit(self, event, **_):
         self.events.append(event)
 
     def wait(self, _seconds):
-        return None
+        return self.script.pop(0)() if self.script else None
 
 
 class FrontEnd:
@@ -42,6 +45,7 @@ class FrontEnd:
         self.bound = []  # channel epochs of each rebind
         self.errors = []
         self.counts = (0, 0)
+        self.others = []  # counts of more queues
 
     def rebind(self, channels):
         self.bound.append([conf.epoch for conf in channels])
@@ -50,7 +54,7 @@ class FrontEnd:
         self.errors.append(error)
 
     def progress(self):
-        return self.counts
+        return [self.counts, *self.others]
 
 
 class World:
@@ -162,7 +166,7 @@ def test_requests_that_never_come_back_fail_though_the_lines_look_well(world):
     world.pass_time(IO_TIMEOUT_S - 1)
     world.frontend.counts = (7, 5)
     world.pass_time(IO_TIMEOUT_S - 1)
-    assert (world.route.state, world.frontend.errors) == (PathState.SERVING, []), "it is slow, but it answers"
+    assert (world.route.state, world.frontend.errors) == (PathState.PAUSED, []), "it is slow, but it answers"
     world.pass_time(2)
     assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
     world.pass_time(1)
@@ -172,6 +176,54 @@ def test_requests_that_never_come_back_fail_though_the_lines_look_well(world):
     world.serve()
     world.pass_time(1)
     assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[1, 1]])
+
+
+def test_a_hole_in_a_ring_costs_a_pause_and_fresh_channels_but_no_request(world):
+    """The lines look well, but the other side waits for a slot that was damaged, and takes none behind it."""
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.PAUSED, 1, [])
+    world.reserve(epoch=2, channels=(2, 3), epochs=(1, 1))
+    world.route.answered({"epoch": 2})
+    world.serve()
+    world.pass_time(0.2)
+    assert (world.route.state, world.frontend.bound) == (PathState.SERVING, [[1, 1]])
+    world.frontend.counts = (5, 5)
+    world.pass_time(IO_TIMEOUT_S)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.SERVING, 1, [])
+    world.frontend.counts = (6, 5)
+    world.pass_time(SILENCE_S + 1)
+    assert world.asked == 2, "another hole is another matter"
+
+
+def test_a_queue_that_stands_still_is_seen_beside_one_that_is_busy(world):
+    for second in range(round(SILENCE_S) + 1):
+        world.frontend.counts, world.frontend.others = (9 + second, 8 + second), [(5, 4)]
+        world.pass_time(1)
+    assert (world.route.state, world.asked) == (PathState.PAUSED, 1)
+    world.frontend.others = [(5, 5)]
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.errors) == (PathState.SERVING, [])
+
+
+def test_fresh_channels_that_do_not_help_prolong_nothing(world):
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    world.reserve(epoch=2, channels=(2, 3), epochs=(1, 1))
+    world.route.answered({"epoch": 2})
+    world.serve()
+    world.pass_time(IO_TIMEOUT_S - SILENCE_S - 1.5)
+    assert (world.route.state, world.asked, world.frontend.errors) == (PathState.SERVING, 1, [])
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
+
+
+def test_a_backend_that_was_only_slow_keeps_the_channels_that_were_not_replaced_yet(world):
+    world.frontend.counts = (5, 4)
+    world.pass_time(SILENCE_S + 1)
+    world.frontend.counts = (5, 5)
+    world.pass_time(0.1)
+    assert (world.route.state, world.frontend.bound, world.frontend.errors) == (PathState.SERVING, [], [])
 
 
 def test_a_takeover_moves_the_front_end(world):
@@ -193,6 +245,7 @@ def test_a_backend_that_was_removed_is_not_waited_for_and_its_successor_is_anoth
     world.registry.backends.clear(0)
     world.pass_time(0.5)
     assert (world.route.state, world.frontend.errors) == (PathState.OFFLINE, [errno.EIO])
+    assert "backend 0 was stopped or cleared; stop this blkdev" in world.route.describe()["path_reason"]
     if new_life:
         world.registry.backends.write(replace(world.registry.backends.read(0), state=State.RUNNING, epoch=5, life=5))
     world.pass_time(IO_TIMEOUT_S)
@@ -230,6 +283,54 @@ def test_a_damaged_backend_entry_is_a_pause(world):
     memory.write(page, good)
     world.pass_time(0.5)
     assert world.route.state == PathState.SERVING
+
+
+# ---- before the front end starts
+
+
+def waits(world, *script):
+    world.link.script = list(script)
+    world.route.wait_answered()
+
+
+def answers(world, answer):
+    def step():
+        world.link.answer = answer
+        return Command.ANSWER
+
+    return step
+
+
+def test_a_backend_that_starts_again_before_it_answered_is_followed(world):
+    world.restart_backend(capacity=2 << 20)
+    fresh = lambda: world.reserve(epoch=2, channels=(2, 1), epochs=(1, 2))  # noqa: E731
+    waits(world, lambda: None, fresh, answers(world, {"epoch": 2}), world.serve)
+    assert (world.asked, world.route.bound) == (1, world.registry.blkdevs.read(0))
+    assert [conf.epoch for conf in world.route.confs()] == [1, 2]
+    assert world.route.backend.capacity == 2 << 20
+    states = [world.registry.lines(channel).blkdev.state for channel in (0, 1, 2)]
+    assert states == [State.NONE, State.RUNNING, State.RUNNING], "only the channel that is not used any more was given back"
+    world.pass_time(1)
+    assert (world.route.state, world.frontend.bound) == (PathState.SERVING, []), "the front end was started on them"
+
+
+def test_why_there_are_no_fresh_channels_is_told(world):
+    world.restart_backend()
+    why = DatapathError(Code.NOT_FOUND, "blkdev 0", "its backend 0 was removed", "stop it here")
+    with pytest.raises(DatapathError) as caught:
+        waits(world, lambda: None, answers(world, {"error": why.to_json()}))
+    assert (caught.value.code, caught.value.message) == (Code.NOT_FOUND, why.message)
+
+
+def test_a_backend_that_does_not_answer_on_the_right_channels_is_a_timeout(world):
+    world.registry.write_backend_line(1, ControlLine(State.NONE, 1, 0, 0, 1, BACKEND_HOST, 1))
+
+    def later():
+        world.now += ANSWER_S
+
+    with pytest.raises(DatapathError) as caught:
+        waits(world, later, later)
+    assert (caught.value.code, world.asked) == (Code.TIMEOUT, 0)
 
 
 def test_an_entry_that_is_not_ours_ends_the_worker(world):

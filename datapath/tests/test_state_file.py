@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.file_id import FileId
 from cxl_datapath.state import BackendState, BlkdevState, StateFile, TransportState
 
 SAMPLE = [
@@ -21,7 +22,7 @@ SAMPLE = [
         "serial:0xa1",
         "pool0",
         "12345678-0000-0000-0000-000000000000",
-        [BackendState(0, "/dev/sdb", False), BackendState(3, "/srv/disk", True)],
+        [BackendState(0, "/dev/sdb", False), BackendState(3, "/srv/disk", True, 4, FileId(12, 2049, "b0" * 16))],
         [BlkdevState(1, 2, 4, "auto", "cbd1", False, True, 30, 7)],
     ),
     TransportState("/dev/dax1.0", "pool1", "22345678-0000-0000-0000-000000000000"),

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +53,25 @@ def test_a_start_ends_when_the_worker_is_ended_from_elsewhere(worker):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(("script", "words"), [("exec sleep 3600", 0), ("trap 'kill $!; exit 7' TERM; sleep 3600 & wait", 1)])
+def test_an_end_that_was_asked_for_is_no_failure_and_promises_no_next_try(worker, caplog, script, words):
+    """The first one has not come so far that it listens to the signal."""
+
+    async def scenario() -> None:
+        young = worker(f"touch {marker}; {script}")
+        young.keep()
+        async with asyncio.timeout(PATIENCE_S):
+            while not marker.exists():
+                await asyncio.sleep(0.01)
+        await young.end(patience=PATIENCE_S)
+
+    marker = Path(tempfile.mkdtemp(prefix="cxlt-")) / "up"
+    asyncio.run(scenario())
+    shutil.rmtree(marker.parent)
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) == words and not any("next try" in line for line in said), said
+
+
 def test_a_stop_ends_when_the_worker_dies_of_it(worker, monkeypatch):
     monkeypatch.setattr(supervisor, "STOP_S", 3600.0)
 
@@ -58,5 +80,17 @@ def test_a_stop_ends_when_the_worker_dies_of_it(worker, monkeypatch):
         await dying.start()
         await asyncio.wait_for(dying.stop(), PATIENCE_S)
         assert dying.to_json()["state"] == "stopped"
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_whose_memory_went_away_says_so(worker):
+    async def scenario() -> None:
+        gone = worker("kill -BUS $$")
+        with pytest.raises(DatapathError) as caught:
+            await asyncio.wait_for(gone.start(), PATIENCE_S)
+        await gone.end(patience=0.0)
+        assert "signal 7 (SIGBUS)" in caught.value.message
+        assert "cut short" in caught.value.hint
 
     asyncio.run(scenario())

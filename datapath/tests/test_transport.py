@@ -19,7 +19,7 @@ SMALL = FormatOptions(hosts=2, backends=2, blkdevs=2, channels=1, ring_depth=2, 
 SIZE = 1 << 20
 
 
-def nobody(_: Info) -> list[str]:
+def nobody() -> list[str]:
     return []
 
 
@@ -95,9 +95,20 @@ def test_a_known_signature_needs_force(offset, magic, word):
     check_may_format(ram, "memory", True, nobody)
 
 
-def test_garbage_needs_no_force():
-    ram = Ram(SIZE)
-    ram.data[0:64] = b"\x5a" * 64
+@pytest.mark.parametrize("offset", [0, 5000, 70_000, SIZE - 1])
+def test_data_of_something_unknown_needs_force(offset):
+    ram = Ram(2 * SIZE)
+    ram.data[offset] = 0x5A
+    assert (probe(ram).foreign, probe(ram).problem) == (True, "data of something unknown")
+    with pytest.raises(DatapathError) as caught:
+        check_may_format(ram, "memory", False, nobody)
+    assert (caught.value.code, "force" in caught.value.hint) == (Code.EXISTS, True)
+    check_may_format(ram, "memory", True, nobody)
+
+
+def test_what_is_behind_the_first_mib_is_nothing_that_a_format_looks_at():
+    ram = Ram(2 * SIZE)
+    ram.data[SIZE] = 1
     check_may_format(ram, "memory", False, nobody)
 
 
@@ -107,7 +118,7 @@ def test_a_transport_needs_force_and_dead_hosts():
         check_may_format(ram, "memory", False, nobody)
     assert caught.value.code == Code.EXISTS
     with pytest.raises(DatapathError) as caught:
-        check_may_format(ram, "memory", True, lambda _: ["node2"])
+        check_may_format(ram, "memory", True, lambda: ["node2"])
     assert caught.value.code == Code.BUSY
     assert "node2" in caught.value.message
     check_may_format(ram, "memory", True, nobody)
@@ -157,6 +168,31 @@ def test_an_empty_memory_cannot_be_attached():
     with pytest.raises(DatapathError) as caught:
         attach(Ram(SIZE), "memory")
     assert (caught.value.code, "format" in caught.value.hint) == (Code.NOT_FOUND, True)
+
+
+def test_a_format_that_is_refused_at_the_last_moment_changes_nothing():
+    ram = formatted()
+    before = bytes(ram.data)
+    seen = []
+
+    def refuse() -> None:
+        seen.append(probe(ram).info)
+        raise DatapathError(Code.BUSY, "transport pool0", "in use")
+
+    with pytest.raises(DatapathError):
+        write_format(ram, plan_format(SIZE, "pool1", SMALL, "software", True), refuse)
+    assert seen == [None], "who registers at this moment does not find the old transport any more"
+    assert bytes(ram.data) == before
+
+
+def test_a_damaged_info_says_what_can_be_done_about_it():
+    ram = formatted()
+    ram.data[100] ^= 1
+    ram.data[INFO_COPY + 100] ^= 1
+    with pytest.raises(DatapathError) as caught:
+        attach(ram, "memory")
+    assert caught.value.hint.endswith('docs/cbd.md, "A transport that was lost"')
+    assert "own host" not in caught.value.hint
 
 
 @settings(max_examples=200)

@@ -62,6 +62,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("k")
 
 
+def test_the_file_of_what_was_stopped_goes_but_not_under_a_process_that_holds_it(folder: Path) -> None:
+    path = lock.lock_file(folder, "blkdev", "0-1", 3)
+    held = lock.hold(Waiting(), path, "blkdev 3")  # type: ignore[arg-type]
+    lock.remove_lock_file(path)
+    assert path.name == "blkdev-0-1-3.lock" and path.exists()
+    os.close(held)
+    lock.remove_lock_file(path)
+    assert not path.exists()
+    lock.remove_lock_file(path)
+
+
+def test_who_waited_for_a_file_that_was_removed_holds_the_one_that_is_there(folder: Path) -> None:
+    path = folder / "lock"
+    held = lock.hold(Waiting(), path, "blkdev 0")  # type: ignore[arg-type]
+
+    class Removing(Waiting):
+        def wait(self, seconds: float) -> None:
+            path.unlink()
+            os.close(held)
+
+    fd = lock.hold(Removing(), path, "blkdev 0")  # type: ignore[arg-type]
+    assert os.path.samestat(os.fstat(fd), path.stat())
+    os.close(fd)
+
+
 def test_a_server_whose_worker_is_gone_goes_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE_S", float("inf"))
     monkeypatch.setattr(lock, "EVICT_S", 10.0)

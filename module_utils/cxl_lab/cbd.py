@@ -23,8 +23,10 @@ Seen = dict[str, Any]
 ENTRIES_MAX = 1024
 #: Seconds that a call to the daemon may take beside the leases that it waits for.
 CALL_S = 120.0
-#: A takeover first watches the other host for a lease and waits another after the fence; the third is for the margin of both.
-_LEASES_OF_A_CALL = 3
+#: A takeover watches the other host for a lease, waits for the claim up to two, and one more after the fence; one is margin.
+_LEASES_OF_A_CALL = 5
+#: Seconds that a module waits for a backend or for the death of a host, unless the lease makes that longer.
+WAIT_S = 120.0
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -56,12 +58,12 @@ def check_memory(value: str) -> str:
 
 
 def check_path(value: str, subject: str) -> str:
-    """An absolute path.
+    """An absolute path, without empty parts and ".", as the daemon shows it.
 
     :raises LabError: for anything else.
     """
     if value.startswith("/") and value.isprintable() and len(value.encode()) < 256:
-        return value
+        return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
     raise LabError(subject, f"{shown(value)} is no absolute path", "write for example /dev/dax0.0")
 
 
@@ -186,5 +188,14 @@ def _beats(seen: Seen) -> dict[tuple[str, str], object]:
 
 def call_seconds(infos: Iterable[Row]) -> float:
     """How long a call may take, given the transports with their ``lease_ms``."""
-    leases = [info["lease_ms"] for info in infos if isinstance(info.get("lease_ms"), int)]
-    return CALL_S + _LEASES_OF_A_CALL * max(leases, default=0) / 1000
+    return CALL_S + _LEASES_OF_A_CALL * _longest_lease(infos)
+
+
+def wait_seconds(infos: Iterable[Row]) -> float:
+    """How long to wait where the user does not say: a host that has just died is dead for certain after a lease."""
+    return max(WAIT_S, 2 * _longest_lease(infos) + 10)
+
+
+def _longest_lease(infos: Iterable[Row]) -> float:
+    """Seconds."""
+    return max((info["lease_ms"] for info in infos if isinstance(info.get("lease_ms"), int)), default=0) / 1000

@@ -130,11 +130,23 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
         if serves(mine):
             return []
     elif want.id is not None and (other := _with_id(want, rows)):
-        taken = f"backend {want.id} is {other.get('path')} on {owner(other)}"
-        step = "choose another id; a backend of a dead host can be taken over (state: recovered)"
-        raise LabError(want.subject, taken, step, observed=other)
+        raise _taken(want, other, was_ours=_lost(want, rows) is not None)
     params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": read_only}
     return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
+
+
+def _taken(want: BackendWant, other: Row, was_ours: bool) -> LabError:
+    """Why the number cannot be had. A living host that has this very medium, or what was ours, has taken it over."""
+    path, host = other.get("path"), owner(other)
+    step = "choose another id"
+    if is_dead(other):
+        step += "; a backend of a dead host can be taken over (state: recovered)"
+    elif other.get("host") and (was_ours or path == want.path):
+        place = f"host: {host}" + ("" if path == want.path else f", path: {path}")
+        whether = "it was taken over" if was_ours else f"if {host} took it over"
+        other_step = "" if was_ours else "; else choose another id"
+        step = f"{whether}: put {place} into cbd_backends, or begin anew (make down){other_step}"
+    return LabError(want.subject, f"backend {want.id} is {path} on {host}", step, observed=other)
 
 
 def _stop(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:

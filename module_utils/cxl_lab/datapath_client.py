@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import LabError
+from .progress import progress
 
 RUNTIME_DIR = "/run/cxl-datapath"
 PROTOCOL = 1
@@ -17,6 +20,8 @@ _SOCKET = "control.sock"
 _ANSWER_MAX = 16 << 20
 #: Seconds for the first answer, which a daemon gives at once; emulated processors may stand still for some.
 HELLO_S = 15.0
+#: After so many seconds without an answer a person wants to know what the daemon waits for.
+WORD_S = 2.0
 
 
 class DaemonAbsent(LabError):
@@ -32,6 +37,7 @@ class DatapathClient:
     """
 
     def __init__(self, runtime_dir: str = RUNTIME_DIR, timeout: float = 120) -> None:
+        self._runtime_dir = runtime_dir
         path = Path(runtime_dir) / _SOCKET
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(min(timeout, HELLO_S))
@@ -59,6 +65,7 @@ class DatapathClient:
         request = {"id": self._calls, "method": method, "params": params}
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._show_wait()
             line = self._lines.readline(_ANSWER_MAX)
         except TimeoutError as silent:
             problem = f"{method} got no answer within {self._socket.gettimeout():g} s"
@@ -72,6 +79,23 @@ class DatapathClient:
         """How long each call from now on may take."""
         self._socket.settimeout(seconds)
 
+    def _show_wait(self) -> None:
+        """Returns when there is something to read; until then the progress display says what the daemon waits for.
+
+        :raises TimeoutError: when a call may take no longer.
+        """
+        deadline = time.monotonic() + float(self._socket.gettimeout() or 0)
+        while not select.select([self._socket], [], [], min(WORD_S, max(0.0, deadline - time.monotonic())))[0]:
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            try:
+                with DatapathClient(self._runtime_dir, WORD_S) as other:
+                    words = "; ".join(map(str, other.waits_for))
+            except LabError:
+                continue  # it stands still, or is gone: this conversation will tell
+            if words:
+                progress(f"waiting for {words}")
+
     def _check_protocol(self) -> None:
         try:
             hello = self.call("hello")
@@ -83,6 +107,8 @@ class DatapathClient:
             self.close()
             step = "bring the daemon and this collection to versions that belong together"
             raise LabError("cxl-datapathd", f"speaks protocol {spoken!r}, not {PROTOCOL}", step, observed=hello)
+        #: In words what the daemon waited for when it was greeted.
+        self.waits_for: list[object] = hello.get("waits_for") or []
 
     def _result(self, method: str, line: bytes) -> Any:
         try:

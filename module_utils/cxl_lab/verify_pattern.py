@@ -94,9 +94,8 @@ def carried(device: str, beginning: bytes) -> Pattern | None:
     """
     pattern = parse_header(beginning)
     if pattern is None and any(beginning):
-        raise LabError(
-            device, "carries something that is not ours", "use a blank device, or zero its first MiB if nobody needs it"
-        )
+        step = f"use a blank device, or zero its first MiB if nobody needs it: head -c 1M /dev/zero | nbdcopy - '{device}'"
+        raise LabError(device, "carries something that is not ours", step)
     return pattern
 
 

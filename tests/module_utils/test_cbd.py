@@ -84,3 +84,9 @@ def test_of_an_entry_that_cannot_be_read_the_daemon_judges():
 def test_a_call_may_take_the_leases_that_it_waits_for():
     assert cbd.call_seconds([]) == cbd.call_seconds([{"lease_ms": None}, {}]) == cbd.CALL_S
     assert cbd.call_seconds([{"lease_ms": 1000}, {"lease_ms": 600_000}]) > cbd.CALL_S + 2 * 600
+    assert cbd.call_seconds([{"lease_ms": 600_000}]) > cbd.CALL_S + 4 * 600, "the claim alone is waited for two leases"
+
+
+def test_a_module_waits_longer_where_a_death_takes_longer_to_be_certain():
+    assert cbd.wait_seconds([]) == cbd.wait_seconds([{"lease_ms": 5000}]) == cbd.WAIT_S
+    assert cbd.wait_seconds([{"lease_ms": 5000}, {"lease_ms": 600_000}]) > 2 * 600

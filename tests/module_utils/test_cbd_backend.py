@@ -55,6 +55,12 @@ def test_one_that_does_not_serve_is_started(change):
         (replace(PRESENT, id=3), OWN, "is backend 0 already, not 3"),
         (replace(PRESENT, read_only=True), OWN, "is backend 0 already, read-write"),
         (replace(PRESENT, id=0), {**OTHERS, "path": "/dev/sdb"}, "backend 0 is /dev/sdb on node1; choose another id"),
+        (replace(PRESENT, id=0), LOST, r"choose another id; a backend of a dead host can be taken over \(state: recovered\)"),
+        (
+            replace(PRESENT, id=0),
+            OTHERS,
+            r"if node1 took it over: put host: node1 into cbd_backends, or .*; else choose another id",
+        ),
         (replace(PRESENT, id=0), {"id": 0, "state": "corrupt", "local": False}, "on an unknown host"),
         (replace(ABSENT, id=3), OWN, "is backend 0 already, not 3"),
         (replace(RECOVERED, path="/dev/sdb"), OWN, "backend 0 is /dev/ram0p1 on this host already"),
@@ -84,7 +90,8 @@ def test_gives_up_what_another_host_took_over():
     for rows in ((taken, lost), (lost, taken)):
         for want in (ABSENT, replace(ABSENT, id=0), replace(ABSENT, path="", id=0)):
             assert methods(plan(want, *rows)) == stop
-        with pytest.raises(LabError, match="backend 0 is /dev/replica on node2"):
+        step = r"it was taken over: put host: node2, path: /dev/replica into cbd_backends, or begin anew \(make down\)$"
+        with pytest.raises(LabError, match=f"backend 0 is /dev/replica on node2; {step}"):
             plan(replace(PRESENT, id=0), *rows)
         assert plan(RECOVERED, *rows)[0].waits_for == "host node2 of backend 0 to be dead"
 

@@ -130,3 +130,38 @@ def test_a_daemon_that_stands_still(tmp_path: Path, monkeypatch):
 def test_nobody_listens(tmp_path: Path):
     with pytest.raises(DaemonAbsent, match=r"nobody listens on .*control\.sock; install and start the daemon"):
         DatapathClient(str(tmp_path))
+
+
+def test_what_the_daemon_waits_for_is_shown_until_it_answers(tmp_path, monkeypatch):
+    """A daemon that answers the second client, who only says hello, before the first one."""
+    shown: list[str] = []
+    told = threading.Event()
+
+    def show(words: str) -> None:
+        shown.append(words)
+        told.set()
+
+    monkeypatch.setattr(datapath_client, "WORD_S", 0.05)
+    monkeypatch.setattr(datapath_client, "progress", show)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "control.sock"))
+    listener.listen()
+
+    def run() -> None:
+        first, _ = listener.accept()
+        with first, first.makefile("rb") as lines:
+            first.sendall(result(HELLO)(json.loads(lines.readline())))
+            asked = json.loads(lines.readline())
+            second, _ = listener.accept()
+            with second, second.makefile("rb") as hello:
+                second.sendall(result({**HELLO, "waits_for": ["host node1 to be silent"]})(json.loads(hello.readline())))
+            assert told.wait(10)
+            first.sendall(result("done")(asked))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    with DatapathClient(str(tmp_path)) as client:
+        assert client.call("cbd.backend.recover") == "done"
+    thread.join(10)
+    listener.close()
+    assert shown[0] == "waiting for host node1 to be silent"

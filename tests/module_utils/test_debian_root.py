@@ -186,11 +186,11 @@ def test_a_failed_build_says_what_apt_said(tmp_path, stderr, cause):
     assert caught.value.stderr == stderr.strip()
 
 
-def test_a_good_build_is_one_command(tmp_path, progress_file):
+def test_a_good_build_is_one_command(tmp_path, progress_folder):
     runner = FakeRunner({"mmdebstrap": ""})
     make_tree(RECIPE, tmp_path / "root", runner)
     assert len(runner.ran) == 1
-    assert progress_file.read_text() == "mmdebstrap: trixie, 2 packages and what they need"
+    assert (progress_folder / str(os.getpid())).read_text() == "mmdebstrap: trixie, 2 packages and what they need"
 
 
 @pytest.mark.skipif(shutil.which("mke2fs", path="/sbin:/usr/sbin") is None, reason="mke2fs is not installed")

@@ -6,10 +6,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +41,7 @@ def callback(monkeypatch, tmp_path):
     plugin = callback_loader.get("lab_progress")
     plugin.set_options()
     plugin._display = Display(2)
-    monkeypatch.setattr(sys.modules[type(plugin).__module__], "PROGRESS_FILE", tmp_path / "progress")
+    monkeypatch.setattr(sys.modules[type(plugin).__module__], "PROGRESS_FOLDER", tmp_path)
     yield plugin
     plugin.v2_playbook_on_stats(None)
 
@@ -57,40 +57,82 @@ def test_a_long_task_is_shown_again_and_again(callback):
     assert all(line.startswith("  ... ") and line.endswith(" s  Build the image") for line in callback._display.lines)
 
 
-def test_a_module_says_what_it_does(callback, tmp_path):
+@pytest.fixture
+def module():
+    """A process of this playbook, two generations down, as modules are."""
+    process = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+    pid = process.stdout.readline().strip()
+    yield pid
+    os.kill(int(pid), signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_module_says_what_it_does(callback, tmp_path, module):
     callback.v2_playbook_on_task_start(task("Build the image"), False)
-    (tmp_path / "progress").write_text("mmdebstrap: trixie\n")
-    os.utime(tmp_path / "progress", (time.time() + 1, time.time() + 1))
+    (tmp_path / module).write_text("mmdebstrap: trixie\n")
     callback.v2_playbook_on_start(None)
     assert callback._display.enough.wait(60)
     assert all(line.endswith(" s  mmdebstrap: trixie") for line in callback._display.lines)
 
 
-def test_what_an_earlier_task_said_is_old(callback, tmp_path):
-    (tmp_path / "progress").write_text("mmdebstrap: trixie\n")
-    os.utime(tmp_path / "progress", (1, 1))
+def test_what_processes_of_others_and_earlier_ones_said_is_not_shown(callback, tmp_path):
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    for name in ("1", str(os.getppid()), ended, "word", f"{os.getpid()}.7"):
+        (tmp_path / name).write_text("mmdebstrap: trixie\n")
+    callback.v2_playbook_on_start(None)
     callback.v2_playbook_on_task_start(task("Start the hosts"), False)
-    assert callback._detail() == "Start the hosts"
+    assert callback._display.enough.wait(60)
+    assert all(line.endswith(" s  Start the hosts") for line in callback._display.lines)
 
 
-def test_what_is_no_text_does_not_stop_the_display(callback, tmp_path):
-    (tmp_path / "progress").write_bytes(b"\xff\xfe")
-    os.utime(tmp_path / "progress", (time.time() + 1, time.time() + 1))
+def test_what_is_no_text_does_not_stop_the_display(callback, tmp_path, module):
+    (tmp_path / module).write_bytes(b"\xff\xfe")
     callback.v2_playbook_on_task_start(task("Start the hosts"), False)
-    assert callback._detail() == "\N{REPLACEMENT CHARACTER}" * 2
+    callback.v2_playbook_on_start(None)
+    assert callback._display.enough.wait(60)
+    assert all(line.endswith(" s  " + "\N{REPLACEMENT CHARACTER}" * 2) for line in callback._display.lines)
 
 
-@pytest.mark.parametrize(("name", "elapsed", "lines"), [("Quick", 1.9, 0), ("Long", 2.0, 3), ("", 9.0, 0)])
-def test_only_long_tasks_are_shown(callback, monkeypatch, name, elapsed, lines):
-    """The watcher looks three times and finds a task that has taken so long."""
-    looks = iter([False, False, False, True])
+@pytest.mark.parametrize(
+    ("name", "seconds", "shown"),
+    [("Quick", 1.9, []), ("Long", 2.0, [2]), ("Longer", 23.0, [2, 12, 22]), ("", 9.0, [])],
+)
+def test_the_first_line_comes_when_a_task_is_long_and_the_next_ones_more_rarely(callback, monkeypatch, name, seconds, shown):
+    """The watcher sleeps until a line is due; time passes while it does."""
     now = [100.0]
-    monkeypatch.setattr(sys.modules[type(callback).__module__], "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
-    monkeypatch.setattr(callback, "_stop", SimpleNamespace(wait=lambda interval: next(looks), set=lambda: None))
+
+    def sleep(pause):
+        now[0] += pause
+        return now[0] > 100.0 + seconds
+
+    monkeypatch.setattr(sys.modules[type(callback).__module__], "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(callback, "_stop", SimpleNamespace(wait=sleep, set=lambda: None))
+    monkeypatch.setattr(callback, "_interval", 2.0)
     callback.v2_playbook_on_task_start(task(name), False)
-    now[0] += elapsed
-    callback._watch(2.0)
-    assert callback._display.lines == [f"  ...   {elapsed:.0f} s  {name}"] * lines
+    callback._watch(10.0)
+    assert callback._display.lines == [f"  ... {second:3.0f} s  {name}" for second in shown]
+
+
+def test_a_task_that_begins_meanwhile_has_its_own_two_seconds(callback, monkeypatch):
+    now, begins = [100.0], [105.5]
+
+    def sleep(pause):
+        end = now[0] + pause
+        while begins and begins[0] < end:
+            now[0] = begins.pop(0)
+            callback.v2_playbook_on_task_start(task("Second"), False)
+        now[0] = end
+        return end > 108.0
+
+    monkeypatch.setattr(sys.modules[type(callback).__module__], "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(callback, "_stop", SimpleNamespace(wait=sleep, set=lambda: None))
+    monkeypatch.setattr(callback, "_interval", 2.0)
+    callback.v2_playbook_on_task_start(task("First"), False)
+    callback._watch(10.0)
+    assert callback._display.lines == ["  ...   2 s  First", "  ...   2 s  Second"], (
+        "though the next line of the first was due at 12 s"
+    )
 
 
 def test_the_watcher_ends_with_the_playbook(callback):
@@ -101,13 +143,13 @@ def test_the_watcher_ends_with_the_playbook(callback):
     assert not watcher.is_alive()
 
 
-def test_modules_and_the_display_mean_the_same_file():
+def test_modules_and_the_display_mean_the_same_folder():
     files = set()
     for path in (ROOT / "module_utils/cxl_lab/progress.py", PLUGINS / "lab_progress.py"):
         spec = importlib.util.spec_from_file_location("fresh", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        files.add(module.PROGRESS_FILE)
+        files.add(module.PROGRESS_FOLDER)
     assert len(files) == 1
 
 
@@ -134,5 +176,4 @@ def test_in_a_playbook(tmp_path, seconds, interval, shown):
     command = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", str(play)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    # What follows the seconds may be the word of a module of another lab that is being built at this moment.
-    assert (re.search(r"^  \.\.\. +\d+ s  \S", done.stdout, re.MULTILINE) is not None) == shown
+    assert (re.search(r"^  \.\.\. +\d+ s  Wait for a while$", done.stdout, re.MULTILINE) is not None) == shown

@@ -121,6 +121,24 @@ static void test_busy(struct cbd_ublk *u, int id)
     close(fd);
 }
 
+/* Of all queues. */
+static void sum_stats(struct cbd_ublk *u, struct cbd_stats *sum)
+{
+    *sum = (struct cbd_stats){0};
+    for (uint32_t i = 0; i < CHANNELS; i++) {
+        struct cbd_stats one;
+
+        cbd_ublk_stats(u, i, &one);
+        CHECK_EQ(one.submitted, one.requests);
+        sum->requests += one.requests;
+        sum->bytes_written += one.bytes_written;
+        sum->bytes_read += one.bytes_read;
+        sum->errors += one.errors;
+        sum->bad_slots += one.bad_slots;
+        sum->crc_retries += one.crc_retries;
+    }
+}
+
 static void test_life(void)
 {
     struct cbd_ublk_conf conf = ublk_conf(-1);
@@ -132,9 +150,11 @@ static void test_life(void)
     test_shape(id);
     test_io(id);
     test_busy(u, id);
-    cbd_ublk_stats(u, &stats);
+    sum_stats(u, &stats);
     CHECK(stats.requests > 600 && stats.bytes_written && stats.bytes_read);
     CHECK_EQ(stats.errors + stats.bad_slots + stats.crc_retries, 0);
+    cbd_ublk_stats(u, CHANNELS, &stats);
+    CHECK_EQ(stats.submitted + stats.requests, 0);
     TEST("stop, and again from the beginning with the same number");
     CHECK_EQ(cbd_ublk_stop(u), 0);
     CHECK(open_device(id, O_RDONLY) < 0);

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, cli_cbd, cli_dcd, cli_kmem_blk, cli_lun
-from .cli_values import size
+from .cli_values import as_options, size
 from .client import RUNTIME, Client
 from .errors import Code, DatapathError, from_errno
 from .mhsld import command as mhsld
-from .tables import show
+from .tables import printable, show
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +44,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:
-    with Client(runtime) as client:
+    def say(words: str) -> None:
+        print(f"cxl-datapath: waiting for {printable(words)}", file=sys.stderr)
+
+    with Client(runtime, say) as client:
         return client.call(method, **params)
 
 
@@ -63,7 +66,11 @@ def main(argv: list[str] | None = None, write: Callable[[str], None] = print) ->
             return cli_kmem_blk.check_memory(params["memory"], params["repair"], write)
         answer = given.run(given) if "run" in given else _ask(options["runtime"], options["method"], params)
     except DatapathError as error:
-        print(f"cxl-datapath: {error}", file=sys.stderr)
+        # What it is about may be a parameter of the daemon's that came as an option.
+        option = f"--{error.object.replace('_', '-')}"
+        typed = {word.partition("=")[0] for word in (sys.argv[1:] if argv is None else argv)}
+        about = option if option in typed else error.object
+        print(f"cxl-datapath: {about}{as_options(str(error).removeprefix(error.object))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

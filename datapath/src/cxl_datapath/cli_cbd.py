@@ -31,11 +31,11 @@ def add(nouns: Any, verb: Verb) -> None:
     start.add_argument("transport")
     start.add_argument("path")
     start.add_argument("--id", type=int, default=None, help="entry to use (default: a free one)")
-    start.add_argument("--read-only", action="store_true")
+    start.add_argument("--read-only", action="store_true", help="give it away for reading only")
     _one(verb(backend, "stop", "cbd.backend.stop", "take it back"))
     recover = _one(verb(backend, "recover", "cbd.backend.recover", "take over the backend of a dead host"))
     recover.add_argument("--path", default=None, help="its medium or a copy of it on this host (default: the same path)")
-    recover.add_argument("--read-only", action="store_true", default=None)
+    recover.add_argument("--read-only", action="store_true", default=None, help="for reading only (default: as it was)")
     clear = _one(verb(backend, "clear", "cbd.backend.clear", "remove the entry of a dead host's backend"))
     clear.add_argument("--force", action="store_true", help="even if live hosts use it; they get I/O errors")
 
@@ -44,8 +44,9 @@ def add(nouns: Any, verb: Verb) -> None:
     start = verb(blkdev, "start", "cbd.blkdev.start", "map a backend as a block device")
     start.add_argument("transport")
     start.add_argument("backend", type=id_or_name, help="id or path")
-    start.add_argument("--queues", type=int, default=1)
-    start.add_argument("--frontend", choices=CHOICES, default="auto")
+    start.add_argument("--queues", type=int, default=1, help="1 to 16, each takes a channel of the transport (%(default)s)")
+    how = "ublk and nbd: block devices of the kernel; nbdkit: an NBD socket; auto: the first that this host has (%(default)s)"
+    start.add_argument("--frontend", choices=CHOICES, default="auto", help=how)
     start.add_argument("--name", default=None, help="name under /dev or of the socket (default: cbd<id>)")
     start.add_argument("--read-only", action="store_true", help="beside a writer, too")
     start.add_argument("--shared", action="store_true", help="beside other writers that are shared as well")
@@ -57,7 +58,7 @@ def add(nouns: Any, verb: Verb) -> None:
 def _format_arguments(made: argparse.ArgumentParser) -> None:
     made.add_argument("memory")
     made.add_argument("name")
-    made.add_argument("--force", action="store_true", help="over an existing transport or file system")
+    made.add_argument("--force", action="store_true", help="over a transport, or anything else that is there")
     for option in ("hosts", "backends", "blkdevs"):
         made.add_argument(f"--{option}", type=int, default=16, help="entries (%(default)s)")
     made.add_argument("--channels", type=int, default=None, help="(as many as fit, at most 64)")
@@ -70,5 +71,6 @@ def _format_arguments(made: argparse.ArgumentParser) -> None:
 
 def _one(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     made.add_argument("transport")
-    made.add_argument("id", type=id_or_name, help="id, or what the list shows: name of a host or blkdev, path of a backend")
+    what = "id, or what the list shows: name of a host, path of a backend, on its own host the name of a blkdev"
+    made.add_argument("id", type=id_or_name, help=what)
     return made

@@ -11,7 +11,13 @@ from typing import Any
 #: (group, verb, method of the daemon, help) -> the parser of the verb
 Verb = Callable[[Any, str, str, str], argparse.ArgumentParser]
 
+_PARAMETER = re.compile(r"\b(use|with|or) (force|read_only|shared)\b")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def as_options(text: str) -> str:
+    """A message of the daemon, which calls its parameters by their names, with the options that a person gives them by."""
+    return _PARAMETER.sub(lambda found: f"{found[1]} --{found[2].replace('_', '-')}", text)
 
 
 def size(text: str) -> int:

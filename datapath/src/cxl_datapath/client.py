@@ -6,23 +6,31 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .errors import Code, DatapathError, from_errno
 
-TIMEOUT_S = 120.0  # methods return when a thing runs or failed; the slowest wait inside the daemon is far below
+TIMEOUT_S = 120.0  # without an answer, and without a word of the daemon what it waits for; leases make some waits long
+WORD_S = 2.0  # after so long a person wants to know what is waited for
 HELLO_S = 15.0  # the daemon answers this at once, whatever else it does; emulated processors may stand still for seconds
 _SYSTEMD = Path("/run/systemd/system")
 RUNTIME = Path("/run/cxl-datapath")  # folder of the daemon that systemd runs
 
 
 class Client:
-    """`call` raises the daemon's own `DatapathError`, or one that says why the daemon cannot be asked."""
+    """`call` raises the daemon's own `DatapathError`, or one that says why the daemon cannot be asked.
 
-    def __init__(self, runtime: Path) -> None:
+    `on_wait` is told in words what the daemon waits for while there is no answer, when that changes.
+    """
+
+    def __init__(self, runtime: Path, on_wait: Callable[[str], None] = lambda _: None) -> None:
+        self._runtime, self._on_wait = runtime, on_wait
         self._path = runtime / "control.sock"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(HELLO_S)
@@ -44,7 +52,7 @@ class Client:
     def _greet(self) -> None:
         """The kernel accepts for a daemon that stands still: only an answer shows that it does not."""
         try:
-            self.call("hello")
+            self.hello()
         except BaseException as error:
             self.close()
             if isinstance(error, DatapathError) and error.code == Code.TIMEOUT:
@@ -52,13 +60,21 @@ class Client:
             raise
         self._socket.settimeout(TIMEOUT_S)
 
+    def hello(self) -> Any:
+        """What the daemon says at once, whatever else it does."""
+        return self._ask("hello", {}, lambda: None)
+
     def call(self, method: str, **params: Any) -> Any:
+        return self._ask(method, params, self._await_answer)
+
+    def _ask(self, method: str, params: dict[str, Any], wait: Callable[[], None]) -> Any:
         self._number += 1
         request = {"id": self._number, "method": method, "params": params}
         try:
             # A daemon that refuses this client hangs up at once: what it said is still to be read.
             with contextlib.suppress(BrokenPipeError):
                 self._socket.sendall(json.dumps(request).encode() + b"\n")
+            wait()
             line = self._answers.readline()
             answer = json.loads(line) if line else {}
         except TimeoutError:
@@ -72,6 +88,29 @@ class Client:
         if answer.get("id") != self._number or "result" not in answer:
             raise DatapathError(Code.FAILED, str(self._path), "the daemon hung up without an answer", "see its log")
         return answer["result"]
+
+    def _await_answer(self) -> None:
+        """Returns when there is something to read. Raises `timeout` when the daemon stands still, TimeoutError when it
+        waits for nothing and says nothing all the same."""
+        said, deadline = "", time.monotonic() + TIMEOUT_S
+        while not select.select([self._socket], [], [], WORD_S)[0]:
+            words = self._waits_for()
+            if words:
+                deadline = time.monotonic() + TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise TimeoutError
+            if words not in ("", said):
+                self._on_wait(words)
+            said = words
+
+    def _waits_for(self) -> str:
+        try:
+            with Client(self._runtime) as other:
+                return "; ".join(map(str, other.hello().get("waits_for", [])))
+        except DatapathError as error:
+            if error.code == Code.TIMEOUT:
+                raise
+            return ""  # it has too many clients, or is gone; the latter shows in the conversation itself
 
     def open(self, method: str, **params: Any) -> tuple[Any, int]:
         """A call that is answered with an open file, which is the caller's then."""

@@ -115,7 +115,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cbd_ublk_dev_id": (c_int, [c_void_p]),
     "cbd_ublk_rebind": (c_int, [c_void_p, POINTER(ChannelConf)]),
     "cbd_ublk_set_offline": (c_int, [c_void_p, c_int32]),
-    "cbd_ublk_stats": (None, [c_void_p, POINTER(Stats)]),
+    "cbd_ublk_stats": (None, [c_void_p, c_uint32, POINTER(Stats)]),
     "cbd_ublk_stop": (c_int, [c_void_p]),
     "mhsld_claim": (c_int, [POINTER(MhsldMap), c_uint32, c_uint64, c_uint64, c_uint32, POINTER(MhsldConflict)]),
     "mhsld_release": (c_int, [POINTER(MhsldMap), c_uint32, c_uint64, c_uint64, POINTER(c_uint64)]),
@@ -219,10 +219,12 @@ class Ublk:
         """Ends what is in flight, and all that comes until the next rebind, with this errno (positive)."""
         check(library().cbd_ublk_set_offline(self._handle, -error), "ublk", "take the device offline")
 
-    def stats(self) -> Stats:
-        out = Stats()
-        library().cbd_ublk_stats(self._handle, byref(out))
-        return out
+    def stats(self) -> list[Stats]:
+        """Of each queue."""
+        found = [Stats() for _ in range(self._queues)]
+        for queue, out in enumerate(found):
+            library().cbd_ublk_stats(self._handle, queue, byref(out))
+        return found
 
     def stop(self, name: str) -> None:
         """Removes the device; raises `busy` and leaves it alone while somebody has it open."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import logging
 import os
@@ -20,7 +21,7 @@ from .client import RUNTIME
 from .cxlflash.server import LunServer
 from .errors import Code, DatapathError, from_errno
 from .names import check_name
-from .peers import group_id
+from .peers import check_socket_path, group_id
 from .server import ControlServer
 from .service import Datapath
 from .session import Settings
@@ -96,12 +97,14 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
 
 def main() -> int:
     options = arguments(sys.argv[1:])
+    faulthandler.enable()  # mapped memory can vanish between two looks: then at least its signal is told
     # The journal has its own clock.
     clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"{clock}%(levelname)s %(message)s")
     try:
         name = check_name("--host-name", options.host_name)
         settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)
+        check_socket_path(settings.runtime / "control.sock")
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
         core.library()

@@ -21,6 +21,7 @@ from .state import BackendState
 if TYPE_CHECKING:
     from .session import Opened
 
+_DAMAGED_HINT = "stop it here, then start it again; its blkdevs have to be started anew as well"
 _LOST_HINT = "what is on its medium may be old: stop it here, then start it again"
 
 
@@ -34,7 +35,7 @@ class Start(StrEnum):
 
 def predecessor(registry: Registry, host_id: int, backend_id: int, life: int, start: Start) -> BackendEntry | None:
     """The entry that a start goes on with; None for the first. Raises `exists` for every other entry, `corrupt`."""
-    before = registry.backends.read(backend_id)
+    before = _readable(registry, backend_id)
     if before is None or before.state == State.NONE:
         if start is Start.FIRST:
             return None
@@ -47,6 +48,16 @@ def predecessor(registry: Registry, host_id: int, backend_id: int, life: int, st
         return before
     what = f"belongs to host {registry.host_name(before.host_id)} now"
     raise DatapathError(Code.EXISTS, f"backend {backend_id}", what, "stop it here; if it was taken over, that host has the data")
+
+
+def _readable(registry: Registry, backend_id: int) -> BackendEntry | None:
+    try:
+        return registry.backends.read(backend_id)
+    except DatapathError as error:
+        if error.code != Code.CORRUPT:
+            raise
+        # A worker that runs writes it again. One that starts cannot know whether it is its own still.
+        raise DatapathError(error.code, error.object, error.message, _DAMAGED_HINT) from None
 
 
 def own_entry(opened: Opened, want: BackendState) -> BackendEntry:

@@ -39,7 +39,7 @@ class Mapping:
         self.memory = memory
         self.size = memory.size
         core.library()
-        address = _map(memory, writable)
+        address, self._file = _map(memory, writable)
         base = ctypes.cast(ctypes.c_void_p(address), ctypes.POINTER(ctypes.c_uint8))
         self.mem = core.CxlMem(base, memory.size, core.COHERENCE_SOFTWARE, 0)
         self._address: int | None = address
@@ -68,10 +68,19 @@ class Mapping:
             address, self._address = self._address, None
             if address is not None:
                 _libc.munmap(address, self.size)
+                if self._file is not None:
+                    os.close(self._file)
 
     def _check_open(self) -> None:
+        """A touch behind the end of a file would be SIGBUS."""
         if self._address is None:
             raise DatapathError(Code.FAILED, self.memory.spec, "the memory is not mapped any more")
+        if self._file is not None and (size := os.fstat(self._file).st_size) < self.size:
+            what, hint = (
+                f"was cut to {size} bytes, {self.size} are mapped",
+                "give the file its size again; what was cut off is lost",
+            )
+            raise DatapathError(Code.CORRUPT, self.memory.spec, what, hint)
 
     def __enter__(self) -> Mapping:
         return self
@@ -80,17 +89,26 @@ class Mapping:
         self.close()
 
 
-def _map(memory: Memory, writable: bool) -> int:
+def open_memory(memory: Memory, writable: bool) -> int:
+    """A descriptor of its file or device."""
     hint = "run as root or change the owner of the device" if memory.kind == "devdax" else ""
     try:
-        fd = os.open(memory.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        return os.open(memory.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         raise from_errno(error.errno or 0, memory.spec, f"open {memory.path}", hint) from None
+
+
+def _map(memory: Memory, writable: bool) -> tuple[int, int | None]:
+    """The address; and the descriptor of a file, which tells whether it still has its size."""
+    fd = open_memory(memory, writable)
+    keep = False
     try:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, 0)
         if address is None or address == _MAP_FAILED:
             raise from_errno(ctypes.get_errno(), memory.spec, f"map {memory.size} bytes of {memory.path}")
-        return int(address)
+        keep = memory.kind == "file"
+        return int(address), fd if keep else None
     finally:
-        os.close(fd)
+        if not keep:
+            os.close(fd)

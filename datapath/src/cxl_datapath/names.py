@@ -35,7 +35,10 @@ def check_blkdev_name(kind: str, value: object) -> str:
 
 
 def check_path(kind: str, value: object) -> str:
-    """`value` when it is an absolute path of printable characters and at most 255 bytes."""
+    """An absolute path of printable characters and at most 255 bytes, without empty parts and ".", so that one file has one path.
+
+    ".." stays: behind a link it leads elsewhere than the text says.
+    """
     if not isinstance(value, str) or not value.startswith("/") or not value.isprintable():
         raise DatapathError(Code.INVALID, kind, f"{value!r:.100} is not an absolute path of printable characters")
     try:
@@ -46,7 +49,7 @@ def check_path(kind: str, value: object) -> str:
         raise DatapathError(
             Code.INVALID, kind, f"the path has {length} bytes, {PATH_MAX} are possible", "use a shorter path or a link"
         )
-    return value
+    return "/" + "/".join(part for part in value.split("/") if part not in ("", "."))
 
 
 def pool_of(path: str) -> str | None:

@@ -8,11 +8,22 @@ import os
 import pwd
 import socket
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Code, DatapathError
 
 _UCRED = struct.Struct("iII")
+
+
+PATH_MAX = 107  # bytes of a socket's path, sun_path less its NUL
+
+
+def check_socket_path(path: Path, what: str = "--runtime folder") -> None:
+    """Raises `invalid` when no socket can have this path; `what` is what to shorten."""
+    if (length := len(os.fsencode(path))) > PATH_MAX:
+        problem = f"the path has {length} bytes, that of a socket can have {PATH_MAX}"
+        raise DatapathError(Code.INVALID, str(path), problem, f"use a shorter {what}")
 
 
 class Peer(NamedTuple):

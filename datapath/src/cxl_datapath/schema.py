@@ -24,8 +24,10 @@ class Field:
 
 def integer(low: int, high: int) -> Check:
     def check(field: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise DatapathError(Code.INVALID, field, f"{value!r:.60} is not a whole number from {low} to {high}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise DatapathError(Code.INVALID, field, f"{value!r:.60} is not a whole number", f"choose {low} to {high}")
+        if not low <= value <= high:
+            raise DatapathError(Code.INVALID, field, f"{value} is not possible", f"choose {low} to {high}")
         return value
 
     return check

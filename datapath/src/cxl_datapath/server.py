@@ -51,7 +51,7 @@ class ControlServer:
         except OSError as error:
             listener.close()
             raise DatapathError(
-                Code.FAILED, str(self._path), f"cannot listen: {error.strerror or error}", "is the path too long?"
+                Code.FAILED, str(self._path), f"cannot listen: {error.strerror or error}", "look at the folder"
             ) from None
         finally:
             os.umask(before)

@@ -14,6 +14,7 @@ from .pool_session import PoolSession
 from .pool_state import PoolFile
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
+from .waits import Waits
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 10.0
 IDLE_PERIOD_S = 0.5  # between two looks for transports to beat in
@@ -30,6 +31,7 @@ class Datapath:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.lock = asyncio.Lock()
+        self.waits = Waits()
         self.sessions: dict[str, Session] = {}
         self.dcd = DcdManager(settings.state, settings.sysfs)
         self.pools: dict[str, PoolSession] = {}
@@ -42,7 +44,7 @@ class Datapath:
     def start(self) -> None:
         """Reads the desired state and begins to rebuild it in the background. Raises when the state file is damaged."""
         for desired in self._file.load():
-            self.sessions[desired.name] = Session(desired, self.settings)
+            self.sessions[desired.name] = Session(desired, self.settings, self.waits)
         self.dcd.start()
         self.pools = {pool.name: PoolSession(pool, self.settings) for pool in self._pool_file.load()}
         for pool in self.pools.values():

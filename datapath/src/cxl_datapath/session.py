@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from .cbd.claim import Bakery
 from .cbd.fencing import fence
 from .cbd.hosting import LOST_HINT, Registration, boot_id, register
 from .cbd.layout import BlkdevEntry, Info
-from .cbd.liveness import Liveness, period_s
+from .cbd.lines import Heartbeat
+from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
 from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
@@ -29,8 +30,8 @@ from .mapping import Mapping
 from .memory import Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
-
-CLAIM_PATIENCE_S = 60.0  # above the longest change of another host: a takeover waits out a lease
+from .waits import Sleep, Waits, in_thread
+from .workers.lock import lock_file, remove_lock_file
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Opened:
     liveness: Liveness
     claim: Bakery
     lock: HostLock  # the claim, or the claim and more
+    waits: Waits
 
     @property
     def host_id(self) -> int:
@@ -77,9 +79,10 @@ class Opened:
 class Session:
     """A wanted transport. `opened` is None while it is pending; `reason` says why."""
 
-    def __init__(self, desired: TransportState, settings: Settings) -> None:
+    def __init__(self, desired: TransportState, settings: Settings, waits: Waits | None = None) -> None:
         self.desired = desired
         self.settings = settings
+        self.waits = waits or Waits()
         self.opened: Opened | None = None
         self.reason: DatapathError | None = None
         # One supervised worker per entry of the desired state, started or not.
@@ -104,7 +107,7 @@ class Session:
     async def open(self) -> None:
         """Maps, attaches, registers this host. Takes up to a lease when an earlier incarnation must be seen dead."""
         try:
-            opened = await asyncio.to_thread(_open, self.desired, self.settings)
+            opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), lambda late: late.mapping.close())
         except DatapathError as error:
             self.reason = error
             raise
@@ -134,10 +137,12 @@ class Session:
         """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""
         opened = self.need()
         period = self.period_s
-        for _ in range(int(opened.lease_s / period) * 4):
-            if (verdict := opened.alive(host_id, epoch)) is not None:
-                return verdict
-            await asyncio.sleep(period / 2)
+        name = opened.registry.host_name(host_id)
+        with self.waits.on(f"a sign of life of host {name}, or {opened.lease_s:g} s without one"):
+            for _ in range(int(opened.lease_s / period) * 4):
+                if (verdict := opened.alive(host_id, epoch)) is not None:
+                    return verdict
+                await asyncio.sleep(period / 2)
         return epoch is not None
 
     @contextlib.asynccontextmanager
@@ -146,7 +151,8 @@ class Session:
         # One at a time: waiting threads would take up all that there are, and leave none to give the claim back.
         async with self._claiming:
             opened = self.need()
-            await _acquire(opened.lock)
+            with self.waits.on(f"the claim of transport {self.name}, which another host holds"):
+                await _acquire(opened)
             try:
                 yield opened
             finally:
@@ -201,6 +207,10 @@ class Session:
 
         return Supervised("blkdev", f"transport {self.name} blkdev {want.id}", configure, self.ring, reserve)
 
+    def remove_lock(self, kind: str, number: int) -> None:
+        """After the worker of a backend or blkdev ended for good."""
+        remove_lock_file(lock_file(self.settings.runtime, kind, self.desired.uuid, number))
+
     def ring(self) -> None:
         if self.opened is not None:
             self.opened.registration.ring()
@@ -235,7 +245,7 @@ class Session:
         return Supervised("remove", f"blkdev {want.id} ublk device {number}", configure, lambda: None)
 
 
-def _open(desired: TransportState, settings: Settings) -> Opened:
+def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Sleep) -> Opened:
     memory = resolve(desired.memory, settings.sysfs, settings.dev)
     mapping = Mapping(memory)
     try:
@@ -245,30 +255,31 @@ def _open(desired: TransportState, settings: Settings) -> Opened:
             raise DatapathError(Code.CORRUPT, memory.spec, what, LOST_HINT)
         mapping.use_coherence(info.coherence)
         registry = Registry(mapping, info)
-        registration = register(registry, settings.host_name, boot_id())
+
+        def watch_own(read: Callable[[int], Heartbeat | None], hosts: list[int], lease_s: float) -> set[int]:
+            who = f"an earlier life of host {settings.host_name} in transport {info.name}"
+            with waits.on(f"{who} to be silent for {lease_s:g} s"):
+                return watch(read, hosts, lease_s, sleep=sleep)
+
+        registration = register(registry, settings.host_name, boot_id(), sleep=sleep, watch_hosts=watch_own)
         liveness = Liveness(info.lease_s)
         claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
         lock = _lock(claim, info, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock)
+        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits)
     except BaseException:
         mapping.close()
         raise
 
 
-async def _acquire(lock: HostLock) -> None:
-    """A thread cannot be called back: what it gets after its caller was cancelled is released at once."""
-    taking = asyncio.ensure_future(asyncio.to_thread(lock.acquire, CLAIM_PATIENCE_S))
+async def _acquire(opened: Opened) -> None:
+    """A claim that comes after the caller was cancelled is released at once."""
+    lock, patience = opened.lock, claim_patience_s(opened.lease_s)
 
-    def release(done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and done.exception() is None:
-            with contextlib.suppress(DatapathError):
-                lock.release()
+    def release(_: None) -> None:
+        with contextlib.suppress(DatapathError):
+            lock.release()
 
-    try:
-        await asyncio.shield(taking)
-    except asyncio.CancelledError:
-        taking.add_done_callback(release)
-        raise
+    await in_thread(lambda _: lock.acquire(patience), release)
 
 
 def _attach_again(mapping: Mapping, spec: str) -> Info:

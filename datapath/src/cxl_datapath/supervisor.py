@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 15.0
 _TAIL_LINES = 20
 _LAST_WORDS_S = 0.5  # for what is still in the stderr pipe when the worker is gone
 _LINE_MAX = 1 << 20
+_BUS_ERROR_HINT = "memory that it maps is not there: was its file cut short, is the file system full, or the memory poisoned?"
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +146,7 @@ class Supervised:
                     delay = BACKOFF_FIRST_S
                     self.restarts += 1
                 self.error = _as_datapath_error(error, self.label)
-                log.warning("%s: %s; next try in %.1f s", self.label, self.error, delay)
+                log.warning("%s: %s%s", self.label, self.error, "" if self._stopping else f"; next try in {delay:.1f} s")
             if self._stopping:
                 await self._set(Phase.STOPPED)  # `stop` waits for a word of a worker that is gone
                 return
@@ -175,7 +177,8 @@ class Supervised:
             if self._answering is not None:
                 self._answering.cancel()
             self._process = None
-        if status == 0 and self._stopping and reported is None:
+        # One that is told to end before it can listen ends by the signal itself.
+        if status in (0, -signal.SIGTERM) and self._stopping and reported is None:
             await self._set(Phase.STOPPED)
             return
         raise reported or self._unexplained(status, tail)
@@ -248,8 +251,9 @@ class Supervised:
                 log.info("%s: %s", self.label, line)
 
     def _unexplained(self, status: int, tail: deque[str]) -> DatapathError:
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        return DatapathError(Code.FAILED, self.label, how + (f": {tail[-1]}" if tail else ""))
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        hint = _BUS_ERROR_HINT if status == -signal.SIGBUS else ""
+        return DatapathError(Code.FAILED, self.label, how + (f": {tail[-1]}" if tail else ""), hint)
 
     async def _reply(self, process: asyncio.subprocess.Process, answer: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         try:
@@ -278,6 +282,13 @@ async def _exit_status(process: asyncio.subprocess.Process) -> int:
     while process.returncode is None:
         await asyncio.sleep(0.02)
     return process.returncode
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
 
 
 def _as_datapath_error(error: Exception, label: str) -> DatapathError:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from .cli_values import as_options
+
 _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
     "host": ("id", "name", "state", "alive", "fenced", "epoch", "local"),
@@ -74,7 +76,7 @@ def show(method: str, answer: Any) -> str:
         return table(_COLUMNS[noun], [_readable(_flat(row)) for row in answer]) if answer else "none"
     if noun in ("volume", "swap") or (noun == "pool" and "pages" in answer):
         return table(_COLUMNS["pool"], [_flat(answer)])
-    if noun in ("host", "backend", "blkdev", "lun"):
+    if noun in ("host", "backend", "blkdev", "lun") or (noun == "transport" and "state" in answer):
         return table(_COLUMNS[noun], [answer])
     return "\n".join(_field(key, value) for key, value in _readable(answer).items())
 
@@ -140,7 +142,7 @@ def _cell(value: Any) -> str:
         case list():
             text = ",".join(_cell(each) for each in value)
         case {"message": message, "object": about}:
-            text = f"{about}: {message}" + (f"; {hint}" if (hint := value.get("hint")) else "")
+            text = as_options(f"{about}: {message}" + (f"; {hint}" if (hint := value.get("hint")) else ""))
         case {"state": "running", "info": {"path_state": "paused" | "offline" as path, "path_reason": reason}}:
             text = f"{path} ({reason})"
         case {"state": state, "error": error}:
@@ -149,12 +151,17 @@ def _cell(value: Any) -> str:
             text = " ".join(f"{key}={_cell(each)}" for key, each in value.items())
         case _:
             text = str(value)
-    # Names and messages can come from another host: no control characters reach the terminal.
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Names and messages can come from another host: no control characters reach the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _status(answer: dict[str, Any]) -> str:
     parts = [f"host {answer['host']}, version {answer['version']}, pid {answer['pid']}, runtime {answer['runtime']}"]
+    parts += [f"waiting for {_cell(words)}" for words in answer["waits_for"]]
     if not answer["transports"] and not answer["pools"]:
         parts.append("no transport is registered, and no pool started")
     if answer["pools"]:

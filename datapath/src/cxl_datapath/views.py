@@ -67,7 +67,7 @@ def hosts_view(session: Session) -> list[Row]:
 
 def backends_view(session: Session) -> list[Row]:
     """Those in the transport; and those that this host wants but that are not in it: `pending` ones not yet, `lost` ones not any
-    more, because another host has taken them over or cleared them."""
+    more, because another host has taken them over or cleared them. Of a `corrupt` entry only this host's wish is known."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.backends.all())
@@ -114,9 +114,12 @@ def entry_row(rows: list[Row], number: int) -> Row | None:
 def _of_want(rows: list[Row], session: Session, known: Row, lost: bool) -> Row:
     """The row that shows what this host wants: its entry, or one behind the entry of the host that has the number now."""
     entry = entry_row(rows, known["id"])
-    if entry is not None and (entry["local"] or entry["state"] == "corrupt"):
+    mine = known | {"host": session.settings.host_name, "local": True}
+    if entry is not None and entry["state"] == "corrupt":
+        entry |= mine
+    if entry is not None and entry["local"]:
         return entry
-    rows.append(known | {"host": session.settings.host_name, "state": "lost" if lost or entry else "pending", "local": True})
+    rows.append(mine | {"state": "lost" if lost or entry else "pending"})
     return rows[-1]
 
 

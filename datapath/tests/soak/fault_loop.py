@@ -34,7 +34,7 @@ from verifying_writer import Background, Corrupt
 from cxl_datapath.errors import DatapathError
 
 QUEUES = 2
-IO_TIMEOUT_S = 3  # a slot whose number turned over is never seen: its requests fail after this
+IO_TIMEOUT_S = 3  # a slot whose number turned over is never seen: after half of this its requests go to fresh channels
 PILE_UP_S = 0.1  # until requests wait for whoever stands still
 
 Fault = Callable[[Lab, Flips, random.Random], object]

@@ -134,6 +134,7 @@ class _Registrar:
 
     def register(self) -> Registration:
         for attempt in range(_TRIES):
+            self._check_current()
             places = plan_places(self.registry.hosts.all(), lambda host: fenced_epoch(self.registry, host), self.name)
             # Who lost an entry to another host goes for any free one, or all losers would meet again.
             place = random.choice(places) if attempt else places[0]
@@ -145,6 +146,12 @@ class _Registrar:
             self.sleep((2 + random.random()) * self.settle_s)
         hint = "try again; is a host of another version writing the intent lines?"
         raise DatapathError(Code.BUSY, f"host {self.name}", f"other hosts took each entry that it tried ({_TRIES} times)", hint)
+
+    def _check_current(self) -> None:
+        """Raises `busy` when the transport is being formatted: its areas may be elsewhere from now on."""
+        if not self.registry.is_current():
+            name = self.registry.info.name
+            raise DatapathError(Code.BUSY, f"transport {name}", "was formatted while this host registered", "register again")
 
     def _refuse_rival(self, host_id: int) -> None:
         if self.watch(self.registry.heartbeat, [host_id], self.registry.info.lease_s):
@@ -174,6 +181,12 @@ class _Registrar:
         registration = Registration(self.registry, entry)
         registration.beat()
         registration.ring()
+        # Whoever formats takes the info away before it looks for us, and we came before we look for the info.
+        try:
+            self._check_current()
+        except DatapathError:
+            registration.leave()
+            raise
         return registration
 
 
@@ -191,9 +204,3 @@ def register(
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """
     return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts).register()
-
-
-def live_hosts(registry: Registry, except_name: str = "") -> list[str]:
-    """Names of the hosts whose heartbeat moves; blocks up to one lease."""
-    running = {index: entry.name for index, entry in registry.hosts.used().items() if entry.name != except_name}
-    return sorted(running[index] for index in watch(registry.heartbeat, running, registry.info.lease_s))

@@ -20,6 +20,12 @@ def look_s(lease_s: float) -> float:
     return min(0.25, lease_s / 10)
 
 
+def claim_patience_s(lease_s: float) -> float:
+    """Seconds to wait for the claim of a transport: above the longest change of another host, a takeover, which waits a lease
+    after its fence; and should that host die with the claim, it counts as dead one lease later."""
+    return max(60.0, 2 * lease_s + 10)
+
+
 @dataclass
 class _Seen:
     heartbeat: Heartbeat | None

@@ -48,12 +48,13 @@ class CopyPair:
     Who looks again and again pays for checksums only when bytes have changed.
     """
 
-    def __init__(self, memory: Bytes, offset: int, length: int, magic: bytes, what: str) -> None:
+    def __init__(self, memory: Bytes, offset: int, length: int, magic: bytes, what: str, *, hint: str = "") -> None:
         self._memory = memory
         self._offsets = (offset, offset + length)
         self._length = length
         self._magic = magic
         self._what = what
+        self._hint = hint  # what to do when both copies are damaged
         self._known: tuple[bytes, Copy] | None = None  # the bytes last found good, and what they mean
 
     def read(self) -> bytes | None:
@@ -82,9 +83,7 @@ class CopyPair:
                 return self._known[1]
             if bytes(self._length) in raws:
                 return None  # the first write ever was torn, or never began
-        raise DatapathError(
-            Code.CORRUPT, self._what, "both metadata copies are damaged", "clear it from its own host, or format with force"
-        )
+        raise DatapathError(Code.CORRUPT, self._what, "both metadata copies are damaged", self._hint)
 
     def write(self, payload: bytes) -> None:
         """Overwrites the older or the invalid copy, then the other one, so that damage to either costs nothing; on return other

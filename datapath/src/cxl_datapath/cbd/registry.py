@@ -34,8 +34,10 @@ from .lines import (
     Intent,
 )
 from .metadata import CopyPair
+from .transport import read_info
 
 ENTRY_COPY = 1024
+_DAMAGED_HINT = "its host writes it again by itself; if that one is gone, clear it: cxl-datapath cbd {what} clear"
 
 E = TypeVar("E", bound=Entry)
 
@@ -78,6 +80,14 @@ class Table(Generic[E]):
             return self.read(entry.id) == entry
         except DatapathError:
             return False
+
+    def is_damaged(self, index: int) -> bool:
+        """Whether nobody can say what the entry is."""
+        try:
+            self.read(index)
+        except DatapathError as error:
+            return error.code == Code.CORRUPT
+        return False
 
     def write(self, entry: E) -> None:
         self._pair(entry.id).write(entry.pack())
@@ -134,8 +144,8 @@ class Table(Generic[E]):
 
     def _pair(self, index: int) -> CopyPair:
         if index not in self._pairs:
-            what = f"{self.kind.WHAT} {index}"
-            self._pairs[index] = CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, what)
+            what, hint = f"{self.kind.WHAT} {index}", _DAMAGED_HINT.format(what=self.kind.WHAT)
+            self._pairs[index] = CopyPair(self._memory, self.page(index), ENTRY_COPY, self.kind.MAGIC, what, hint=hint)
         return self._pairs[index]
 
 
@@ -178,6 +188,13 @@ class Registry:
         self.hosts = Table(memory, HostEntry, g.hosts_off, g.host_count)
         self.backends = Table(memory, BackendEntry, g.backends_off, g.backend_count)
         self.blkdevs = Table(memory, BlkdevEntry, g.blkdevs_off, g.blkdev_count)
+
+    def is_current(self) -> bool:
+        """Whether the memory still holds the transport that was attached; one that was formatted since is another."""
+        try:
+            return read_info(self._memory) == self.info
+        except DatapathError:
+            return False
 
     def incarnation(self, host_id: int) -> int | None:
         """Epoch of the host in an entry; None where there is none. Of a damaged entry its heartbeat tells, 0 when it cannot."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cheap signs that a memory holds something which a user may miss: no format without force over these."""
+"""What a user may miss in a memory: no format without force over that."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ _SIGNS = (
     ("a partition table", 512, b"EFI PART"),
     ("swap space", 4086, b"SWAPSPACE2"),
 )
+
+
+LOOK = 1 << 20  # the first MiB: partition tables, superblocks, and where data begins
+
+
+def foreign(memory: Bytes, look: int = LOOK) -> str:
+    """What is in the way of a format, in words; empty: nothing. That is known content, or any byte that is not zero in the first
+    `look` bytes."""
+    known = signature(memory)
+    if known is not None:
+        return known
+    first = memory.read(0, min(look, memory.size))
+    return "data of something unknown" if first != bytes(len(first)) else ""
 
 
 def signature(memory: Bytes) -> str | None:

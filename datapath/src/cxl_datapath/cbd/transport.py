@@ -13,17 +13,18 @@ from . import geometry
 from .geometry import ENTRY_PAGE, INFO_AREA, FormatOptions
 from .layout import COHERENCES, FEATURE_DATA_CRC, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
 from .metadata import CopyPair
-from .signatures import signature
+from .signatures import foreign
 
 INFO_COPY = 4096
 _ZERO_CHUNK = 1 << 20
+_DAMAGED_HINT = 'it is lost, format it with force once nobody uses it: docs/cbd.md, "A transport that was lost"'
 
 
 @dataclass(frozen=True)
 class Probe:
     """What a memory holds. `formatted`: a transport, readable or not (`problem` says why not, `info` is None then).
 
-    `foreign`: bytes that are not zero in the first 8 KiB and are no transport.
+    `foreign`: no transport, but something that a user may miss (`signatures.foreign`); `problem` says what.
     """
 
     formatted: bool
@@ -33,19 +34,24 @@ class Probe:
 
 
 def info_pair(memory: Bytes) -> CopyPair:
-    return CopyPair(memory, 0, INFO_COPY, Info.MAGIC, "transport info")
+    return CopyPair(memory, 0, INFO_COPY, Info.MAGIC, "transport info", hint=_DAMAGED_HINT)
 
 
 def probe(memory: Bytes) -> Probe:
     """Looks and changes nothing."""
     if memory.size < INFO_AREA:
-        return Probe(False, any(memory.read(0, memory.size)), None, "")
+        return _without_transport(memory)
     try:
         info = read_info(memory)
     except DatapathError as error:
         carries = error.code != Code.CORRUPT or _has_valid_copy(memory)
-        return Probe(carries, not carries, None, error.message if carries or signature(memory) else "")
-    return Probe(info is not None, info is None and any(memory.read(0, INFO_AREA)), info, "")
+        return Probe(True, False, None, error.message) if carries else _without_transport(memory)
+    return Probe(True, False, info, "") if info else _without_transport(memory)
+
+
+def _without_transport(memory: Bytes) -> Probe:
+    content = foreign(memory)
+    return Probe(False, bool(content), None, content)
 
 
 def _has_valid_copy(memory: Bytes) -> bool:
@@ -112,22 +118,33 @@ def in_use(name: str, hosts: list[str]) -> DatapathError:
     return DatapathError(Code.BUSY, f"transport {name}", f"in use by the live host(s) {', '.join(hosts)}", hint)
 
 
-def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[Info], list[str]]) -> None:
-    """Raises unless the memory may be formatted. `alive(info)` names the hosts whose heartbeat moves; it may take seconds."""
+def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[], list[str]]) -> None:
+    """Raises unless the memory may be formatted. `alive()` names the hosts whose heartbeat moves; it may take seconds."""
     found = probe(memory)
     # Live hosts first: force does not help against them, so it must not be the first thing to be proposed.
-    if found.info is not None and (hosts := alive(found.info)):
-        raise in_use(found.info.name, hosts)
+    if hosts := alive():
+        raise in_use(found.info.name if found.info else name, hosts)
     if not force:
         if found.formatted:
             what = f"carries the transport {found.info.name}" if found.info else f"carries a transport ({found.problem})"
             raise DatapathError(Code.EXISTS, name, what, "use force to destroy it")
-        if (found_sign := signature(memory)) is not None:
-            raise DatapathError(Code.EXISTS, name, f"carries {found_sign}", "use force to destroy it")
+        if found.foreign:
+            raise DatapathError(Code.EXISTS, name, f"carries {found.problem}", "use force to destroy it")
 
 
-def write_format(memory: Bytes, plan: FormatPlan) -> None:
-    """Clears, then writes the info last, so that a format that is cut short leaves no transport."""
+def write_format(memory: Bytes, plan: FormatPlan, check_unused: Callable[[], None] = lambda: None) -> None:
+    """Clears, then writes the info last, so that a format that is cut short leaves no transport.
+
+    `check_unused` raises when somebody came since it was decided to format; what was there is whole again then. It is asked when
+    the old info is gone: a host that registers looks at the info after it wrote its entry, so that one of the two sees the other.
+    """
+    before = memory.read(0, INFO_AREA)
+    memory.write(0, bytes(INFO_AREA))
+    try:
+        check_unused()
+    except DatapathError:
+        memory.write(0, before)
+        raise
     for offset, length in plan.zero:
         for start in range(offset, offset + length, _ZERO_CHUNK):
             memory.write(start, bytes(min(_ZERO_CHUNK, offset + length - start)))

@@ -69,8 +69,8 @@ class FrontEnd(ABC):
         """Fails what is in flight, and what comes, with this errno, until the next `rebind`."""
 
     @abstractmethod
-    def progress(self) -> tuple[int, int]:
-        """Requests that went to the backend so far, and those that came back."""
+    def progress(self) -> list[tuple[int, int]]:
+        """Requests that went to the backend so far, and those that came back, for each part that can stand still alone."""
 
     @abstractmethod
     def check(self) -> None:

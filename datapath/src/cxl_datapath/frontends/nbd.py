@@ -65,7 +65,7 @@ class NbdFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[tuple[int, int]]:
         return self._server.progress()
 
     def check(self) -> None:

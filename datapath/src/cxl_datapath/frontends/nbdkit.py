@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ..core import ChannelConf, library_path
 from ..errors import Code, DatapathError, from_errno
+from ..peers import check_socket_path
 from .base import FrontEnd, Target, missing_program, plugin_arguments
 
 START_S = 10.0
@@ -19,7 +20,6 @@ STOP_S = 2.0
 LEAVE_S = 1.0
 CONTROL_S = 10.0
 _ANSWER_MAX = 4096
-SOCKET_PATH_MAX = 107  # bytes, sun_path less its NUL
 _CONNECTED = "03"  # SS_CONNECTED in /proc/net/unix
 
 
@@ -43,9 +43,7 @@ class NbdServer:
 
     def start(self) -> None:
         """Returns when the server accepts connections."""
-        if len(str(self.socket).encode()) > SOCKET_PATH_MAX:
-            hint = "use a shorter --runtime folder or name"
-            raise DatapathError(Code.INVALID, str(self.socket), f"the path is longer than {SOCKET_PATH_MAX} bytes", hint)
+        check_socket_path(self.socket, "--runtime folder or name")
         self._remove_files()
         # With --exit-with-parent nbdkit waits for its clients to leave; a dead worker's server must go at once.
         command = ["setpriv", "--pdeathsig", "KILL", "nbdkit", "--foreground", "--newstyle", "--exportname", ""]
@@ -53,7 +51,7 @@ class NbdServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.settimeout(CONTROL_S)
         command += [str(plugin_path()), *plugin_arguments(self._target), f"control={theirs.fileno()}"]
-        # umask: the socket is for its owner only.
+        # The pid file is for its owner only; the socket is because the plugin says so, for nbdkit sets a mask of its own.
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=2, umask=0o177, cwd="/", pass_fds=(self._target.lock, theirs.fileno())
         )
@@ -80,9 +78,10 @@ class NbdServer:
     def set_offline(self, error: int) -> None:
         self._tell(f"offline {error}")
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[tuple[int, int]]:
+        # All connections take turns on the queues: where one stands still, soon all of them do.
         counters = dict(word.split("=", 1) for word in self._tell("stats").split()[1:])
-        return int(counters.get("submitted", 0)), int(counters.get("requests", 0))
+        return [(int(counters.get("submitted", 0)), int(counters.get("requests", 0)))]
 
     def _tell(self, command: str) -> str:
         """One command to the plugin, and what it answers. Raises what it refuses."""
@@ -151,7 +150,7 @@ class NbdkitFrontEnd(FrontEnd):
     def set_offline(self, error: int) -> None:
         self._server.set_offline(error)
 
-    def progress(self) -> tuple[int, int]:
+    def progress(self) -> list[tuple[int, int]]:
         return self._server.progress()
 
     def check(self) -> None:

@@ -62,11 +62,8 @@ class UblkFrontEnd(FrontEnd):
         if self._ublk is not None:
             self._ublk.set_offline(error)
 
-    def progress(self) -> tuple[int, int]:
-        if self._ublk is None:
-            return 0, 0
-        stats = self._ublk.stats()
-        return stats.submitted, stats.requests
+    def progress(self) -> list[tuple[int, int]]:
+        return [(each.submitted, each.requests) for each in self._ublk.stats()] if self._ublk else []
 
     def check(self) -> None:
         """The threads are in this process: they end with it."""

@@ -7,7 +7,7 @@ import array
 import uuid as uuidlib
 from dataclasses import dataclass
 
-from ..cbd.signatures import signature
+from ..cbd.signatures import foreign
 from ..cbd.transport import probe as probe_transport
 from ..errors import Code, DatapathError
 from ..mapping import Bytes
@@ -62,10 +62,7 @@ def probe(memory: Bytes) -> Probe:
 def _foreign(memory: Bytes) -> str:
     if probe_transport(memory).formatted:
         return "a CBD transport"
-    known = signature(memory)
-    if known:
-        return known
-    return "data of something unknown" if any(memory.read(0, PAGE)) else ""
+    return foreign(memory, PAGE)  # no more: the pages of a range that was taken out keep what they held
 
 
 def read_superblock(memory: Bytes, name: str) -> Superblock:

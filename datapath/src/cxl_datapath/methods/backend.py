@@ -12,12 +12,14 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
+from ..file_id import FileId
 from ..lives import Start
 from ..names import check_backend_path, pool_of
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
+from ..supervisor import Phase
 from ..views import Row, backends_view, entry_row, own_row
 from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
@@ -50,6 +52,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
                 Code.EXISTS, path, f"is backend {found.id} of transport {session.name} already ({mode})", "stop that one first"
             )
         await session.backends[found.id].start()
+        _learn(session, found)
         return _view(session, found.id)
     if (pending := _wanted(session, wanted)) is not None:
         raise DatapathError(
@@ -74,12 +77,18 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
     session.desired.backends.append(state)
     try:
         await worker.start()
-        state.life = worker.info["life"]
+        _learn(session, state)
         datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
         await _drop(session, state, heir_of)
         raise
+
+
+def _learn(session: Session, state: BackendState) -> None:
+    """What its worker found when it started."""
+    info = session.backends[state.id].info
+    state.life, state.file = info["life"], FileId.from_json(info["file"])
 
 
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
@@ -101,6 +110,7 @@ async def _drop(session: Session, state: BackendState, before: BackendEntry | No
     """`before`: whose backend it was. Then it is to be taken over again, and its blkdevs go on waiting for that."""
     worker = session.backends.pop(state.id)
     await worker.end(patience=5.0)
+    session.remove_lock("backend", state.id)
     if session.opened is not None:
         holdings.give_back_backend(session.opened, state.id, before)
 
@@ -141,7 +151,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         if params["path"] not in (None, mine.path) or params["read_only"] not in (None, mine.read_only):
             what = f"is {mine.path} on this host already"
             raise DatapathError(Code.EXISTS, f"backend {backend_id}", what, "there is nothing to take over; stop it first")
-        await session.backends[backend_id].start()
+        await _go_on(datapath, session, mine, another_file=params["path"] is not None)
         return _view(session, backend_id)
     entry = running(session, _TABLE, backend_id)
     state = _successor(entry, params)
@@ -163,6 +173,21 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
             _put_back(session, mine)
             raise
     return _view(session, backend_id)
+
+
+async def _go_on(datapath: Datapath, session: Session, mine: BackendState, another_file: bool) -> None:
+    """Starts a backend that this host has. `another_file`: the user says that what is at its path now has its data."""
+    worker, before = session.backends[mine.id], mine.file
+    if another_file and worker.phase != Phase.RUNNING:
+        await worker.end(patience=5.0)  # a start that is under way still looks for the old one
+        mine.file = None
+    try:
+        await worker.start()
+    except BaseException:
+        mine.file = before
+        raise
+    _learn(session, mine)
+    datapath.save()
 
 
 def _successor(entry: BackendEntry, params: Params) -> BackendState:

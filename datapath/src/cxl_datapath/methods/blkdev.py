@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from operator import attrgetter
 
@@ -20,6 +21,9 @@ from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known
 from .in_use import check_name_free
+
+RETURN_S = 10.0  # for a host that has come back until it serves its backends
+_RETURN_STEP_S = 0.1
 
 _TABLE = attrgetter("blkdevs")
 
@@ -92,21 +96,35 @@ def _check_same(session: Session, mine: BlkdevState, params: Params) -> None:
 
 
 async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
-    """Running, on a live host: a device that cannot serve its first request is not started."""
+    """Running, on a live host: a device that cannot serve its first request is not started. A host that has come back is given
+    the time to serve what it had."""
     registry = session.need().registry
-    backend = registry.backends.read(backend_id)
-    if backend is None or backend.state != State.RUNNING:
-        hint = "start it on its host: cxl-datapath cbd backend start"
-        raise DatapathError(Code.NOT_FOUND, f"backend {backend_id}", f"is not running in transport {session.name}", hint)
-    owner = registry.host_name(backend.host_id)
-    if not await session.known_alive(backend.host_id):
-        hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
-        raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
-    return backend
+    for _ in range(int(RETURN_S / _RETURN_STEP_S)):
+        backend = registry.backends.read(backend_id)
+        if backend is None or backend.state != State.RUNNING:
+            hint = "start it on its host: cxl-datapath cbd backend start"
+            raise DatapathError(Code.NOT_FOUND, f"backend {backend_id}", f"is not running in transport {session.name}", hint)
+        owner = registry.host_name(backend.host_id)
+        epoch = _incarnation(session, backend.host_id)
+        if epoch is None or not await session.known_alive(backend.host_id, epoch):
+            hint = f"start cxl-datapathd on {owner}, or take the backend over: cxl-datapath cbd backend recover"
+            raise DatapathError(Code.NOT_READY, f"backend {backend_id}", f"its host {owner} is not alive", hint)
+        if backend.host_epoch >= epoch:
+            return backend
+        await asyncio.sleep(_RETURN_STEP_S)
+    what, hint = f"its host {owner} is back and does not serve it", f"see why: cxl-datapath status, on {owner}"
+    raise DatapathError(Code.NOT_READY, f"backend {backend_id}", what, hint)
+
+
+def _incarnation(session: Session, host_id: int) -> int | None:
+    """None where no host has the entry."""
+    registry = session.need().registry
+    return registry.incarnation(host_id) if 0 <= host_id < registry.hosts.count else None
 
 
 async def _forget(session: Session, state: BlkdevState) -> None:
     session.blkdevs.pop(state.id)
+    session.remove_lock("blkdev", state.id)
     if session.opened is not None:
         await holdings.give_back_blkdev(session.opened, state.id)
 

@@ -39,7 +39,9 @@ async def bury(opened: Opened, dead: Dead | None) -> None:
     if dead is not None:
         if dead.epoch:
             await asyncio.to_thread(fence, opened.registry, dead.host_id, dead.epoch)
-        await asyncio.sleep(opened.lease_s)
+        name = opened.registry.host_name(dead.host_id)
+        with opened.waits.on(f"what host {name} had in hand to be over, {opened.lease_s:g} s"):
+            await asyncio.sleep(opened.lease_s)
         opened.lock.check()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Container
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ E = TypeVar("E", BackendEntry, BlkdevEntry)
 TableOf = Callable[[Registry], Table[E]]
 
 
-def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, own: bool = False) -> int:
+def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, own: bool = False, hint: str = "") -> int:
     """The id of what a user named as the list shows it: hosts and blkdevs by name, backends by path; a number is an id.
 
     `own`: of several with the name this host's own is meant. Raises `not_found`, `invalid` when the name fits several.
@@ -27,7 +28,7 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
     found = [row for row in rows if row.get("path" if noun == "backend" else "name") == given]
     ids = {row["id"]: row for row in [row for row in found if own and row["local"]] or found}
     if not ids:
-        hint = f"see: cxl-datapath cbd {noun} list {session.name}"
+        hint = f"{hint}see: cxl-datapath cbd {noun} list {session.name}"
         raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not in transport {session.name}", hint)
     if len(ids) > 1:
         which = ", ".join(f"{noun} {number} of host {row['host']}" for number, row in ids.items())
@@ -46,7 +47,8 @@ def numbered_entry(session: Session, noun: str, rows: list[Row], given: int | st
     except DatapathError as error:
         if error.code != Code.NOT_FOUND:
             raise
-        number = numbered(session, noun, rows, given)
+        only = "a blkdev has its name on its own host only, elsewhere give the id; " if noun == "blkdev" else ""
+        number = numbered(session, noun, rows, given, hint=only)
     state = next(row["state"] for row in rows if row["id"] == number and row not in entries)
     owner = next((f" (its number is host {row['host']}'s now)" for row in entries if row["id"] == number and "host" in row), "")
     hint = f"forget it: cxl-datapath cbd {noun} stop {session.name} {given}"
@@ -88,7 +90,7 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
     number = view["id"]
     if view["state"] == "corrupt":
         async with session.claim() as opened:
-            table_of(opened.registry).clear(number)
+            await _clear_damaged(opened, table_of(opened.registry), number)
         return view | {"state": "cleared"}
     entry = running(session, table_of, number)
     what = f"{entry.WHAT} {number}"
@@ -100,3 +102,13 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
         need_fenced(opened, entry.host_id, entry.host_epoch, what)
         await clear(opened, entry)
     return view | {"state": "cleared"}
+
+
+async def _clear_damaged(opened: Opened, table: Table[E], number: int) -> None:
+    """Raises `busy` when the owner lives: it writes the entry again."""
+    await asyncio.sleep(opened.lease_s)
+    opened.lock.check()
+    if not table.is_damaged(number):
+        what, hint = f"{table.kind.WHAT} {number}", f"see: cxl-datapath cbd {table.kind.WHAT} list"
+        raise DatapathError(Code.BUSY, what, "was written again by its host, which is alive", hint)
+    table.clear(number)

@@ -14,7 +14,9 @@ PROTOCOL = 1
 
 
 async def hello(datapath: Datapath, _: Params) -> Row:
-    return {"protocol": PROTOCOL, "version": __version__, "host": datapath.settings.host_name, "pid": os.getpid()}
+    """Answered at once, whatever else the daemon does; `waits_for` tells what that is while it waits."""
+    name = datapath.settings.host_name
+    return {"protocol": PROTOCOL, "version": __version__, "host": name, "pid": os.getpid(), "waits_for": datapath.waits.now()}
 
 
 async def status(datapath: Datapath, params: Params) -> Row:

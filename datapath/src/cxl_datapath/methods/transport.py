@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import Any
 
+from ..backing import allocate, held, looked_at
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
-from ..cbd.hosting import live_hosts
 from ..cbd.layout import COHERENCES, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
-from ..cbd.registry import Registry
+from ..cbd.occupants import Occupants
 from ..cbd.transport import attach, check_may_format, in_use, plan_format, probe, write_format
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
@@ -21,6 +22,7 @@ from ..service import Datapath
 from ..session import Session
 from ..state import TransportState
 from ..views import Row, info_view, transport_view
+from ..waits import Sleep, in_thread
 from .base import TRANSPORT, Method, Params
 from .in_use import refuse_pool_memory
 
@@ -48,8 +50,8 @@ async def probe_transport(datapath: Datapath, params: Params) -> Row:
     memory = await _resolve(datapath, params["memory"])
 
     def look() -> Row:
-        with Mapping(memory, writable=False) as mapping:
-            found = probe(mapping)
+        with looked_at(memory) as seen:
+            found = probe(seen)
         info = info_view(found.info) if found.info else None
         return {"formatted": found.formatted, "foreign": found.foreign, "problem": found.problem or None, "info": info}
 
@@ -57,7 +59,7 @@ async def probe_transport(datapath: Datapath, params: Params) -> Row:
 
 
 async def format_transport(datapath: Datapath, params: Params) -> Row:
-    """Refuses without force over a transport or a known signature, and always while a host is alive in it."""
+    """Refuses without force over a transport or anything else, and always while a host is alive in it or somebody has it."""
     memory = await _resolve(datapath, params["memory"])
     counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
     how = (params["coherence"], params["data_crc"])
@@ -73,17 +75,26 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
                 raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
-    def work() -> None:
-        with Mapping(memory) as mapping:
+    def work(sleep: Sleep) -> None:
+        with held(memory) as fd, looked_at(memory) as seen:
+            occupants = Occupants(seen, probe(seen).info)
 
-            def alive(info: Info) -> list[str]:
-                return live_hosts(Registry(mapping, info))
+            def alive() -> list[str]:
+                with datapath.waits.on(f"the hosts in {memory.spec} to be silent for {occupants.lease_s:g} s"):
+                    return occupants.alive(sleep)
 
-            check_may_format(mapping, memory.spec, params["force"], alive)
-            write_format(mapping, plan)
+            check_may_format(seen, memory.spec, params["force"], alive)
+            allocate(memory, fd)
+            with Mapping(memory) as mapping:
+                write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
 
-    await asyncio.to_thread(work)
+    await in_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
+
+
+def _refuse_moved(occupants: Occupants, name: str) -> None:
+    if hosts := occupants.moved():
+        raise in_use(name, hosts)
 
 
 def _members(session: Session) -> list[str]:
@@ -110,7 +121,7 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
         other = datapath.sessions[info.name]
         hint = "format one of them with another name"
         raise DatapathError(Code.EXISTS, f"transport {info.name}", f"is registered already, on {other.desired.memory}", hint)
-    session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings)
+    session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings, datapath.waits)
     await session.open()
     datapath.sessions[info.name] = session
     try:
@@ -123,8 +134,8 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
 
 
 def _peek(memory: Memory) -> Info:
-    with Mapping(memory, writable=False) as mapping:
-        return attach(mapping, memory.spec)
+    with looked_at(memory) as seen:
+        return attach(seen, memory.spec)
 
 
 async def unregister_transport(datapath: Datapath, params: Params) -> Row:

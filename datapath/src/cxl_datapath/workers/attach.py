@@ -15,6 +15,7 @@ from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
 from ..memory import Memory
+from .lock import lock_file
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class TransportRef:
         return cls(**raw)
 
     def lock_file(self, kind: str, number: int) -> Path:
-        return Path(self.runtime) / f"{kind}-{self.uuid}-{number}.lock"
+        return lock_file(Path(self.runtime), kind, self.uuid, number)
 
     def memory(self) -> Memory:
         return Memory(self.spec, self.path, self.size, "devdax" if self.kind == "devdax" else "file")

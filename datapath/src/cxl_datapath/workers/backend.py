@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..cbd.liveness import Liveness, look_s
 from ..cbd.registry import Registry
 from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
+from ..file_id import FileId
 from ..lives import Start
 from ..names import check_backend_path
 from .attach import Attached, TransportRef, attach_worker
@@ -39,6 +40,7 @@ class Config:
     read_only: bool
     life: int  # that it goes on with; 0 in its first start
     start: Start
+    file: FileId | None = None  # that it goes on with
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
@@ -49,6 +51,7 @@ class Config:
             bool(raw["read_only"]),
             int(raw["life"]),
             Start(raw["start"]),
+            FileId.from_json(raw["file"]),
         )
 
 
@@ -62,12 +65,22 @@ def run(link: Link) -> None:
     pooled = PoolMedium.of(config.path, Path(config.transport.runtime), f"backend-{config.id}")
     store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
     try:
+        _check_file(config, store, transport.info.name)
         _serve(link, config, store, transport, pooled)
     finally:
         if pooled:
             pooled.close()
         else:
             os.close(store.fd)
+
+
+def _check_file(config: Config, store: Store, transport: str) -> None:
+    """Raises `invalid` when another file is at the path than before."""
+    if config.file is None or config.file.is_same(FileId.of(store.fd)):
+        return
+    what = f"is not the file that backend {config.id} was started on: another one was moved or made there"
+    command = f"cxl-datapath cbd backend recover {transport} {config.id} --path {config.path}"
+    raise DatapathError(Code.INVALID, config.path, what, f"put that one back; or, if this one has its data, run: {command}")
 
 
 def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled: PoolMedium | None) -> None:
@@ -85,6 +98,7 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled
             "engine": engine.engine(),
             "epoch": entry.epoch,
             "life": entry.life,
+            "file": asdict(file) if (file := FileId.of(store.fd)) else None,
         }
         link.emit("ready", info=info)
         news = News(transport.registry)
@@ -186,8 +200,7 @@ class Handlers:
         """One look at the blkdevs; True when something changed."""
         registry = self._transport.registry
         if not registry.backends.still(self._entry):
-            hint = "look at: cxl-datapath cbd backend list"
-            raise DatapathError(Code.CORRUPT, f"backend {self._entry.id}", "its entry was changed by somebody else", hint)
+            self._repair_entry()
         used, current = registry.blkdevs.used().values(), {handler.blkdev_id for handler in self._running}
         users = users_of(self._entry, used, current, self._is_gone)
         self._given_up = {handler for handler in self._given_up if self._is_asked_for(handler)}
@@ -199,6 +212,15 @@ class Handlers:
         for handler in sorted(wanted - self._running, key=lambda h: h.channel):
             self._add(handler)
         return changed
+
+    def _repair_entry(self) -> None:
+        """One that nobody can read any more is ours still: who takes over fences this host first. Raises `corrupt` otherwise."""
+        table, mine = self._transport.registry.backends, self._entry
+        if not table.is_damaged(mine.id) or is_fenced(self._transport.registry, mine.host_id, mine.host_epoch):
+            hint = "look at: cxl-datapath cbd backend list"
+            raise DatapathError(Code.CORRUPT, f"backend {mine.id}", "its entry was changed by somebody else", hint)
+        table.write(mine)
+        print(f"backend {mine.id}: both copies of its entry were damaged and are written again", file=sys.stderr)
 
     def _is_gone(self, host_id: int, host_epoch: int) -> bool:
         """Fenced, or dead for a lease: its channels are given back. One that was only slow asks for others by itself."""

@@ -68,8 +68,8 @@ def run(link: Link) -> None:
     route = Route(link, transport, config.id, config.epoch)
     try:
         route.publish()
-        frontend = kind(_target(config, transport, route, lock))
-        _wait_answered(config, route, frontend)
+        _wait_answered(config, route, kind(_target(config, transport, route, lock)).kept())
+        frontend = kind(_target(config, transport, route, lock))  # on the channels that are served now
         device = frontend.start()
         try:
             link.emit("ready", info=_info(route, device, kind_name))
@@ -81,12 +81,12 @@ def run(link: Link) -> None:
         route.close()
 
 
-def _wait_answered(config: Config, route: Route, frontend: FrontEnd) -> None:
+def _wait_answered(config: Config, route: Route, kept: bool) -> None:
     """A new device is not shown before its backend serves it. One that has users is: they wait no longer than the I/O timeout."""
     try:
         route.wait_answered()
     except DatapathError as error:
-        if error.code != Code.TIMEOUT or not (config.resume and frontend.kept()):
+        if error.code != Code.TIMEOUT or not (config.resume and kept):
             raise
         route.pause()
 

@@ -28,10 +28,7 @@ def hold(link: Link, path: Path, what: str, server: Path | None = None) -> int:
     at once when its worker is gone: asked to end, it would wait for its clients, and they for their requests.
     Raises `busy` when an earlier process is still there after `EVICT_S`.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise from_errno(error.errno or 0, str(path), "open the lock file") from None
+    fd = _open(path)
     waited = 0.0
     while not _try_lock(fd):
         if waited >= EVICT_S or link.wait(_STEP_S) is not None:
@@ -40,7 +37,41 @@ def hold(link: Link, path: Path, what: str, server: Path | None = None) -> int:
         waited += _STEP_S
         if server is not None:
             _evict(server, only_orphan=waited < PATIENCE_S)
+    if not _is_at(fd, path):  # a stop removed the file after we opened it
+        os.close(fd)
+        return hold(link, path, what, server)
     return fd
+
+
+def lock_file(runtime: Path, kind: str, uuid: str, number: int) -> Path:
+    """That of a backend or blkdev of a transport."""
+    return runtime / f"{kind}-{uuid}-{number}.lock"
+
+
+def remove_lock_file(path: Path) -> None:
+    """Removes the lock file of what was stopped; never raises. It stays while a process is still ending."""
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # With the lock held, and only what is still there: who waits for the lock looks whether its file is the one there.
+            if _try_lock(fd) and _is_at(fd, path):
+                path.unlink()
+        finally:
+            os.close(fd)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise from_errno(error.errno or 0, str(path), "open the lock file") from None
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(fd: int) -> bool:

@@ -4,6 +4,10 @@
 A backend that was restarted, or taken over by another host, has no handlers on our channels any more. Then the daemon is asked
 for fresh ones, they are published, and once the backend serves them the front end is moved there with all requests in flight. A
 backend that is away for longer than the I/O timeout costs its requests: they fail until it is back.
+
+Channels that look well while nothing comes back may have a hole in their rings, a damaged slot that the other side waits for.
+Fresh channels heal that, so they are asked for once before the I/O timeout. A backend that was only slow finishes what it has in
+hand before it serves them.
 """
 
 from __future__ import annotations
@@ -22,12 +26,13 @@ from ..cbd.liveness import Liveness
 from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from .attach import Attached
-from .link import Link
+from .link import Command, Link
 
 ANSWER_S = 5.0
 RETRY_S = 1.0  # between two times that fresh channels are asked for
 POLL_FAST_S = 0.02  # while requests wait
 SETTLE_S = 0.3  # a backend that starts again says so within that
+SILENCE_S = 5.0  # without an answer, or half the I/O timeout: longer than a disk needs for most requests
 
 
 class PathState(StrEnum):
@@ -43,7 +48,7 @@ class Movable(Protocol):
 
     def set_offline(self, error: int) -> None: ...
 
-    def progress(self) -> tuple[int, int]: ...
+    def progress(self) -> list[tuple[int, int]]: ...
 
 
 class Route:
@@ -67,8 +72,9 @@ class Route:
         self.entry = self._own_entry(epoch)
         self.bound = self.entry
         self._removed = False
-        self._answered_count = 0
-        self._moved_at = clock()  # when requests last came back, or none was under way
+        self._answered: dict[int, int] = {}  # by queue: how many requests had come back
+        self._moved: dict[int, float] = {}  # and when the last one did, or none was under way
+        self._renewed = False  # whether the channels are fresh since then
         self.backend = self._first_backend()
         self.state = PathState.SERVING
         self._reason = ""
@@ -89,12 +95,30 @@ class Route:
         self._link.emit("bell")
 
     def wait_answered(self) -> None:
-        """Returns when the backend serves every channel. Raises `timeout`."""
+        """Returns when the backend serves every channel, fresh ones where it was started again meanwhile. Raises `timeout`, and
+        why the daemon has no fresh ones. No front end uses the channels yet."""
         while (silent := self._unanswered(self._read_backend() or self.backend)) is not None:
-            if self._link.wait(0.005) is not None:
+            command = self._link.wait(0.005)
+            if command is Command.ANSWER:
+                self._answered_first(self._link.answer)
+            elif command is not None:
                 raise DatapathError(Code.FAILED, self._what, "stopped before the backend answered")
-            if self._clock() - self._published_at > ANSWER_S:
+            elif self._is_outdated():
+                self._ask(self._clock())
+            elif self._clock() - self._published_at > ANSWER_S:
                 raise self._no_answer(silent)
+        self._bind()
+
+    def _answered_first(self, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            raise DatapathError.from_json(answer["error"])
+        self.answered(answer)
+        self.backend = self._first_backend()
+
+    def _is_outdated(self) -> bool:
+        """Whether the backend was started again since our channels were chosen: it answers on others only."""
+        backend = self._read_backend()
+        return self._asked_at is None and backend is not None and backend.epoch != self.entry.backend_epoch
 
     def close(self) -> None:
         """The entry stays: it keeps the id and the backend for this host until the daemon clears it."""
@@ -122,39 +146,54 @@ class Route:
 
     def step(self, frontend: Movable, io_timeout: float) -> bool:
         """One look; moves the front end, or fails its requests, when it is time. Whether a fast next look is worth it."""
-        trouble = self._trouble()
         now = self._clock()
+        broken = self._trouble()
+        trouble = broken or self._doubt(frontend, now, io_timeout)
         if trouble is None and self.entry is not self.bound:
             self._move(frontend)
         if trouble is None and self.state is not PathState.OFFLINE:
             self._settle()
-            if self._is_silent(frontend, now, io_timeout):
+            if now - self._silent_since > io_timeout:
                 frontend.set_offline(errno.EIO)
                 self._broken_since = now
                 self._report(PathState.OFFLINE, f"the backend answered no request for {io_timeout:g} s")
             return False
         if self._broken_since is None:
-            self._broken_since = now
+            self._broken_since = now if broken else self._silent_since
             self._report(PathState.PAUSED, trouble or "")
         elif trouble and trouble != self._reason:
             self._report(self.state, trouble)
         if self._may_ask(now):
-            self._asked_at = now
-            self._link.emit("ask")
+            self._ask(now)
         if self.state is PathState.PAUSED and (self._removed or now - self._broken_since > io_timeout):
             frontend.set_offline(errno.EIO)
             self._report(PathState.OFFLINE, trouble or f"away for {io_timeout:g} s")
         return self.state is PathState.PAUSED
 
-    def _is_silent(self, frontend: Movable, now: float, io_timeout: float) -> bool:
-        """Whether requests are under way and none has come back for longer than they may take: the lines can look well then."""
-        submitted, answered = frontend.progress()
-        if submitted == answered or answered != self._answered_count:
-            self._answered_count, self._moved_at = answered, now
-        return now - self._moved_at > io_timeout
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self._link.emit("ask")
+
+    def _doubt(self, frontend: Movable, now: float, io_timeout: float) -> str | None:
+        """Why channels that look well should be replaced: requests are under way, and none has come back for some seconds."""
+        if self.state is PathState.OFFLINE:
+            return None
+        for queue, (submitted, answered) in enumerate(frontend.progress()):
+            if submitted == answered or answered != self._answered.get(queue) or queue not in self._moved:
+                self._answered[queue], self._moved[queue] = answered, now
+        silent = now - self._silent_since > min(SILENCE_S, io_timeout / 2)
+        self._renewed &= silent
+        fresh = self._renewed or self.entry is not self.bound
+        return "the backend answers no request" if silent and not fresh else None
+
+    @property
+    def _silent_since(self) -> float:
+        """Since when the queue that has waited longest waits; now when none does."""
+        return min(self._moved.values(), default=self._clock())
 
     def pause(self) -> None:
-        """The front end was started on channels that nobody serves yet."""
+        """The front end is started on channels that nobody serves yet."""
+        self._bind()
         self._broken_since = self._clock()
         self._report(PathState.PAUSED, "the backend has not answered yet")
 
@@ -170,9 +209,9 @@ class Route:
 
     def _trouble(self) -> str | None:
         """Why the published channels do not serve; None when they do."""
-        if self._removed:
-            return "the backend was removed"
         backend = self._read_backend()
+        if self._removed:
+            return f"backend {self.entry.backend_id} was stopped or cleared; stop this blkdev, then start one on another backend"
         if backend is None:
             return "the backend's entry cannot be read"
         if is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend):
@@ -208,18 +247,25 @@ class Route:
     def _move(self, frontend: Movable) -> None:
         """The new channels are served: requests go there, those in flight first; then the old ones are given back."""
         frontend.rebind(self.confs())
+        # Silence goes on counting over fresh channels of the same backend: they may not have been what was wrong.
+        self._renewed = self.entry.backend_epoch == self.bound.backend_epoch and self.state is not PathState.OFFLINE
+        if not self._renewed:
+            self._moved.clear()
+        self._bind()
+        self._broken_since = None
+        self._report(PathState.SERVING, "")
+
+    def _bind(self) -> None:
+        """The front end uses the published channels from now on: those that it had are given back."""
         kept = set(self.entry.channels)
         for channel, line in self._lines(self.bound, State.NONE):
             if channel not in kept:
                 self._registry.write_blkdev_line(channel, line)
         self.bound = self.entry
-        self._broken_since = None
-        self._moved_at = self._clock()
-        self._report(PathState.SERVING, "")
 
     def _settle(self) -> None:
         if self.state is not PathState.SERVING:
-            self._moved_at = self._clock()
+            self._moved.clear()
             self._report(PathState.SERVING, "")
         self._broken_since = None
 
