@@ -76,10 +76,8 @@ class Mapping:
         if self._address is None:
             raise DatapathError(Code.FAILED, self.memory.spec, "the memory is not mapped any more")
         if self._file is not None and (size := os.fstat(self._file).st_size) < self.size:
-            what, hint = (
-                f"was cut to {size} bytes, {self.size} are mapped",
-                "give the file its size again; what was cut off is lost",
-            )
+            what = f"was cut to {size} bytes, {self.size} are mapped"
+            hint = "give the file its size again; what was cut off is lost"
             raise DatapathError(Code.CORRUPT, self.memory.spec, what, hint)
 
     def __enter__(self) -> Mapping:

@@ -35,8 +35,7 @@ class Occupants:
 
     def moved(self) -> list[str]:
         """Names of the hosts that came since, or wrote something."""
-        pairs = zip(self._before, self._pages(), self._hosts.all(), strict=True)
-        seen = enumerate(pairs)
+        seen = enumerate(zip(self._before, self._pages(), self._hosts.all(), strict=True))
         return self._names(host for host, (before, now, entry) in seen if before != now and self._may_run(host, entry))
 
     def _may_run(self, host: int, entry: HostEntry | DatapathError | None) -> bool:
