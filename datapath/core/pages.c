@@ -35,6 +35,7 @@ struct kmb_pool {
     uint64_t spare_out; /* spare pages that a rewrite is using */
     uint64_t owed;      /* used pages of leaving ranges: each will need one elsewhere */
     uint64_t wanted;
+    bool in_vain; /* the last recall was, and nobody has given a page since: the next write need not wait as well */
     uint64_t used[KMB_USERS];
 };
 
@@ -71,6 +72,12 @@ static uint64_t find_run(const struct range *r, uint64_t from, uint64_t run)
             return n;
     }
     return r->pages;
+}
+
+static void tell_room(struct kmb_pool *pool)
+{
+    pool->in_vain = false;
+    pthread_cond_broadcast(&pool->freed);
 }
 
 /* ---- the table of ranges --------------------------------------------------------------------------------------------------- */
@@ -152,7 +159,7 @@ static int range_append(struct kmb_pool *pool, const struct cxl_mem *mem, const 
         return err;
     pool->ranges++;
     pool->free += conf->pages - conf->fixed;
-    pthread_cond_broadcast(&pool->freed);
+    tell_room(pool);
     return 0;
 }
 
@@ -205,7 +212,7 @@ static void stay(struct kmb_pool *pool, struct range *r)
     r->leaving = false;
     pool->free += range_free(r);
     pool->owed -= r->used;
-    pthread_cond_broadcast(&pool->freed);
+    tell_room(pool);
 }
 
 int kmb_range_leave(struct kmb_pool *pool, uint64_t first)
@@ -350,10 +357,21 @@ static struct timespec deadline_in(uint32_t ms)
     return at;
 }
 
-/* Others are asked to give pages back; whoever does wakes us. */
-static bool wait_for_recall(struct kmb_pool *pool, uint64_t count)
+int pages_take(struct kmb_pool *pool, enum kmb_user user, uint64_t count, uint64_t *pages)
 {
-    struct timespec deadline = deadline_in(pool->conf.recall_ms);
+    bool enough;
+
+    pthread_mutex_lock(&pool->lock);
+    enough = may_take(pool, user, count);
+    if (enough)
+        take_counted(pool, user, count, pages);
+    pthread_mutex_unlock(&pool->lock);
+    return enough ? 0 : -ENOSPC;
+}
+
+/* Others are asked to give pages back; whoever does wakes us. */
+static bool await_room(struct kmb_pool *pool, uint64_t count, const struct timespec *until)
+{
     uint64_t one = 1;
     bool enough;
 
@@ -361,25 +379,26 @@ static bool wait_for_recall(struct kmb_pool *pool, uint64_t count)
     if (pool->conf.event_fd >= 0 && write(pool->conf.event_fd, &one, sizeof(one)) < 0)
         errno = 0; /* the counter is at its end: it was signalled often enough */
     while (!(enough = may_take(pool, KMB_BLOCKS, count))) {
-        if (pthread_cond_timedwait(&pool->freed, &pool->lock, &deadline))
+        if (pthread_cond_timedwait(&pool->freed, &pool->lock, until))
             break;
     }
     pool->wanted -= count;
     return enough;
 }
 
-int pages_take(struct kmb_pool *pool, enum kmb_user user, uint64_t count, uint64_t *pages)
+bool pages_recall(struct kmb_pool *pool, uint64_t count, struct recall *recall)
 {
-    bool enough;
+    bool enough = false;
 
     pthread_mutex_lock(&pool->lock);
-    enough = may_take(pool, user, count);
-    if (!enough && user == KMB_BLOCKS && pool->conf.recall_ms)
-        enough = wait_for_recall(pool, count);
-    if (enough)
-        take_counted(pool, user, count, pages);
+    if (!recall->begun)
+        *recall = (struct recall){.begun = true, .until = deadline_in(pool->conf.recall_ms)};
+    if (pool->conf.recall_ms && !pool->in_vain) {
+        enough = await_room(pool, count, &recall->until);
+        pool->in_vain = !enough;
+    }
     pthread_mutex_unlock(&pool->lock);
-    return enough ? 0 : -ENOSPC;
+    return enough;
 }
 
 uint64_t spare_take(struct kmb_pool *pool)
@@ -424,6 +443,7 @@ void page_give(struct kmb_pool *pool, enum kmb_user user, uint64_t page)
     pthread_mutex_lock(&pool->lock);
     pool->used[user]--;
     unmark(pool, page);
+    pool->in_vain = false;
     pthread_mutex_unlock(&pool->lock);
 }
 

@@ -180,20 +180,34 @@ static uint64_t holes(const struct kmb_volume *v, const struct span *s)
     return n;
 }
 
-int kmb_volume_write(struct kmb_volume *v, uint64_t offset, uint32_t len, const void *buf)
+/* *missing: pages that it takes, when they are not there. */
+static int write_span(struct kmb_volume *v, const struct span *s, const uint8_t *buf, uint64_t *missing)
 {
     uint64_t pages[KMB_MAX_BLOCKS];
     const uint64_t *fresh = pages;
+    int err;
+
+    lock(v, s, false);
+    *missing = holes(v, s);
+    err = pages_take(v->pool, v->user, *missing, pages);
+    for (uint64_t i = 0; i < s->count && !err; i++)
+        write_block(v, s->first + i, buf + i * KMB_PAGE, &fresh);
+    unlock(v, s);
+    return err;
+}
+
+int kmb_volume_write(struct kmb_volume *v, uint64_t offset, uint32_t len, const void *buf)
+{
+    struct recall recall = {0};
+    uint64_t missing;
     struct span s;
     int err = span_of(v, offset, len, &s);
 
     if (err || s.count > KMB_MAX_BLOCKS)
         return -EINVAL;
-    lock(v, &s, false);
-    err = pages_take(v->pool, v->user, holes(v, &s), pages);
-    for (uint64_t i = 0; i < s.count && !err; i++)
-        write_block(v, s.first + i, (const uint8_t *)buf + i * KMB_PAGE, &fresh);
-    unlock(v, &s);
+    do
+        err = write_span(v, &s, buf, &missing);
+    while (err == -ENOSPC && v->user == KMB_BLOCKS && pages_recall(v->pool, missing, &recall));
     return err;
 }
 
