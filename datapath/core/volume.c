@@ -271,11 +271,20 @@ static void unclaim(struct kmb_volume *v, uint64_t blocks)
     pages_release(v->pool);
 }
 
+/* Another host may have had the pool since we read this. From here on only we write, and our own cache tells us what. */
+static void drop_stale(const struct mem_map *map, uint64_t off, uint64_t len)
+{
+    mem_invalidate(map, MEM_SITE_VOLUME_INVALIDATE, off, len);
+    mem_load_fence(map, MEM_SITE_VOLUME_LOAD_FENCE);
+}
+
 static int claim_all(struct kmb_volume *v, uint64_t *bad)
 {
     int err = 0;
 
     pages_hold(v->pool);
+    if (v->durable)
+        drop_stale(&v->map, v->index_off, v->blocks * sizeof(uint64_t));
     for (*bad = 0; *bad < v->blocks; ++*bad) {
         uint64_t page = entry_get(v, *bad);
 
@@ -284,6 +293,8 @@ static int claim_all(struct kmb_volume *v, uint64_t *bad)
         err = page_claim(v->pool, v->user, page);
         if (err)
             break;
+        if (v->durable)
+            drop_stale(page_find(v->pool, page).map, page_find(v->pool, page).off, KMB_PAGE);
         v->mapped++;
     }
     pages_release(v->pool);

@@ -95,12 +95,18 @@ def plan_format(size: int, name: str, spare: int = SPARE_DEFAULT) -> Superblock:
     return Superblock(pages, spare, uuidlib.uuid4(), name)
 
 
+def _clear_first_page(memory: Bytes) -> None:
+    """The superblock before the table that belongs to it: a pool without its ranges would look like a whole one."""
+    memory.write(0, bytes(SUPERBLOCK.size))
+    memory.write(0, bytes(PAGE))
+
+
 def write_format(memory: Bytes, superblock: Superblock, thick: bool = False) -> None:
     """The old superblock goes first and the new one comes last, so that a format that is cut short leaves no pool.
 
     thick: every block has its page from the start.
     """
-    memory.write(0, bytes(PAGE))
+    _clear_first_page(memory)
     for page in range(superblock.num_index_pages):
         memory.write((1 + page) * PAGE, _thick_index(superblock, page) if thick else bytes(PAGE))
     memory.write(0, superblock.pack())
@@ -171,7 +177,7 @@ def plan_range(memory: Bytes, name: str, superblock: Superblock, table: list[Tab
 
 def write_range(pool: Bytes, memory: Bytes, header: RangeHeader, table: list[TableEntry]) -> TableEntry:
     """The header first, then the table, whose entry counts with its last store: cut short, it was never added."""
-    memory.write(0, bytes(PAGE))
+    _clear_first_page(memory)
     memory.write(0, header.pack())
     slot = min(set(range(TABLE_ENTRIES)) - {entry.slot for entry in table})
     entry = TABLE_ENTRY.pack(header.pages, header.first, header.uuid.bytes)
