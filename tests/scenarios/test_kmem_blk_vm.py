@@ -259,6 +259,6 @@ def test_a_lease_of_the_device() -> None:
 
 def test_the_checker_finds_nothing_and_down_leaves_nothing() -> None:
     want(state="absent")
-    assert "clean" in LAB.on("node1", "cxl-datapath", "kmem-blk", "check", "serial:0xc0de0001")
+    assert "clean: yes" in LAB.on("node1", "cxl-datapath", "kmem-blk", "check", "serial:0xc0de0001")
     assert LAB.playbook("playbooks/down.yml")[0] == 0
     assert LAB.remains() == []
