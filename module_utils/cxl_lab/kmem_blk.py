@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .cbd import Call, Row, Seen, check_distinct, check_memory, check_number
+from .cxl_list import parse_serial
 from .errors import LabError
 from .names import check_name
 from .sizes import parse_size
@@ -59,13 +60,23 @@ def parse(item: Row) -> PoolWant:
     made = {"thick": item["thick"], "spare": item["spare"], "force": item["force"]}
     return PoolWant(
         check_name(item["name"], "pool"),
-        tuple(check_memory(memory) for memory in item["memories"] or ()),
+        tuple(_memory(memory) for memory in item["memories"] or ()),
         item["state"],
         limits,
         made,
         _volume(item["volume"], subject),
         _swap(item["swap"], subject),
     )
+
+
+def _memory(value: str) -> str:
+    """A memory, or a mapping of dynamic capacity: "dcd:<serial number>/<name of the mapping>"."""
+    if not value.startswith("dcd:"):
+        return check_memory(value)
+    serial, _, mapping = value[len("dcd:") :].partition("/")
+    parse_serial(serial)
+    check_name(mapping, "mapping")
+    return value
 
 
 def _pages(value: Any, subject: str) -> int:

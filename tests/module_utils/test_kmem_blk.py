@@ -56,6 +56,7 @@ RUNNING = {"worker": {"state": "running"}}
         ({}, [row(state="waiting")], ["pool.start"]),
         ({"memories": ["/dev/dax0.0", "/b"]}, [row()], ["pool.grow"]),
         ({}, [row(memories=["/dev/dax0.0", "/b"])], ["pool.shrink"]),
+        ({"memories": ["/dev/dax0.0", "dcd:0x91/more"]}, [row()], ["pool.grow"]),
         ({"swap": SWAP}, [row(swap={"blocks": 65536, "priority": 5, **RUNNING})], []),
         ({"swap": SWAP}, [row(swap={"blocks": 65536, "priority": 6, **RUNNING})], ["swap.stop", "swap.start"]),
         ({}, [row(swap={"blocks": 65536, "priority": 6, **RUNNING})], ["swap.stop"]),

@@ -88,7 +88,7 @@ def _map(memory: Memory, writable: bool) -> int:
         raise from_errno(error.errno or 0, memory.spec, f"open {memory.path}", hint) from None
     try:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, 0)
+        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, memory.offset)
         if address is None or address == _MAP_FAILED:
             raise from_errno(ctypes.get_errno(), memory.spec, f"map {memory.size} bytes of {memory.path}")
         return int(address)
