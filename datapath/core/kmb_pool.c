@@ -29,7 +29,7 @@ int kmb_range_add(struct kmb_pool *pool, const struct cxl_mem *mem, const struct
     lock_all(pool);
     err = ranges_add(&pool->ranges, mem, conf);
     if (!err) {
-        pool->free += conf->pages - conf->fixed;
+        *pages_free_in(pool, ranges_at(&pool->ranges, conf->first)) += conf->pages - conf->fixed;
         pages_tell_room(pool);
     }
     unlock_all(pool);
@@ -39,7 +39,7 @@ int kmb_range_add(struct kmb_pool *pool, const struct cxl_mem *mem, const struct
 static void stay(struct kmb_pool *pool, struct range *r)
 {
     r->leaving = false;
-    pool->free += range_room(r);
+    *pages_free_in(pool, r) += range_room(r);
     pool->owed -= r->used;
     pages_tell_room(pool);
 }
@@ -54,13 +54,13 @@ int kmb_range_leave(struct kmb_pool *pool, uint64_t first)
     if (!r) {
         err = -ENOENT;
     } else if (!r->leaving) {
-        uint64_t left = pages_available(pool);
+        uint64_t lost = r->is_volatile ? 0 : range_room(r);
 
-        if (left < range_room(r) + r->used) {
+        if (pages_available(pool) < lost + r->used) {
             err = -ENOSPC;
         } else {
             r->leaving = true;
-            pool->free -= range_room(r);
+            *pages_free_in(pool, r) -= range_room(r);
             pool->owed += r->used;
         }
     }
@@ -204,7 +204,7 @@ void kmb_pool_counts(struct kmb_pool *pool, struct kmb_counts *out)
         out->pages += pool->ranges.at[i].pages;
         out->fixed += pool->ranges.at[i].fixed;
     }
-    out->free = pool->free;
+    out->free = pool->free[0] + pool->free[1];
     out->available = pages_available(pool);
     out->reserve = pool->conf.reserve;
     out->wanted = pool->wanted;

@@ -16,7 +16,7 @@ struct kmb_pool {
     struct ranges ranges;
     pthread_mutex_t lock; /* of the rest */
     pthread_cond_t freed;
-    uint64_t free;      /* in ranges that stay */
+    uint64_t free[2];   /* in ranges that stay; [1]: in volatile ones */
     uint64_t spare_out; /* spare pages that a rewrite is using */
     uint64_t owed;      /* used pages of leaving ranges: each will need one elsewhere */
     uint64_t wanted;
@@ -26,7 +26,9 @@ struct kmb_pool {
 
 /* The caller holds pool->lock. */
 
-/* Pages that blocks may take. */
+/* The count that a range's free pages are part of while it stays. */
+uint64_t *pages_free_in(struct kmb_pool *pool, const struct range *r);
+/* Pages that blocks may take: none of a volatile range. */
 uint64_t pages_available(const struct kmb_pool *pool);
 /* There is more room than before: who waits looks again. */
 void pages_tell_room(struct kmb_pool *pool);

@@ -41,18 +41,24 @@ bool page_in_leaving(const struct kmb_pool *pool, uint64_t first, uint64_t page)
 
 /* ---- how much is left -------------------------------------------------------------------------------------------------------- */
 
+uint64_t *pages_free_in(struct kmb_pool *pool, const struct range *r)
+{
+    return &pool->free[r->is_volatile];
+}
+
 uint64_t pages_available(const struct kmb_pool *pool)
 {
     uint64_t kept = pool->conf.spare - pool->spare_out + pool->owed;
 
-    return pool->free > kept ? pool->free - kept : 0;
+    return pool->free[0] > kept ? pool->free[0] - kept : 0;
 }
 
 static bool may_take(const struct kmb_pool *pool, enum kmb_user user, uint64_t count)
 {
     uint64_t left = pages_available(pool), reserve = user == KMB_BLOCKS ? 0 : pool->conf.reserve;
 
-    return !count || (left >= reserve && count <= left - reserve);
+    left = left > reserve ? left - reserve : 0;
+    return count <= left + (user == KMB_SWAP ? pool->free[1] : 0);
 }
 
 void pages_tell_room(struct kmb_pool *pool)
@@ -71,7 +77,7 @@ static void mark(struct kmb_pool *pool, struct range *r, uint64_t page)
     if (r->leaving)
         pool->owed++;
     else
-        pool->free--;
+        --*pages_free_in(pool, r);
 }
 
 static void unmark(struct kmb_pool *pool, uint64_t page)
@@ -82,17 +88,17 @@ static void unmark(struct kmb_pool *pool, uint64_t page)
     if (r->leaving)
         pool->owed--;
     else
-        pool->free++;
+        ++*pages_free_in(pool, r);
     pthread_cond_broadcast(&pool->freed);
 }
 
-/* One aligned run, wherever it is free; false: nowhere. */
-static bool take_run(struct kmb_pool *pool, uint64_t run, uint64_t *pages)
+/* One aligned run, wherever it is free in volatile ranges or in the others; false: nowhere. */
+static bool take_run(struct kmb_pool *pool, bool is_volatile, uint64_t run, uint64_t *pages)
 {
     for (uint32_t i = 0; i < pool->ranges.count; i++) {
         struct range *r = &pool->ranges.at[i];
 
-        if (r->leaving || !range_find(r, run, &pages[0]))
+        if (r->leaving || r->is_volatile != is_volatile || !range_find(r, run, &pages[0]))
             continue;
         for (uint64_t k = 0; k < run; k++) {
             pages[k] = pages[0] + k;
@@ -105,8 +111,10 @@ static bool take_run(struct kmb_pool *pool, uint64_t run, uint64_t *pages)
 
 static void take_counted(struct kmb_pool *pool, enum kmb_user user, uint64_t count, uint64_t *pages)
 {
-    for (uint64_t i = 0; i < count; i++)
-        take_run(pool, 1, &pages[i]); /* free pages are counted, so there is one */
+    for (uint64_t i = 0; i < count; i++) { /* free pages are counted, so there is one; swap leaves the better ones to others */
+        if (user != KMB_SWAP || !take_run(pool, true, 1, &pages[i]))
+            take_run(pool, false, 1, &pages[i]);
+    }
     pool->used[user] += count;
 }
 
@@ -173,7 +181,7 @@ uint64_t spare_take(struct kmb_pool *pool)
     uint64_t page = 0;
 
     pthread_mutex_lock(&pool->lock);
-    while (pool->spare_out == pool->conf.spare || !take_run(pool, 1, &page))
+    while (pool->spare_out == pool->conf.spare || !take_run(pool, false, 1, &page))
         pthread_cond_wait(&pool->freed, &pool->lock);
     pool->spare_out++;
     pthread_mutex_unlock(&pool->lock);
@@ -219,7 +227,7 @@ uint64_t pages_take_runs(struct kmb_pool *pool, uint64_t count, uint64_t run, ui
     uint64_t done = 0;
 
     if (may_take(pool, KMB_LEASES, count)) {
-        while (done < count && take_run(pool, run, pages + done))
+        while (done < count && take_run(pool, false, run, pages + done))
             done += run;
     }
     pool->used[KMB_LEASES] += done;

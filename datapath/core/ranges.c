@@ -81,7 +81,8 @@ bool range_find(struct range *r, uint64_t run, uint64_t *page)
 
 static int range_init(struct range *r, const struct cxl_mem *mem, const struct kmb_range_conf *conf)
 {
-    *r = (struct range){.first = conf->first, .pages = conf->pages, .fixed = conf->fixed, .hint = conf->fixed};
+    *r = (struct range){.first = conf->first, .pages = conf->pages, .fixed = conf->fixed, .hint = conf->fixed,
+                        .is_volatile = conf->is_volatile};
     if (!conf->pages || conf->fixed > conf->pages || conf->first > UINT64_MAX / KMB_PAGE - conf->pages)
         return -EINVAL;
     if (mem_map_init(&r->map, mem) || r->map.len / KMB_PAGE < conf->pages)

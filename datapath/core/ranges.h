@@ -14,7 +14,7 @@ struct range {
     uint64_t *bits; /* 1: used or fixed */
     uint64_t used;  /* without the fixed ones */
     uint64_t hint;  /* where the last search ended */
-    bool leaving;
+    bool leaving, is_volatile;
 };
 
 struct ranges {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,10 @@ from test_dcd_daemon import E0, SERIAL, model, start  # noqa: F401  (fixtures)
 from test_dcd_host import WINDOW
 
 from cxl_datapath.errors import Code, DatapathError
-from cxl_datapath.kmem_blk.client import PoolClient
+from cxl_datapath.kmem_blk.format import plan_format, write_format
+from cxl_datapath.kmem_blk.pool import Pool
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import Memory
 
 EXTENT = f"dcd:{SERIAL:#x}/more"
 PAGES = E0[1] // 4096
@@ -56,8 +60,9 @@ def test_a_pool_grows_by_an_extent_and_gives_it_back(start, model, memory):  # n
     assert refused(daemon, "kmem_blk.pool.grow", pool="pool0", memory=EXTENT).code == Code.NOT_FOUND
     give_extent(daemon, model)
     grown = daemon.call("kmem_blk.pool.grow", pool="pool0", memory=EXTENT)
-    assert grown["pages"]["available"] == before["available"] + PAGES - 1
-    assert [each["memory"] for each in grown["ranges"]] == [memory, EXTENT]
+    # Blocks stay where a power cut leaves them: the extent is for swap.
+    assert grown["pages"]["free"] == before["free"] + PAGES - 1 and grown["pages"]["available"] == before["available"]
+    assert [(each["memory"], each["volatile"]) for each in grown["ranges"]] == [(memory, False), (EXTENT, True)]
     # Nobody takes it away: not the operator, and not the fabric, whose wish is remembered.
     assert "memory of pool pool0" in str(refused(daemon, "dcd.mapping.remove", serial=SERIAL, name="more"))
     assert refused(daemon, "dcd.region.destroy", serial=SERIAL).code == Code.BUSY
@@ -103,15 +108,64 @@ def test_two_pools_have_two_extents_of_one_device(start, model, memory, shared_f
         daemon.call("kmem_blk.pool.stop", pool=name)
 
 
-def test_leases_take_nothing_of_an_extent(start, model, memory, tmp_path):  # noqa: F811
-    """A lease of a file is memory that changes hands; dynamic capacity cannot."""
+@pytest.fixture
+def extended(memory, shared_file, tmp_path) -> Iterator[Pool]:
+    """A pool in this process, on a file and a part of another one as its extent."""
+    first = Memory(memory, memory, 8 * MIB, "file")
+    with Mapping(first) as mapping:
+        write_format(mapping, plan_format(first.size, "pool0"))
+    made = Pool([first], 0, 0, -1, tmp_path)
+    made.grow(Memory(EXTENT, str(shared_file(4 * MIB)), MIB, "dcd", offset=2 * MIB), force=False)
+    yield made
+    for each in made.ranges:
+        each.close()
+
+
+def used(pool: Pool) -> list[int]:
+    return [each["used"] for each in pool.to_json()["ranges"]]
+
+
+def test_swap_comes_first_to_an_extent_and_moves_out_of_it(extended):
+    swap = extended.make_swap(512)
+    for block in range(64):
+        swap.write(block * 4096, bytes([block]) * 4096)
+    extended.blocks.write(0, b"b" * 8192)
+    leased = extended.pages.take(16, 1)
+    assert used(extended) == [18, 64], "blocks and leases are where they can be"
+    for block in range(64, 300):
+        swap.write(block * 4096, bytes([block % 251]) * 4096)
+    assert used(extended) == [18 + 300 - 255, 255], "what the extent does not hold goes elsewhere"
+    extended.shrink(EXTENT, move=True)
+    assert used(extended) == [18 + 300]
+    assert all(swap.read(block * 4096, 4096) == bytes([block % 251]) * 4096 for block in range(300))
+    extended.pages.give(leased)
+
+
+def test_what_swap_has_in_an_extent_needs_room_elsewhere_when_it_leaves(extended):
+    swap = extended.make_swap(512)
+    for block in range(255):
+        swap.write(block * 4096, bytes(4096))
+    for block in range(extended.pages.counts()["available"] - 254):
+        extended.blocks.write(block * 4096, bytes(4096))
+    with pytest.raises(DatapathError) as caught:
+        extended.shrink(EXTENT, move=True)
+    assert caught.value.code == Code.FULL
+    assert used(extended)[1] == 255
+
+
+def test_an_extent_that_a_power_cut_took_is_forgotten(start, model, memory, tmp_path):  # noqa: F811
     daemon = start()
-    start_pool(daemon, memory)
+    before = start_pool(daemon, memory)
     give_extent(daemon, model)
     daemon.call("kmem_blk.pool.grow", pool="pool0", memory=EXTENT)
-    with PoolClient(tmp_path / "pool0.pool") as client, pytest.raises(DatapathError, match="dynamic capacity") as caught:
-        client.lease(16)
-    assert caught.value.code == Code.UNSUPPORTED
+    daemon.stop()
+    with (tmp_path / "mem").open("r+b") as file:
+        file.seek(WINDOW.base + E0[0])
+        file.write(bytes(4096))
+    again = start()
+    wait_until(lambda: pool(again)["state"] == "running", "the pool runs without it")
+    assert pool(again)["pages"] == before and any("are gone" in note for note in pool(again)["notes"])
+    assert again.call("kmem_blk.pool.grow", pool="pool0", memory=EXTENT)["pages"]["pages"] == before["pages"] + PAGES
     daemon.call("kmem_blk.pool.stop", pool="pool0")
 
 

@@ -169,8 +169,10 @@ def _adjust(want: PoolWant, mine: Row) -> list[Call]:
 
 def _ranges(want: PoolWant, mine: Row) -> list[Call]:
     have = mine.get("memories", [])
+    # A volatile memory that went with a power cut is wanted still, and no part of the pool any more.
+    parts = [each["memory"] for each in mine.get("ranges", [])] or have
     force = want.format["force"]
-    grow = [memory for memory in want.memories if memory not in have]
+    grow = [memory for memory in want.memories if memory not in parts]
     shrink = [memory for memory in have if memory not in want.memories]
     return [
         *(_grow(want, memory, force) for memory in grow),

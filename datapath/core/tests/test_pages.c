@@ -416,6 +416,37 @@ static void test_growth_ends_a_wait(void)
     close(event);
 }
 
+static void test_volatile_range(void)
+{
+    struct cxl_mem mem = mem_of(more, sizeof(more), CXL_COHERENCE_SOFTWARE);
+    struct world w = fresh();
+    struct kmb_volume *swap = open_swap(w.pool, 64);
+    struct kmb_counts before = counts(&w);
+    uint64_t lent[BLOCKS];
+
+    TEST("a volatile range is for swap, which goes there first");
+    CHECK_EQ(kmb_range_add(w.pool, &mem, &(struct kmb_range_conf){.first = PAGES, .pages = MORE, .fixed = 1, .is_volatile = 1}), 0);
+    CHECK_EQ(counts(&w).free, before.free + MORE - 1);
+    CHECK_EQ(counts(&w).available, before.available);
+    CHECK_EQ(kmb_take(w.pool, BLOCKS, 1, lent), 0);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), 0);
+    CHECK_EQ(put(w.blocks, 0, page_a), -ENOSPC);
+    for (uint64_t block = 0; block < MORE - 1; block++)
+        CHECK_EQ(put(swap, block, page_b), 0);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), MORE - 1);
+    CHECK_EQ(put(swap, MORE, page_b), -ENOSPC);
+    CHECK_EQ(kmb_range_leave(w.pool, PAGES), -ENOSPC); /* nothing is free elsewhere */
+    kmb_give(w.pool, lent, BLOCKS);
+    CHECK_EQ(put(w.blocks, 0, page_a), 0);
+    CHECK_EQ(kmb_range_leave(w.pool, PAGES), 0);
+    CHECK_EQ(kmb_volume_evacuate(swap, PAGES), 0);
+    CHECK_EQ(kmb_range_remove(w.pool, PAGES), 0);
+    check_block(swap, MORE - 2, page_b);
+    CHECK_EQ(counts(&w).available, before.available - 1 - (MORE - 1));
+    kmb_volume_free(swap);
+    stop(&w);
+}
+
 /* ---- through channels ----------------------------------------------------------------------------------------------------- */
 
 static void do_all_kinds(struct fixture *f)
@@ -479,6 +510,7 @@ int main(void)
     test_recall();
     test_recall_in_vain();
     test_growth_ends_a_wait();
+    test_volatile_range();
     test_backend_and_relay();
     return 0;
 }

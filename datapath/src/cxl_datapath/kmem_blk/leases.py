@@ -85,7 +85,7 @@ class Leases:
 
     def _check_tmpfs(self) -> None:
         for each in self._pool.ranges:
-            if filesystem_of(each.memory.path) != "tmpfs":
+            if not each.volatile and filesystem_of(each.memory.path) != "tmpfs":
                 what = "is dynamic capacity" if each.memory.kind == "dcd" else "is a file on a disk, not memory"
                 raise DatapathError(Code.UNSUPPORTED, each.memory.spec, what, "lease from devdax or from a file on tmpfs")
 

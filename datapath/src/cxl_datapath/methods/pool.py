@@ -158,22 +158,31 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
     return view | {"state": "stopped"}
 
 
+async def _ranges(session: PoolSession) -> set[str]:
+    """The memories that are part of the pool now. One that is wanted need not be: volatile ones go with a power cut."""
+    return {each["memory"] for each in (await session.call("status"))["ranges"]}
+
+
 async def grow_pool(datapath: Datapath, params: Params) -> Row:
     """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
     session = pool_session(datapath, params["pool"])
     session.need_running()
     spec = params["memory"]
-    if spec not in session.desired.memories:
-        memory = await datapath.memory(spec)
+    if spec in await _ranges(session):
+        return await session.view()
+    memory = await datapath.memory(spec)
+    new = spec not in session.desired.memories
+    if new:
         _refuse_used(datapath, memory)
         session.desired.memories.append(spec)
-        try:
-            datapath.save_pools()
-            await session.call("grow", memory=memory.to_json(), force=params["force"])
-        except DatapathError:
+    try:
+        datapath.save_pools()
+        await session.call("grow", memory=memory.to_json(), force=params["force"])
+    except DatapathError:
+        if new:
             session.desired.memories.remove(spec)
             datapath.save_pools()
-            raise
+        raise
     return await session.view()
 
 
@@ -181,7 +190,8 @@ async def shrink_pool(datapath: Datapath, params: Params) -> Row:
     session = pool_session(datapath, params["pool"])
     session.need_running()
     spec = params["memory"]
-    await session.call("shrink", memory=spec, move=params["move"])
+    if spec in await _ranges(session) or spec not in session.desired.memories:
+        await session.call("shrink", memory=spec, move=params["move"])
     session.desired.memories.remove(spec)
     datapath.save_pools()
     return await session.view()
