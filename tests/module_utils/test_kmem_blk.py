@@ -24,7 +24,7 @@ ITEM: dict[str, Any] = {
     "state": "present",
 }
 BLANK = {"formatted": False, "foreign": None, "problem": None, "info": None, "range_of": None}
-DCD = "dcd:0x91/more"
+BOTH = ["/dev/dax0.0", "dcd:0x91/more"]
 SWAP = {"size": "256M", "priority": 5}
 VOLUME = {"name": "kmem0", "frontend": "ublk", "queues": 2}
 
@@ -57,11 +57,11 @@ RUNNING = {"worker": {"state": "running"}}
         ({}, [row(state="waiting")], ["pool.start"]),
         ({"memories": ["/dev/dax0.0", "/b"]}, [row()], ["pool.grow"]),
         ({}, [row(memories=["/dev/dax0.0", "/b"])], ["pool.shrink"]),
-        ({"memories": ["/dev/dax0.0", DCD]}, [row()], ["pool.grow"]),
-        ({"memories": ["/dev/dax0.0", DCD]}, [row(memories=["/dev/dax0.0", DCD])], []),
+        ({"memories": BOTH}, [row()], ["pool.grow"]),
+        ({"memories": BOTH}, [row(memories=BOTH)], []),
         (
-            {"memories": ["/dev/dax0.0", DCD]},
-            [row(memories=["/dev/dax0.0", DCD], ranges=[{"memory": "/dev/dax0.0"}])],
+            {"memories": BOTH},
+            [row(memories=BOTH, ranges=[{"memory": "/dev/dax0.0"}])],
             ["pool.grow"],
         ),
         ({"swap": SWAP}, [row(swap={"blocks": 65536, "priority": 5, **RUNNING})], []),
