@@ -73,16 +73,16 @@ def _range(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _check(options: argparse.Namespace) -> dict[str, Any]:
-    """Raises `busy` while a pool on the memory is open."""
+    """What was found, repaired or not, and whether it is clean now. Raises `busy` while a pool on the memory is open."""
     memory = resolve(options.memory)
     lock = lock_memory(memory)
     try:
         with Mapping(memory, writable=options.repair) as mapping:
-            report = check(mapping)
-            repaired = report.bad if options.repair else ()
-            if repaired:
-                repair(mapping, report)
-                report = check(mapping)
+            found = left = check(mapping)
+            if options.repair and found.bad:
+                repair(mapping, found)
+                left = check(mapping)
     finally:
         os.close(lock)
-    return {"memory": memory.spec, **report.to_json(), "repaired": len(repaired)}
+    repaired = len(found.bad) - len(left.bad)
+    return {"memory": memory.spec, **left.to_json(), "problems": list(found.problems), "repaired": repaired}
