@@ -56,9 +56,9 @@ scenario-topology: ## switches and interleaving on one virtual machine, then a l
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_eight_node.py
 
-scenario-kmem: ## memory as a disk and as swap on a virtual machine; not part of "make test"
+scenario-kmem: ## memory as a disk and as swap on a virtual machine, and growth by dynamic capacity; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_kmem_blk_vm.py
+	@pytest -v -s tests/scenarios/test_kmem_blk_vm.py tests/scenarios/test_kmem_dcd.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

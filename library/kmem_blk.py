@@ -31,6 +31,8 @@ options:
       memories:
         description:
           - Memories of the pool (V(/dev/daxX.Y), V(serial:0x...) or a file). The first one is formatted and carries the index.
+          - A mapping of dynamic capacity is V(dcd:0x<serial number>/<name of the mapping>). What is in it may go in a power cut,
+            so that it is for swap only.
           - What is added later becomes part of a pool that runs; what is taken out of the list is given back, after its blocks
             were moved.
           - Required for O(pools[].state=present).

@@ -10,6 +10,7 @@ from .probes import Direct, Figure, Load, Nbd, Probe
 
 PEERS = ("nbd_unix", "nbd_tcp")  # nbdkit's memory plugin, on a unix socket and over TCP on the loopback
 FRONT_END = "nbdkit"  # our plugin in nbdkit, on a unix socket
+POOL = "kmem_blk"  # the volume of a pool of pages, by the same plugin on a unix socket
 COPIES = 2  # of each byte: between the device and the shared memory, between that and the caller's buffer
 
 LOADS = {
@@ -96,6 +97,7 @@ def _requests() -> Iterator[Case]:
             flushed = Direct(load, coherence="software")
             yield Case(f"direct_{name}_flushed", load.unit, flushed, peers, (), _limit(name, "flushed"))
         yield Case(f"nbdkit_{name}", load.unit, Nbd(FRONT_END, load), peers)
+        yield Case(f"kmem_blk_{name}", load.unit, Nbd(POOL, load), peers)
     for queues in (2, 4):
         load = Load("read", 4096, 32, queues)
         peers = {peer: Nbd(peer, LOADS["4k_qd32_read"]) for peer in PEERS}

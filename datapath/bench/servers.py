@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs while the bench measures: two daemons with a blkdev behind nbdkit, and nbdkit's memory plugin twice.
+"""What runs while the bench measures: two daemons with a blkdev behind nbdkit, a third one with the volume of a pool of pages
+behind nbdkit, and nbdkit's memory plugin twice.
 
 Everything listens on a unix socket or the loopback, works on memory, and ends with the ``with`` block.
 """
@@ -18,12 +19,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .cases import FRONT_END, PEERS
+from .cases import FRONT_END, PEERS, POOL
 from .errors import BenchError, output_of
 from .probes import SPAN
 
 _SOURCE = Path(__file__).resolve().parent.parent / "src"
 _MEMORY = 256 << 20
+_PAGE = 4096
+_SPARE = 16  # pages
+_POOL = SPAN + SPAN // 512 + (1 + _SPARE) * _PAGE  # a volume of SPAN bytes: its blocks, 8 bytes of index for each, superblock
 _START_S, _STOP_S = 60.0, 30.0
 _CHUNK = 1 << 20
 
@@ -40,11 +44,13 @@ def running(core: Path) -> Iterator[dict[str, str]]:
             unix: (["--unix", str(path)], f"nbd+unix:///?socket={path}"),
             tcp: (["--ipaddr", "127.0.0.1", "--port", port], f"nbd://127.0.0.1:{port}"),
         }
-        uris = {FRONT_END: stack.enter_context(_front_end(folder, core, disk))}
+        env = {**os.environ, "PYTHONPATH": str(_SOURCE), "CXL_CORE_LIBRARY": str(core / "libcxl_core.so")}
+        uris = {FRONT_END: stack.enter_context(_front_end(folder, env, disk)), POOL: stack.enter_context(_pool(folder, env))}
         for name, (listen, uri) in ways.items():
             stack.enter_context(_memory(folder, name, listen))
-            output_of(["nbdcopy", str(disk), uri], "see what else runs here")
             uris[name] = uri
+        for name in (POOL, *PEERS):
+            output_of(["nbdcopy", str(disk), uris[name]], "see what else runs here")
         yield uris
 
 
@@ -95,21 +101,35 @@ def _memory(folder: Path, name: str, listen: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _front_end(folder: Path, core: Path, disk: Path) -> Iterator[str]:
+def _front_end(folder: Path, env: Mapping[str, str], disk: Path) -> Iterator[str]:
     """A file of node1 as a blkdev of node2, made with the commands that a user has; returns its URI."""
-    env = {**os.environ, "PYTHONPATH": str(_SOURCE), "CXL_CORE_LIBRARY": str(core / "libcxl_core.so")}
-    memory = folder / "pool0"
-    memory.touch(mode=0o600)
-    os.truncate(memory, _MEMORY)
+    memory = _file(folder / "pool0", _MEMORY)
     with contextlib.ExitStack() as stack:
         for node in ("node1", "node2"):
             stack.enter_context(_daemon(folder, node, env))
-        _cli(folder, env, "node1", "transport", "format", str(memory), "pool0", "--coherence", "hardware")
+        _cli(folder, env, "node1", "cbd", "transport", "format", memory, "pool0", "--coherence", "hardware")
         for node in ("node1", "node2"):
-            _cli(folder, env, node, "transport", "register", str(memory))
-        _cli(folder, env, "node1", "backend", "start", "pool0", str(disk))
-        started = _cli(folder, env, "node2", "blkdev", "start", "pool0", "0", "--frontend", "nbdkit", "--json")
+            _cli(folder, env, node, "cbd", "transport", "register", memory)
+        _cli(folder, env, "node1", "cbd", "backend", "start", "pool0", str(disk))
+        started = _cli(folder, env, "node2", "cbd", "blkdev", "start", "pool0", "0", "--frontend", "nbdkit", "--json")
         yield str(json.loads(started)["device"])
+
+
+@contextlib.contextmanager
+def _pool(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """The volume of a pool of node3; returns its URI. Each write is stable when it ends: that is part of what it is."""
+    memory = _file(folder / "pages", _POOL)
+    with _daemon(folder, "node3", env):
+        _cli(folder, env, "node3", "kmem-blk", "pool", "format", memory, "kmem", "--spare", str(_SPARE))
+        _cli(folder, env, "node3", "kmem-blk", "pool", "start", memory)
+        started = _cli(folder, env, "node3", "kmem-blk", "volume", "start", "kmem", "--frontend", "nbdkit", "--json")
+        yield str(json.loads(started)["volume"]["device"])
+
+
+def _file(path: Path, size: int) -> str:
+    path.touch(mode=0o600)
+    os.truncate(path, size)
+    return str(path)
 
 
 @contextlib.contextmanager
@@ -128,8 +148,8 @@ def _answers(path: Path) -> bool:
 
 
 def _cli(folder: Path, env: Mapping[str, str], node: str, *words: str) -> str:
-    command = [sys.executable, "-P", "-m", "cxl_datapath.cli", "--runtime", str(folder / node), "cbd", *words]
-    return output_of(command, "see docs/cbd.md", env=env)
+    command = [sys.executable, "-P", "-m", "cxl_datapath.cli", "--runtime", str(folder / node), *words]
+    return output_of(command, "see docs/cbd.md and docs/kmem_blk.md", env=env)
 
 
 def _await(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:

@@ -33,11 +33,12 @@ struct kmb_pool_conf {
 /* A memory of the pool: page numbers first .. first + pages, of which the first `fixed` hold no data. The mapping outlives it. */
 struct kmb_range_conf {
     uint64_t first, pages, fixed;
+    uint64_t is_volatile; /* 1: what is in it may be gone after a power cut: for swap only */
 };
 
 struct kmb_counts { /* pages */
     uint64_t pages, fixed, free; /* free: nobody uses them; the spare ones count */
-    uint64_t available;          /* for blocks: free without the spare ones and without the room that a leaving range needs */
+    uint64_t available;          /* for blocks: free without volatile and spare ones and without the room that a leaving range needs */
     uint64_t reserve;
     uint64_t used[KMB_USERS];
     uint64_t wanted; /* that writes wait for at this moment */

@@ -17,6 +17,7 @@
 #define KMB_TYPE_BLK 1U
 #define KMB_VERSION 1U
 #define KMB_TABLE_OFF 1024U
+#define KMB_TABLE_VOLATILE (UINT64_C(1) << 63)
 #define KMB_TABLE_ENTRIES 63U /* beside the memory that carries the superblock */
 
 #define KMB_AT(type, field, offset) _Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
@@ -48,7 +49,7 @@ KMB_AT(kmb_superblock, name, 64);
 
 /* Of the table in page 0. An entry counts from the store of `pages`, the last one of an addition and the first of a removal. */
 struct kmb_table_entry {
-    uint64_t pages; /* 0: free entry */
+    uint64_t pages; /* 0: free entry; with KMB_TABLE_VOLATILE: carries no blocks, and the pool opens without it */
     uint64_t first;
     uint8_t uuid[16];
 };

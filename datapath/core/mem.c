@@ -23,6 +23,8 @@ static const char *const site_names[MEM_SITE_COUNT] = {
     [MEM_SITE_PAGE_FENCE] = "page-fence",
     [MEM_SITE_INDEX_CLEAN] = "index-clean",
     [MEM_SITE_INDEX_FENCE] = "index-fence",
+    [MEM_SITE_VOLUME_INVALIDATE] = "volume-invalidate",
+    [MEM_SITE_VOLUME_LOAD_FENCE] = "volume-load-fence",
 };
 
 const char *mem_site_name(enum mem_site site)

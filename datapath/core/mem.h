@@ -38,6 +38,8 @@ enum mem_site {
     MEM_SITE_PAGE_FENCE, /* ... before the index names its page */
     MEM_SITE_INDEX_CLEAN, /* kmem_blk: the index entry is stable */
     MEM_SITE_INDEX_FENCE, /* ... before the page that it named is used again, and before the answer */
+    MEM_SITE_VOLUME_INVALIDATE, /* kmem_blk, opening: drop what we cached before another host had the pool */
+    MEM_SITE_VOLUME_LOAD_FENCE, /* ... before the index and blocks are read */
     MEM_SITE_COUNT
 };
 

@@ -6,6 +6,8 @@
 #ifndef CXL_PAGES_H
 #define CXL_PAGES_H
 
+#include <time.h>
+
 #include "kmem_blk.h"
 #include "mem.h"
 
@@ -21,8 +23,18 @@ void pages_release(struct kmb_pool *pool);
 /* The page must be one of the pool. */
 struct page_at page_find(const struct kmb_pool *pool, uint64_t page);
 
-/* Takes count pages for a user, all or none; blocks wait for recalled pages. */
+/* Takes count pages for a user, all or none (-ENOSPC). */
 int pages_take(struct kmb_pool *pool, enum kmb_user user, uint64_t count, uint64_t *pages);
+
+/* The patience of one request: {0} at first. */
+struct recall {
+    bool begun;
+    struct timespec until;
+};
+
+/* Asks for count pages back for blocks, and waits until there are as many. false: nobody gave enough in time, or there is no need to
+ * wait because that is known. The caller holds nothing, so that the table can change and others read meanwhile. */
+bool pages_recall(struct kmb_pool *pool, uint64_t count, struct recall *recall);
 /* A page to rewrite a block through, waiting until another rewrite is done with it; never fails. It goes over to the user whose old
  * page spare_swapped() gives back. */
 uint64_t spare_take(struct kmb_pool *pool);

@@ -180,20 +180,34 @@ static uint64_t holes(const struct kmb_volume *v, const struct span *s)
     return n;
 }
 
-int kmb_volume_write(struct kmb_volume *v, uint64_t offset, uint32_t len, const void *buf)
+/* *missing: pages that it takes, when they are not there. */
+static int write_span(struct kmb_volume *v, const struct span *s, const uint8_t *buf, uint64_t *missing)
 {
     uint64_t pages[KMB_MAX_BLOCKS];
     const uint64_t *fresh = pages;
+    int err;
+
+    lock(v, s, false);
+    *missing = holes(v, s);
+    err = pages_take(v->pool, v->user, *missing, pages);
+    for (uint64_t i = 0; i < s->count && !err; i++)
+        write_block(v, s->first + i, buf + i * KMB_PAGE, &fresh);
+    unlock(v, s);
+    return err;
+}
+
+int kmb_volume_write(struct kmb_volume *v, uint64_t offset, uint32_t len, const void *buf)
+{
+    struct recall recall = {0};
+    uint64_t missing;
     struct span s;
     int err = span_of(v, offset, len, &s);
 
     if (err || s.count > KMB_MAX_BLOCKS)
         return -EINVAL;
-    lock(v, &s, false);
-    err = pages_take(v->pool, v->user, holes(v, &s), pages);
-    for (uint64_t i = 0; i < s.count && !err; i++)
-        write_block(v, s.first + i, (const uint8_t *)buf + i * KMB_PAGE, &fresh);
-    unlock(v, &s);
+    do
+        err = write_span(v, &s, buf, &missing);
+    while (err == -ENOSPC && v->user == KMB_BLOCKS && pages_recall(v->pool, missing, &recall));
     return err;
 }
 
@@ -257,11 +271,20 @@ static void unclaim(struct kmb_volume *v, uint64_t blocks)
     pages_release(v->pool);
 }
 
+/* Another host may have had the pool since we read this. From here on only we write, and our own cache tells us what. */
+static void drop_stale(const struct mem_map *map, uint64_t off, uint64_t len)
+{
+    mem_invalidate(map, MEM_SITE_VOLUME_INVALIDATE, off, len);
+    mem_load_fence(map, MEM_SITE_VOLUME_LOAD_FENCE);
+}
+
 static int claim_all(struct kmb_volume *v, uint64_t *bad)
 {
     int err = 0;
 
     pages_hold(v->pool);
+    if (v->durable)
+        drop_stale(&v->map, v->index_off, v->blocks * sizeof(uint64_t));
     for (*bad = 0; *bad < v->blocks; ++*bad) {
         uint64_t page = entry_get(v, *bad);
 
@@ -270,6 +293,8 @@ static int claim_all(struct kmb_volume *v, uint64_t *bad)
         err = page_claim(v->pool, v->user, page);
         if (err)
             break;
+        if (v->durable)
+            drop_stale(page_find(v->pool, page).map, page_find(v->pool, page).off, KMB_PAGE);
         v->mapped++;
     }
     pages_release(v->pool);

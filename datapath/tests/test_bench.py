@@ -32,7 +32,8 @@ LONGEST_S = 180  # only a hang takes as long
 NAMES = [case.name for case in CASES]
 ASKED = [
     *("limit_memcpy", "limit_pingpong_coherent", "limit_pingpong_flushed", "ring_rtt_coherent", "ring_rtt_flushed"),
-    *("direct_4k_qd1_read", "direct_4k_qd32_read", "direct_1m_read", "nbdkit_4k_qd1_read", "idle_cpu", "wakeup"),
+    *("direct_4k_qd1_read", "direct_4k_qd32_read", "direct_1m_read", "nbdkit_4k_qd1_read"),
+    *("kmem_blk_4k_qd1_read", "idle_cpu", "wakeup"),
     *("lab_4k_qd1_read", "lab_4k_qd32_read", "lab_1m_read"),
 ]
 
@@ -58,7 +59,7 @@ def test_one_run_has_every_row(out: Path, document: dict[str, Any]) -> None:
     assert schema.problems(document, NAMES, 1) == []
     for row in document["results"]:
         assert row["ratios"].keys() == row["peers"].keys() <= {"nbd_unix", "nbd_tcp"}
-        assert bool(row["peers"]) == row["name"].startswith(("direct_", "nbdkit_"))
+        assert bool(row["peers"]) == row["name"].startswith(("direct_", "nbdkit_", "kmem_blk_"))
     table_lines = (out / "stdout").read_text().splitlines()
     assert [line.split()[0] for line in table_lines[1 : len(NAMES) + 1]] == NAMES
     assert not list(out.glob("*.new"))

@@ -81,7 +81,8 @@ def test_format_start_and_refusals(host, memory):
     assert host.call("kmem_blk.pool.stop", pool="pool0")["state"] == "stopped"
     assert host.refuse(Code.EXISTS, "kmem_blk.pool.format", memory=memory, name="other")
     checked = host.cli("kmem-blk", "check", memory)
-    assert (checked.returncode, "clean" in checked.stdout) == (0, True), checked
+    assert (checked.returncode, "clean: yes" in checked.stdout) == (0, True), checked
+    assert json.loads(host.cli("kmem-blk", "check", memory, "--json").stdout)["problems"] == []
     assert host.call("kmem_blk.pool.list") == []
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import uuid
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ram import Crash, Ram
 from test_format_header import ask, offsets
 
+from cxl_datapath.cli import main
 from cxl_datapath.core import crc32c
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.kmem_blk import format as pool_format
@@ -309,3 +311,17 @@ def test_overlapping_ranges_are_refused():
         read_table(pool, superblock)
     assert caught.value.code == Code.CORRUPT
     assert check(pool).fatal
+
+
+def test_the_checker_as_a_command_fails_until_it_has_repaired(tmp_path, capsys):
+    memory = formatted()
+    set_entry(memory, 5, 1 << 40)
+    file = tmp_path / "pool"
+    file.write_bytes(memory.data)
+    assert main(["kmem-blk", "check", str(file), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["clean"], said["bad"], said["repaired"]) == (False, 1, 0)
+    assert main(["kmem-blk", "check", str(file), "--repair"]) == 0
+    said = capsys.readouterr().out
+    assert "problems: block 5 names page" in said and "clean: yes" in said and "repaired: 1" in said
+    assert main(["kmem-blk", "check", str(file)]) == 0

@@ -139,6 +139,9 @@ def test_any_packet_gets_an_answer(served, data):
     assert set(answer) in ({"error"}, {"result"})
 
 
+GONE = Memory("/dev/shm/cxl-test-gone", "/dev/shm/cxl-test-gone", 1 << 20, "file").to_json()
+
+
 @pytest.mark.parametrize(
     ("op", "params", "code"),
     [
@@ -149,7 +152,9 @@ def test_any_packet_gets_an_answer(served, data):
         ("release", {"id": 7}, Code.NOT_FOUND),
         ("attach", {"volume": "blocks", "queues": 1, "epoch": 1}, Code.INVALID),
         ("attach", {"volume": "swap", "queues": 1, "epoch": 1}, Code.NOT_FOUND),
-        ("grow", {"memory": "/dev/shm/cxl-test-that-is-not-there"}, Code.NOT_FOUND),
+        ("grow", {"memory": GONE}, Code.NOT_FOUND),
+        ("grow", {"memory": GONE["path"]}, Code.INVALID),
+        ("grow", {"memory": {**GONE, "size": None}}, Code.INVALID),
         ("shrink", {"memory": "/elsewhere"}, Code.NOT_FOUND),
         ("shrink", {"memory": "relative"}, Code.INVALID),
     ],

@@ -63,9 +63,9 @@ class Model(RuleBasedStateMachine):
 
     def start(self) -> None:
         self.pages = Pages(self.superblock.spare_pages, 3, 0, -1)
-        self.pages.add(self.memory.mem(), 0, self.superblock.total_pages, self.superblock.fixed)
+        self.pages.add(self.memory.mem(), 0, self.superblock.total_pages, fixed=self.superblock.fixed)
         if self.grown:
-            self.pages.add(self.more.mem(), self.superblock.total_pages, MORE, 1)
+            self.pages.add(self.more.mem(), self.superblock.total_pages, MORE, fixed=1)
         entries = self.superblock.num_index_entries
         self.volumes = {
             "blocks": Volume(self.pages, self.memory.mem(), PAGE, entries, user=BLOCKS, durable=True),
@@ -117,7 +117,7 @@ class Model(RuleBasedStateMachine):
     def grow(self) -> None:
         header = RangeHeader(self.superblock.total_pages, MORE, self.superblock.uuid, self.superblock.uuid)
         write_range(self.memory, self.more, header, [])
-        self.pages.add(self.more.mem(), header.first, MORE, 1)
+        self.pages.add(self.more.mem(), header.first, MORE, fixed=1)
         self.grown = True
 
     @precondition(lambda self: self.grown)
@@ -179,7 +179,7 @@ def test_a_bad_index_is_refused_with_its_entry(pages):
     superblock = plan_format(memory.size, "pool0", spare=2)
     write_format(memory, superblock)
     memory.write(PAGE + 8 * 5, (1 << 63).to_bytes(8, "little"))
-    pages.add(memory.mem(), 0, superblock.total_pages, superblock.fixed)
+    pages.add(memory.mem(), 0, superblock.total_pages, fixed=superblock.fixed)
     with pytest.raises(DatapathError) as caught:
         Volume(pages, memory.mem(), PAGE, superblock.num_index_entries, user=BLOCKS, durable=True)
     assert caught.value.code == Code.CORRUPT and "entry 5" in caught.value.message

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .cbd import Call, Row, Seen, check_distinct, check_memory, check_number
+from .cxl_list import parse_serial
 from .errors import LabError
 from .names import check_name
 from .sizes import parse_size
@@ -59,13 +60,23 @@ def parse(item: Row) -> PoolWant:
     made = {"thick": item["thick"], "spare": item["spare"], "force": item["force"]}
     return PoolWant(
         check_name(item["name"], "pool"),
-        tuple(check_memory(memory) for memory in item["memories"] or ()),
+        tuple(_memory(memory) for memory in item["memories"] or ()),
         item["state"],
         limits,
         made,
         _volume(item["volume"], subject),
         _swap(item["swap"], subject),
     )
+
+
+def _memory(value: str) -> str:
+    """A memory, or a mapping of dynamic capacity: "dcd:<serial number>/<name of the mapping>"."""
+    if not value.startswith("dcd:"):
+        return check_memory(value)
+    serial, _, mapping = value[len("dcd:") :].partition("/")
+    parse_serial(serial)
+    check_name(mapping, "mapping")
+    return value
 
 
 def _pages(value: Any, subject: str) -> int:
@@ -158,8 +169,10 @@ def _adjust(want: PoolWant, mine: Row) -> list[Call]:
 
 def _ranges(want: PoolWant, mine: Row) -> list[Call]:
     have = mine.get("memories", [])
+    # A volatile memory that went with a power cut is wanted still, and no part of the pool any more.
+    parts = [each["memory"] for each in mine.get("ranges", [])] or have
     force = want.format["force"]
-    grow = [memory for memory in want.memories if memory not in have]
+    grow = [memory for memory in want.memories if memory not in parts]
     shrink = [memory for memory in have if memory not in want.memories]
     return [
         *(_grow(want, memory, force) for memory in grow),

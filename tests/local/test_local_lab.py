@@ -25,6 +25,7 @@ LAB = "local_test"
 RUN = Path(f"/run/cxl-lab-{LAB}")
 MEMORY = Path(f"/dev/shm/cxl-lab-{LAB}.pool0")
 DISK = Path(f"/var/lib/cxl-lab-{LAB}/disk0")
+PAGES = Path(f"/dev/shm/cxl-lab-{LAB}.pages")
 HOSTS = ["node1", "node2", "node3"]
 #: Command and service of the machine's own data path, which it may have beside this lab.
 COMMAND, SERVICE = Path("/usr/local/bin/cxl-datapath"), Path("/etc/systemd/system/cxl-datapathd.service")
@@ -187,6 +188,36 @@ def test_check_and_diff_on_a_built_lab_show_no_change(inventory: Path) -> None:
     code, output = playbook(inventory, "site.yml", "--check", "--diff")
     assert code == 0
     assert changed(output) == 0
+
+
+def lend_pages(inventory: Path, state: str) -> int:
+    """The blocks of a pool of node1 as a disk of node3, or no more; returns how much was changed."""
+    pools = [{"name": "pages", "host": "node1", "memories": [str(PAGES)], "state": state}]
+    backends = [{"transport": "pool0", "host": "node1", "path": "kmem_blk:pages", "id": 1, "state": state}]
+    blkdevs = [{"transport": "pool0", "host": "node3", "backend": 1, "name": "cbd1", "frontend": "nbdkit", "state": state}]
+    lists = {"kmem_blk_pools": pools, "cbd_backends": backends, "cbd_blkdevs": blkdevs}
+    total = 0
+    for phase in ("kmem_blk", "cbd") if state == "present" else ("cbd", "kmem_blk"):
+        code, output = playbook(inventory, f"playbooks/{phase}.yml", "-e", json.dumps(lists))
+        assert code == 0
+        total += changed(output)
+    return total
+
+
+def test_the_blocks_of_a_pool_are_a_disk_of_another_host(inventory: Path) -> None:
+    PAGES.touch()
+    os.truncate(PAGES, 64 << 20)
+    assert lend_pages(inventory, "present") > 0
+    assert lend_pages(inventory, "present") == 0
+    uri = f"nbd+unix:///?socket={RUN}/node3/cbd1.sock"
+    code, output = run(
+        ["qemu-io", "-f", "raw", uri, "-c", "write -P 0x5a 4M 1M", "-c", "read -P 0x5a 4M 1M", "-c", "discard 4M 512k"]
+    )
+    assert code == 0 and "failed" not in output and output.count("bytes at offset") == 3
+    (pool,) = ask("node1", "kmem-blk", "pool", "list")
+    assert pool["pages"]["blocks"] == (512 << 10) // 4096
+    assert lend_pages(inventory, "absent") > 0
+    PAGES.unlink()
 
 
 def test_node3_takes_over_when_node1_dies_and_a_reader_waits_for_it(inventory: Path, tmp_path: Path) -> None:

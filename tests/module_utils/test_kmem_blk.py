@@ -24,6 +24,7 @@ ITEM: dict[str, Any] = {
     "state": "present",
 }
 BLANK = {"formatted": False, "foreign": None, "problem": None, "info": None, "range_of": None}
+BOTH = ["/dev/dax0.0", "dcd:0x91/more"]
 SWAP = {"size": "256M", "priority": 5}
 VOLUME = {"name": "kmem0", "frontend": "ublk", "queues": 2}
 
@@ -56,6 +57,13 @@ RUNNING = {"worker": {"state": "running"}}
         ({}, [row(state="waiting")], ["pool.start"]),
         ({"memories": ["/dev/dax0.0", "/b"]}, [row()], ["pool.grow"]),
         ({}, [row(memories=["/dev/dax0.0", "/b"])], ["pool.shrink"]),
+        ({"memories": BOTH}, [row()], ["pool.grow"]),
+        ({"memories": BOTH}, [row(memories=BOTH)], []),
+        (
+            {"memories": BOTH},
+            [row(memories=BOTH, ranges=[{"memory": "/dev/dax0.0"}])],
+            ["pool.grow"],
+        ),
         ({"swap": SWAP}, [row(swap={"blocks": 65536, "priority": 5, **RUNNING})], []),
         ({"swap": SWAP}, [row(swap={"blocks": 65536, "priority": 6, **RUNNING})], ["swap.stop", "swap.start"]),
         ({}, [row(swap={"blocks": 65536, "priority": 6, **RUNNING})], ["swap.stop"]),
@@ -108,6 +116,8 @@ def test_sizes_become_pages():
         {"reserve": "much"},
         {"name": "../x"},
         {"memories": ["dax0.0"]},
+        {"memories": ["dcd:0x91"]},
+        {"memories": ["dcd:more/0x91"]},
         {"recall_ms": -1},
         {"spare": 0},
         {"swap": {"size": "1M", "priority": 40000}},

@@ -6,6 +6,11 @@
 
 #include "model.h"
 
+static uint64_t place(const struct mem_map *map, uint64_t off)
+{
+    return model_offset_of(map->base) + off;
+}
+
 static uint32_t piece(uint64_t off, uint64_t len)
 {
     uint64_t room = WORD - off % WORD;
@@ -17,13 +22,13 @@ uint64_t mem_load64(const struct mem_map *map, uint64_t off)
 {
     uint64_t value;
 
-    model_load(model_host_of(map->base), off, (uint8_t *)&value, sizeof(value));
+    model_load(model_host_of(map->base), place(map, off), (uint8_t *)&value, sizeof(value));
     return value;
 }
 
 void mem_store64(const struct mem_map *map, uint64_t off, uint64_t value)
 {
-    model_store(model_host_of(map->base), off, (const uint8_t *)&value, sizeof(value));
+    model_store(model_host_of(map->base), place(map, off), (const uint8_t *)&value, sizeof(value));
 }
 
 void mem_copy_out(const struct mem_map *map, void *dst, uint64_t off, size_t len)
@@ -32,7 +37,7 @@ void mem_copy_out(const struct mem_map *map, void *dst, uint64_t off, size_t len
 
     for (uint32_t n; len; off += n, to += n, len -= n) {
         n = piece(off, len);
-        model_load(model_host_of(map->base), off, to, n);
+        model_load(model_host_of(map->base), place(map, off), to, n);
     }
 }
 
@@ -42,7 +47,7 @@ void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_
 
     for (uint32_t n; len; off += n, from += n, len -= n) {
         n = piece(off, len);
-        model_store(model_host_of(map->base), off, from, n);
+        model_store(model_host_of(map->base), place(map, off), from, n);
     }
 }
 
@@ -50,24 +55,24 @@ void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_
 uint8_t *mem_window(const struct mem_map *map, uint64_t off, size_t len)
 {
     (void)len;
-    return model_window(model_host_of(map->base), off);
+    return model_window(model_host_of(map->base), place(map, off));
 }
 
 void mem_window_close(const struct mem_map *map, uint64_t off, size_t len)
 {
-    mem_copy_in(map, off, model_window(model_host_of(map->base), off), len);
+    mem_copy_in(map, off, model_window(model_host_of(map->base), place(map, off)), len);
 }
 
 void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
 {
     if (map->clean != MEM_NONE && !sim_drops(site))
-        model_flush(model_host_of(map->base), "clean", off, len, false);
+        model_flush(model_host_of(map->base), "clean", place(map, off), len, false);
 }
 
 void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
 {
     if (map->invalidate != MEM_NONE && !sim_drops(site))
-        model_flush(model_host_of(map->base), "invalidate", off, len, true);
+        model_flush(model_host_of(map->base), "invalidate", place(map, off), len, true);
 }
 
 void mem_store_fence(const struct mem_map *map, enum mem_site site)

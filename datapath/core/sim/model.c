@@ -117,6 +117,11 @@ uint32_t model_host_of(const uint8_t *base)
     return (uint32_t)((uint64_t)(base - model.mappings) / model.bytes);
 }
 
+uint64_t model_offset_of(const uint8_t *base)
+{
+    return (uint64_t)(base - model.mappings) % model.bytes;
+}
+
 uint8_t *model_window(uint32_t host, uint64_t off)
 {
     return model.windows + host * model.bytes + off;

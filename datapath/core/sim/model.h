@@ -11,8 +11,9 @@
 
 void model_open(const struct sim_conf *conf);
 void model_close(void);
-/* Whose mapping it is. */
+/* Whose mapping it is, or a part of it, and where that begins in the memory. */
 uint32_t model_host_of(const uint8_t *base);
+uint64_t model_offset_of(const uint8_t *base);
 
 /* Plain bytes for mem_window(), which stay where they are. */
 uint8_t *model_window(uint32_t host, uint64_t off);

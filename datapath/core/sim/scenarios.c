@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define KIB 1024U
+#define PAGE (4 * KIB)
 #define CHANNEL_BYTES (44 * KIB) /* depth 4, slots of 4 KiB */
 
 static const struct scenario scenarios[] = {
@@ -14,6 +15,8 @@ static const struct scenario scenarios[] = {
     {"channel-crc", scenario_channel, CHANNEL_CRC, 3, CHANNEL_BYTES, SIM_BUT(SIM_CRASH), false},
     {"takeover", scenario_takeover, CHANNEL_CRC, 5, 4 * KIB + 2 * CHANNEL_BYTES, SIM_BUT(SIM_CLEAN), false},
     {"successor", scenario_successor, CHANNEL_CRC, 4, CHANNEL_BYTES, SIM_BUT(SIM_CLEAN), false},
+    {"pages", scenario_pages, 0, 2, 20 * PAGE, SIM_BUT(SIM_CLEAN), false},
+    {"pages-move", scenario_pages, PAGES_MOVE, 2, 20 * PAGE, SIM_BUT(SIM_CLEAN), false},
     {"rfc-no-flush", scenario_rfc, RFC_NO_FLUSH, 2, 8 * KIB, SIM_ALL, true},
     {"rfc-completion-stays", scenario_rfc, RFC_COMPLETION_STAYS, 2, 8 * KIB, SIM_ALL, true},
     {"rfc-shared-line", scenario_rfc, RFC_SHARED_LINE, 2, 8 * KIB, SIM_ALL, true},

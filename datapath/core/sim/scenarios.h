@@ -28,6 +28,9 @@ void scenario_channel(uint32_t variant);
 void scenario_takeover(uint32_t variant);
 void scenario_successor(uint32_t variant);
 
+enum { PAGES_MOVE = 1 };
+void scenario_pages(uint32_t variant);
+
 /* The ring of the RFC, with some of its defects. */
 enum { RFC_NO_FLUSH = 1, RFC_COMPLETION_STAYS = 2, RFC_SHARED_LINE = 4 };
 void scenario_rfc(uint32_t defects);

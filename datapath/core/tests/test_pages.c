@@ -351,6 +351,102 @@ static void test_recall(void)
     close(event);
 }
 
+static bool signalled(int event)
+{
+    uint64_t n;
+
+    return read(event, &n, sizeof(n)) == sizeof(n);
+}
+
+static void test_recall_in_vain(void)
+{
+    int event = eventfd(0, EFD_NONBLOCK);
+    struct world w = fresh();
+    struct kmb_volume *swap;
+
+    TEST("after a recall in vain the next write fails at once, until somebody gives a page");
+    stop(&w);
+    w = start(1, event);
+    swap = open_swap(w.pool, 64);
+    for (uint64_t block = 0; block < BLOCKS; block++)
+        CHECK_EQ(put(swap, block, page_b), 0);
+    CHECK_EQ(put(w.blocks, 0, page_a), -ENOSPC);
+    CHECK(signalled(event));
+    CHECK_EQ(put(w.blocks, 0, page_a), -ENOSPC);
+    CHECK(!signalled(event));
+    CHECK_EQ(kmb_volume_discard(swap, 0, KMB_PAGE), 0);
+    CHECK_EQ(kmb_volume_write(w.blocks, 0, 2 * KMB_PAGE, back), -ENOSPC);
+    CHECK(signalled(event));
+    CHECK_EQ(put(w.blocks, 0, page_a), 0);
+    kmb_volume_free(swap);
+    stop(&w);
+    close(event);
+}
+
+static void *grow_when_asked(void *arg)
+{
+    struct job *job = arg;
+    struct cxl_mem mem = mem_of(more, sizeof(more), CXL_COHERENCE_SOFTWARE);
+    uint64_t n;
+
+    (void)!read((int)job->seed, &n, sizeof(n));
+    CHECK_EQ(kmb_range_add(job->w->pool, &mem, &(struct kmb_range_conf){.first = PAGES, .pages = MORE, .fixed = 1}), 0);
+    return NULL;
+}
+
+static void test_growth_ends_a_wait(void)
+{
+    int event = eventfd(0, 0);
+    struct world w = fresh();
+    struct kmb_volume *swap;
+    struct job job;
+
+    TEST("a pool grows while a write waits for pages, and the write goes on");
+    stop(&w);
+    w = start(60000, event);
+    swap = open_swap(w.pool, 64);
+    for (uint64_t block = 0; block < BLOCKS; block++)
+        CHECK_EQ(put(swap, block, page_b), 0);
+    job = (struct job){.w = &w, .seed = (uint64_t)event};
+    CHECK_EQ(pthread_create(&job.thread, NULL, grow_when_asked, &job), 0);
+    CHECK_EQ(put(w.blocks, 0, page_a), 0);
+    pthread_join(job.thread, NULL);
+    kmb_volume_free(swap);
+    stop(&w);
+    close(event);
+}
+
+static void test_volatile_range(void)
+{
+    struct cxl_mem mem = mem_of(more, sizeof(more), CXL_COHERENCE_SOFTWARE);
+    struct world w = fresh();
+    struct kmb_volume *swap = open_swap(w.pool, 64);
+    struct kmb_counts before = counts(&w);
+    uint64_t lent[BLOCKS];
+
+    TEST("a volatile range is for swap, which goes there first");
+    CHECK_EQ(kmb_range_add(w.pool, &mem, &(struct kmb_range_conf){.first = PAGES, .pages = MORE, .fixed = 1, .is_volatile = 1}), 0);
+    CHECK_EQ(counts(&w).free, before.free + MORE - 1);
+    CHECK_EQ(counts(&w).available, before.available);
+    CHECK_EQ(kmb_take(w.pool, BLOCKS, 1, lent), 0);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), 0);
+    CHECK_EQ(put(w.blocks, 0, page_a), -ENOSPC);
+    for (uint64_t block = 0; block < MORE - 1; block++)
+        CHECK_EQ(put(swap, block, page_b), 0);
+    CHECK_EQ(kmb_range_used(w.pool, PAGES), MORE - 1);
+    CHECK_EQ(put(swap, MORE, page_b), -ENOSPC);
+    CHECK_EQ(kmb_range_leave(w.pool, PAGES), -ENOSPC); /* nothing is free elsewhere */
+    kmb_give(w.pool, lent, BLOCKS);
+    CHECK_EQ(put(w.blocks, 0, page_a), 0);
+    CHECK_EQ(kmb_range_leave(w.pool, PAGES), 0);
+    CHECK_EQ(kmb_volume_evacuate(swap, PAGES), 0);
+    CHECK_EQ(kmb_range_remove(w.pool, PAGES), 0);
+    check_block(swap, MORE - 2, page_b);
+    CHECK_EQ(counts(&w).available, before.available - 1 - (MORE - 1));
+    kmb_volume_free(swap);
+    stop(&w);
+}
+
 /* ---- through channels ----------------------------------------------------------------------------------------------------- */
 
 static void do_all_kinds(struct fixture *f)
@@ -412,6 +508,9 @@ int main(void)
     test_ranges();
     test_one_block_one_caller();
     test_recall();
+    test_recall_in_vain();
+    test_growth_ends_a_wait();
+    test_volatile_range();
     test_backend_and_relay();
     return 0;
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from typing import Any
 
 from .cli_values import Verb, size
@@ -14,8 +13,6 @@ from .kmem_blk.check import check, repair
 from .kmem_blk.pool import lock_memory
 from .mapping import Mapping
 from .memory import resolve
-
-CHECK = "check"  # no method of the daemon
 
 
 def add(nouns: Any, verb: Verb) -> None:
@@ -47,7 +44,8 @@ def add(nouns: Any, verb: Verb) -> None:
     verb(swap, "stop", "kmem_blk.swap.stop", "bring everything back into memory").add_argument("pool")
     lease = kmem.add_parser("lease", help="its pages in programs").add_subparsers(dest="verb", required=True)
     verb(lease, "list", "kmem_blk.lease.list", "who has how many").add_argument("pool")
-    checker = verb(kmem, "check", CHECK, "look for damage in a pool that nobody has open")
+    checker = verb(kmem, "check", "kmem_blk.check", "look for damage in a pool that nobody has open")
+    checker.set_defaults(run=_check, good=lambda row: row["clean"])
     checker.add_argument("memory")
     checker.add_argument("--repair", action="store_true", help="make holes of entries that name no page, or one that is used")
 
@@ -74,24 +72,17 @@ def _range(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return made
 
 
-def check_memory(spec: str, mend: bool, write: Callable[[str], None]) -> int:
-    """0: clean, or clean now; 1: there is something wrong. Raises `busy` while a pool on it is open."""
-    memory = resolve(spec)
+def _check(options: argparse.Namespace) -> dict[str, Any]:
+    """What was found, repaired or not, and whether it is clean now. Raises `busy` while a pool on the memory is open."""
+    memory = resolve(options.memory)
     lock = lock_memory(memory)
     try:
-        with Mapping(memory, writable=mend) as mapping:
-            report = check(mapping)
-            for problem in report.problems:
-                write(problem)
-            if report.fatal:
-                write(f"{spec}: not repairable")
-                return 1
-            if mend and report.bad:
-                repair(mapping, report)
-                write(f"{spec}: {len(report.bad)} entries are holes now")
-                report = check(mapping)
+        with Mapping(memory, writable=options.repair) as mapping:
+            found = left = check(mapping)
+            if options.repair and found.bad:
+                repair(mapping, found)
+                left = check(mapping)
     finally:
         os.close(lock)
-    state = "clean" if not report.problems else f"{len(report.bad)} bad entries; --repair makes holes of them"
-    write(f"pool {report.name}: {report.mapped} of {report.blocks} blocks have a page, {report.pages} pages: {state}")
-    return 0 if not report.problems else 1
+    repaired = len(found.bad) - len(left.bad)
+    return {"memory": memory.spec, **left.to_json(), "problems": list(found.problems), "repaired": repaired}

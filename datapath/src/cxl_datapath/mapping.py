@@ -102,7 +102,7 @@ def _map(memory: Memory, writable: bool) -> tuple[int, int | None]:
     keep = False
     try:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, 0)
+        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, memory.offset)
         if address is None or address == _MAP_FAILED:
             raise from_errno(ctypes.get_errno(), memory.spec, f"map {memory.size} bytes of {memory.path}")
         keep = memory.kind == "file"

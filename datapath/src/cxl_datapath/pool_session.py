@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .errors import Code, DatapathError
 from .kmem_blk.client import TIMEOUT_S, PoolClient
 from .kmem_blk.wire import pool_socket
+from .memory import Memory
 from .pool_state import PoolState
 from .session import Settings
 from .supervisor import Supervised
@@ -18,9 +20,12 @@ LOOK_S = 5.0  # a pool that moves blocks answers later; its row says so
 
 
 class PoolSession:
-    def __init__(self, desired: PoolState, settings: Settings) -> None:
+    """`memory` tells where the memory of a name is now."""
+
+    def __init__(self, desired: PoolState, settings: Settings, memory: Callable[[str], Awaitable[Memory]]) -> None:
         self.desired = desired
         self.settings = settings
+        self._memory = memory
         self.worker = Supervised("pool", f"pool {desired.name}", self._configure, lambda: None)
         self.volume = self.device_worker(swap=False) if desired.volume else None
         self.swap = self.device_worker(swap=True) if desired.swap else None
@@ -33,7 +38,8 @@ class PoolSession:
         want = self.desired
         limits = {"reserve": want.reserve, "lease_limit": want.lease_limit, "recall_ms": want.recall_ms}
         where = {"group": want.lease_group, "runtime": str(self.settings.runtime)}
-        return {"name": want.name, "memories": want.memories} | limits | where
+        memories = [(await self._memory(spec)).to_json() for spec in want.memories]
+        return {"name": want.name, "memories": memories} | limits | where
 
     def device_worker(self, swap: bool) -> Supervised:
         """For what the desired state says at each start."""

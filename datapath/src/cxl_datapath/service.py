@@ -10,6 +10,7 @@ from typing import TypeVar
 from .cxlflash.master import Luns
 from .dcd.manager import DcdManager
 from .errors import Code, DatapathError
+from .memory import Memory, parse_dcd, resolve
 from .pool_session import PoolSession
 from .pool_state import PoolFile
 from .session import Session, Settings
@@ -46,7 +47,7 @@ class Datapath:
         for desired in self._file.load():
             self.sessions[desired.name] = Session(desired, self.settings, self.waits)
         self.dcd.start()
-        self.pools = {pool.name: PoolSession(pool, self.settings) for pool in self._pool_file.load()}
+        self.pools = {pool.name: PoolSession(pool, self.settings, self.memory) for pool in self._pool_file.load()}
         for pool in self.pools.values():
             pool.keep_workers()
         self._beating = asyncio.create_task(self._beat(), name="heartbeat")
@@ -64,6 +65,16 @@ class Datapath:
                 "register it: cxl-datapath cbd transport register",
             )
         return self.sessions[name]
+
+    async def memory(self, spec: str) -> Memory:
+        """What a pool of pages may lie on: as `resolve`, and mappings of dynamic capacity (`not_ready` while their device is)."""
+        return await asyncio.to_thread(self._memory, spec)
+
+    def _memory(self, spec: str) -> Memory:
+        if not spec.startswith("dcd:"):
+            return resolve(spec, self.settings.sysfs, self.settings.dev)
+        found = self.dcd.mapping(*parse_dcd(spec))
+        return Memory(spec, str(self.settings.dev / "mem"), found["size"], "dcd", found["offset"])
 
     def save(self) -> None:
         self._file.save([session.desired for session in self.sessions.values()])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scenarios of the Python code that ships, on simulated hosts: metadata copies, registration, heartbeats, the claim.
+"""Scenarios of the Python code that ships, on simulated hosts: metadata copies, registration, heartbeats, the claim; and those
+of pool_scenarios.py.
 
 To add one, write a function that makes actors and checks, and its line in `SCENARIOS`.
 """
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
+from pool_scenarios import Formats, Growths
+from pool_scenarios import formatted as pool
 from ram import Ram
 from simulator import NOTHING_DROPPED, Report, Simulation, adversaries, simulate
 
@@ -229,7 +232,7 @@ class PythonScenario:
     name: str
     play: Callable[[Simulation], object]
     hosts: int
-    registered: bool
+    content: Callable[[], bytes]  # of the memory
     bad: bool = False
 
     @property
@@ -238,12 +241,15 @@ class PythonScenario:
         return [name for name in adversaries() if name != "clean"]
 
     def run(self, adversary: str, seed: int, drop: int = NOTHING_DROPPED) -> Report:
-        return simulate(self.play, self.hosts, transport(self.registered), adversary=adversary, seed=seed, drop=drop)
+        return simulate(self.play, self.hosts, self.content(), adversary=adversary, seed=seed, drop=drop)
 
 
+_empty, _registered = partial(transport, False), partial(transport, True)
 SCENARIOS = [
-    PythonScenario("metadata", Metadata, 4, False),
-    PythonScenario("heartbeat", Heartbeats, 3, True),
-    PythonScenario("registration", Registrations, 3, False),
-    PythonScenario("claim", Claims, 3, True),
+    PythonScenario("metadata", Metadata, 4, _empty),
+    PythonScenario("heartbeat", Heartbeats, 3, _registered),
+    PythonScenario("registration", Registrations, 3, _empty),
+    PythonScenario("claim", Claims, 3, _registered),
+    PythonScenario("pool-format", Formats, 2, pool),
+    PythonScenario("pool-ranges", Growths, 2, pool),
 ]

@@ -100,10 +100,8 @@ def _names(name_at: Callable[[int], bytes | None]) -> list[str]:
 
 @cache
 def sites() -> list[str]:
-    """Every flush and fence that orders memory hosts share. The last ones in `enum mem_site` make blocks of kmem_blk stable,
-    which concerns one host: core/tests/test_pages_crash.c leaves each of those out.
-    """
-    return [name for name in _names(library().mem_site_name) if not name.startswith(("page-", "index-"))]
+    """Every flush and fence of the core."""
+    return _names(library().mem_site_name)
 
 
 @cache

@@ -56,6 +56,12 @@ KILLERS = {
     "meta-fence": ("metadata", "reorder"),
     "fence-invalidate": ("takeover", "lazy"),
     "fence-load-fence": ("takeover", "reorder"),
+    "page-clean": ("pages", "lazy"),
+    "page-fence": ("pages", "crash"),
+    "index-clean": ("pages", "lazy"),
+    "index-fence": ("pages", "reorder"),
+    "volume-invalidate": ("pages", "eager"),
+    "volume-load-fence": ("pages", "reorder"),
 }
 
 

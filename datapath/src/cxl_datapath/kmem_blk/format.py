@@ -24,6 +24,7 @@ from .layout import (
     TABLE_ENTRIES,
     TABLE_ENTRY,
     TABLE_OFF,
+    TABLE_VOLATILE,
     RangeHeader,
     Superblock,
 )
@@ -92,12 +93,18 @@ def plan_format(size: int, name: str, spare: int = SPARE_DEFAULT) -> Superblock:
     return Superblock(pages, spare, uuidlib.uuid4(), name)
 
 
+def _clear_first_page(memory: Bytes) -> None:
+    """The superblock before the table that belongs to it: a pool without its ranges would look like a whole one."""
+    memory.write(0, bytes(SUPERBLOCK.size))
+    memory.write(0, bytes(PAGE))
+
+
 def write_format(memory: Bytes, superblock: Superblock, thick: bool = False) -> None:
     """The old superblock goes first and the new one comes last, so that a format that is cut short leaves no pool.
 
     thick: every block has its page from the start.
     """
-    memory.write(0, bytes(PAGE))
+    _clear_first_page(memory)
     for page in range(superblock.num_index_pages):
         memory.write((1 + page) * PAGE, _thick_index(superblock, page) if thick else bytes(PAGE))
     memory.write(0, superblock.pack())
@@ -123,10 +130,13 @@ def read_index(memory: Bytes, superblock: Superblock) -> array.array[int]:
 
 @dataclass(frozen=True)
 class TableEntry:
+    """`volatile`: carries no blocks, and the pool opens without it."""
+
     slot: int
     pages: int
     first: int
     uuid: uuidlib.UUID
+    volatile: bool = False
 
 
 def read_table(memory: Bytes, superblock: Superblock) -> list[TableEntry]:
@@ -135,7 +145,8 @@ def read_table(memory: Bytes, superblock: Superblock) -> list[TableEntry]:
     for slot in range(TABLE_ENTRIES):
         pages, first, uuid = TABLE_ENTRY.unpack(memory.read(TABLE_OFF + slot * TABLE_ENTRY.size, TABLE_ENTRY.size))
         if pages:
-            found.append(TableEntry(slot, pages, first, uuidlib.UUID(bytes=uuid)))
+            volatile = pages >= TABLE_VOLATILE
+            found.append(TableEntry(slot, pages % TABLE_VOLATILE, first, uuidlib.UUID(bytes=uuid), volatile))
     end = superblock.total_pages
     for entry in sorted(found, key=lambda each: each.first):
         if entry.first < end or entry.pages < 2 or entry.first + entry.pages > 1 << 52:
@@ -166,15 +177,15 @@ def plan_range(memory: Bytes, name: str, superblock: Superblock, table: list[Tab
     return RangeHeader(first, memory.size // PAGE, superblock.uuid, uuidlib.uuid4())
 
 
-def write_range(pool: Bytes, memory: Bytes, header: RangeHeader, table: list[TableEntry]) -> TableEntry:
+def write_range(pool: Bytes, memory: Bytes, header: RangeHeader, table: list[TableEntry], volatile: bool = False) -> TableEntry:
     """The header first, then the table, whose entry counts with its last store: cut short, it was never added."""
-    memory.write(0, bytes(PAGE))
+    _clear_first_page(memory)
     memory.write(0, header.pack())
     slot = min(set(range(TABLE_ENTRIES)) - {entry.slot for entry in table})
-    entry = TABLE_ENTRY.pack(header.pages, header.first, header.uuid.bytes)
+    entry = TABLE_ENTRY.pack(header.pages + volatile * TABLE_VOLATILE, header.first, header.uuid.bytes)
     pool.write(TABLE_OFF + slot * TABLE_ENTRY.size + 8, entry[8:])
     pool.write(TABLE_OFF + slot * TABLE_ENTRY.size, entry[:8])
-    return TableEntry(slot, header.pages, header.first, header.uuid)
+    return TableEntry(slot, header.pages, header.first, header.uuid, volatile)
 
 
 def drop_range(pool: Bytes, entry: TableEntry) -> None:

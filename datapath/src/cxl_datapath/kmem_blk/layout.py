@@ -24,6 +24,7 @@ SUPERBLOCK = struct.Struct("<4sIIIQQQQ16s64s")
 TABLE_ENTRY = struct.Struct("<QQ16s")
 RANGE_HEADER = struct.Struct("<4sIIIQQ16s16s")
 TABLE_OFF, TABLE_ENTRIES = 1024, 63
+TABLE_VOLATILE = 1 << 63  # in the count of pages
 _SUPERBLOCK_CRC, _RANGE_CRC = 12, 8  # offsets
 
 

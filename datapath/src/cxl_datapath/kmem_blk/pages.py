@@ -22,7 +22,7 @@ class PoolConf(Structure):
 
 
 class RangeConf(Structure):
-    _fields_ = [("first", c_uint64), ("pages", c_uint64), ("fixed", c_uint64)]
+    _fields_ = [("first", c_uint64), ("pages", c_uint64), ("fixed", c_uint64), ("is_volatile", c_uint64)]
 
 
 class Counts(Structure):
@@ -98,8 +98,10 @@ class Pages:
         conf = PoolConf(spare, reserve, recall_ms, event_fd)
         check(kmb().kmb_pool_new(byref(conf), byref(self.handle)), "pool", "make it")
 
-    def add(self, mem: CxlMem, first: int, pages: int, fixed: int) -> None:
-        check(kmb().kmb_range_add(self.handle, byref(mem), byref(RangeConf(first, pages, fixed))), "pool", "add a range")
+    def add(self, mem: CxlMem, first: int, pages: int, *, fixed: int, volatile: bool = False) -> None:
+        """Pages of a volatile range are for swap only."""
+        conf = RangeConf(first, pages, fixed, volatile)
+        check(kmb().kmb_range_add(self.handle, byref(mem), byref(conf)), "pool", "add a range")
 
     def leave(self, first: int) -> None:
         """Nothing new goes there. Raises `full` when what is used there has no room elsewhere."""

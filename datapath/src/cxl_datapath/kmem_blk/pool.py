@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,20 @@ def lock_memory(memory: Memory) -> int:
     except OSError as error:
         raise from_errno(error.errno or 0, memory.spec, "open it") from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(fd, memory)
     except BlockingIOError:
         os.close(fd)
         raise DatapathError(Code.BUSY, memory.spec, "a pool on it is open", "stop that pool first") from None
     return fd
+
+
+def _lock(fd: int, memory: Memory) -> None:
+    """A file as a whole; of host addresses, which many memories share, only those of this one."""
+    if memory.kind == "dcd":
+        wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, memory.offset, memory.size, 0)  # struct flock
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,11 @@ class Range:
     first: int
     pages: int
     entry: TableEntry | None
+
+    @property
+    def volatile(self) -> bool:
+        """A power cut may take what is in it: it is for swap only."""
+        return self.entry is not None and self.entry.volatile
 
     def close(self) -> None:
         self.mapping.close()
@@ -76,7 +91,8 @@ class Pool:
             self.pages = Pages(self.superblock.spare_pages, reserve, recall_ms, event_fd)
             self._open_others(memories[1:])
             for each in self.ranges:
-                self.pages.add(each.mapping.mem, each.first, each.pages, 1 if each.entry else self.superblock.fixed)
+                fixed = 1 if each.entry else self.superblock.fixed
+                self.pages.add(each.mapping.mem, each.first, each.pages, fixed=fixed, volatile=each.volatile)
             first = self.ranges[0].mapping.mem
             self.blocks = Volume(self.pages, first, PAGE, self.superblock.num_index_entries, user=BLOCKS, durable=True)
             self._adopt_swap()
@@ -115,6 +131,9 @@ class Pool:
                 os.close(lock)
             else:
                 self.ranges.append(Range(memory, mapping, lock, entry.first, entry.pages, entry))
+        for entry in [each for each in wanted.values() if each.volatile]:
+            drop_range(self.ranges[0].mapping, wanted.pop(entry.uuid))
+            self.notes.append(f"{entry.pages} volatile pages from {entry.first} on are gone")
         if wanted:
             missing = ", ".join(f"{entry.pages} pages from {entry.first} ({uuid})" for uuid, entry in wanted.items())
             hint = "start it with the memory of each range"
@@ -128,8 +147,8 @@ class Pool:
         try:
             table = self._table()
             header = plan_range(mapping, memory.spec, self.superblock, table, force)
-            entry = write_range(self.ranges[0].mapping, mapping, header, table)
-            self.pages.add(mapping.mem, entry.first, entry.pages, 1)
+            entry = write_range(self.ranges[0].mapping, mapping, header, table, volatile=memory.kind == "dcd")
+            self.pages.add(mapping.mem, entry.first, entry.pages, fixed=1, volatile=entry.volatile)
         except BaseException:
             mapping.close()
             os.close(lock)
@@ -207,7 +226,8 @@ class Pool:
 
     def to_json(self) -> dict[str, Any]:
         ranges = [
-            {"memory": each.memory.spec, "first": each.first, "pages": each.pages, "used": self.pages.used_in(each.first)}
+            {"memory": each.memory.spec, "first": each.first, "pages": each.pages}
+            | {"used": self.pages.used_in(each.first), "volatile": each.volatile}
             for each in self.ranges
         ]
         return {

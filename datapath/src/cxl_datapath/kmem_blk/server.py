@@ -19,7 +19,7 @@ from typing import Any
 from ..core import BackendConf, IdleConf
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
-from ..memory import check_spec, resolve
+from ..memory import Memory, check_spec
 from ..peers import Peer, may_talk, peer_of
 from ..schema import Field, boolean, choice, integer, parse
 from .layout import PAGE
@@ -32,6 +32,7 @@ from .wire import QUEUES_MAX, Channels, receive, send
 CLIENTS_MAX = 64
 _PAGES = integer(0, 1 << 40)
 _SPEC = Field(lambda _, value: check_spec(value))
+_MEMORY = Field(lambda _, value: Memory.from_json(value))
 
 
 class Connection:
@@ -234,7 +235,7 @@ class PoolServer:
         return {}, []
 
     def grow(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
-        self._pool.grow(resolve(params["memory"]), params["force"])
+        self._pool.grow(params["memory"], params["force"])
         return self._pool.to_json(), []
 
     def shrink(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
@@ -312,7 +313,7 @@ _OPS: dict[str, tuple[_Op, dict[str, Field], bool]] = {
     "swap_make": (PoolServer.swap_make, {"blocks": Field(integer(16, 1 << 40))}, True),
     "swap_clear": (PoolServer.swap_clear, {}, True),
     "swap_drop": (PoolServer.swap_drop, {}, True),
-    "grow": (PoolServer.grow, {"memory": _SPEC, "force": Field(boolean, False)}, True),
+    "grow": (PoolServer.grow, {"memory": _MEMORY, "force": Field(boolean, False)}, True),
     "shrink": (PoolServer.shrink, {"memory": _SPEC, "move": Field(boolean, False)}, True),
     "set": (PoolServer.set, {"reserve": Field(_PAGES), "lease_limit": Field(_PAGES)}, True),
 }

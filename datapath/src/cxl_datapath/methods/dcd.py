@@ -12,6 +12,7 @@ from ..names import check_name
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from .base import Handed, Method, Params
+from .in_use import refuse_pool_mapping
 
 SERIAL = Field(integer(0, (1 << 64) - 1))
 NAME = Field(check_name)
@@ -44,6 +45,7 @@ async def create_mapping(datapath: Datapath, params: Params) -> Any:
 
 
 async def remove_mapping(datapath: Datapath, params: Params) -> Any:
+    refuse_pool_mapping(datapath, params["serial"], params["name"])
     return await asyncio.to_thread(datapath.dcd.unmap, params["serial"], params["name"])
 
 

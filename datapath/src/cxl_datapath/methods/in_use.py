@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from ..errors import Code, DatapathError
+from ..memory import parse_dcd
 from ..service import Datapath
 
 
@@ -35,3 +36,12 @@ def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
         for memory in pool.desired.memories:
             if spec == memory or real == os.path.realpath(memory):
                 raise DatapathError(Code.BUSY, spec, f"is memory of pool {pool.name}", "choose another, or stop that pool first")
+
+
+def refuse_pool_mapping(datapath: Datapath, serial: int, name: str) -> None:
+    """Raises `busy` when a mapping of dynamic capacity is memory of a pool of this host."""
+    for pool in datapath.pools.values():
+        for memory in pool.desired.memories:
+            if memory.startswith("dcd:") and parse_dcd(memory) == (serial, name):
+                hint = "take it out first: cxl-datapath kmem-blk pool shrink"
+                raise DatapathError(Code.BUSY, f"mapping {name}", f"is memory of pool {pool.name}", hint)

@@ -12,7 +12,7 @@ from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, 
 from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
 from ..kmem_blk.pool import lock_memory
 from ..mapping import Mapping
-from ..memory import Memory, check_spec, resolve
+from ..memory import Memory, check_spec
 from ..names import check_name, pool_of
 from ..pool_session import PoolSession
 from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
@@ -29,10 +29,6 @@ def pool_session(datapath: Datapath, name: str) -> PoolSession:
         hint = "start it: cxl-datapath kmem-blk pool start"
         raise DatapathError(Code.NOT_FOUND, f"pool {name}", f"is not started on this host (started: {known})", hint)
     return datapath.pools[name]
-
-
-async def _resolve(datapath: Datapath, spec: str) -> Memory:
-    return await asyncio.to_thread(resolve, spec, datapath.settings.sysfs, datapath.settings.dev)
 
 
 def _refuse_used(datapath: Datapath, memory: Memory) -> None:
@@ -69,12 +65,12 @@ def _look(memory: Memory) -> Row:
 
 
 async def probe_pool(datapath: Datapath, params: Params) -> Row:
-    return await asyncio.to_thread(_look, await _resolve(datapath, params["memory"]))
+    return await asyncio.to_thread(_look, await datapath.memory(params["memory"]))
 
 
 async def format_pool(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over anything known, and always over memory that is in use."""
-    memory = await _resolve(datapath, params["memory"])
+    memory = await datapath.memory(params["memory"])
     _refuse_used(datapath, memory)
     plan = plan_format(memory.size, params["name"], params["spare"])
 
@@ -101,9 +97,9 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
     running = next((each for each in datapath.pools.values() if each.desired.memories[0] == wanted[0]), None)
     if running is not None:
         return await _adjust(datapath, running, params)
-    memory = await _resolve(datapath, wanted[0])
+    memory = await datapath.memory(wanted[0])
     for spec in wanted:
-        _refuse_used(datapath, await _resolve(datapath, spec))
+        _refuse_used(datapath, await datapath.memory(spec))
     info = (await asyncio.to_thread(_look, memory))["info"]
     if info is None:
         hint = "format it first: cxl-datapath kmem-blk pool format"
@@ -113,7 +109,9 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
         raise DatapathError(
             Code.EXISTS, f"pool {info['name']}", f"is started already, on {other}", "format one with another name"
         )
-    session = PoolSession(PoolState(info["name"], info["uuid"], list(wanted), **_limits(params)), datapath.settings)
+    session = PoolSession(
+        PoolState(info["name"], info["uuid"], list(wanted), **_limits(params)), datapath.settings, datapath.memory
+    )
     datapath.pools[session.name] = session
     try:
         await session.worker.start()
@@ -160,21 +158,31 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
     return view | {"state": "stopped"}
 
 
+async def _ranges(session: PoolSession) -> set[str]:
+    """The memories that are part of the pool now. One that is wanted need not be: volatile ones go with a power cut."""
+    return {each["memory"] for each in (await session.call("status"))["ranges"]}
+
+
 async def grow_pool(datapath: Datapath, params: Params) -> Row:
     """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
     session = pool_session(datapath, params["pool"])
     session.need_running()
     spec = params["memory"]
-    if spec not in session.desired.memories:
-        _refuse_used(datapath, await _resolve(datapath, spec))
+    if spec in await _ranges(session):
+        return await session.view()
+    memory = await datapath.memory(spec)
+    new = spec not in session.desired.memories
+    if new:
+        _refuse_used(datapath, memory)
         session.desired.memories.append(spec)
-        try:
-            datapath.save_pools()
-            await session.call("grow", memory=spec, force=params["force"])
-        except DatapathError:
+    try:
+        datapath.save_pools()
+        await session.call("grow", memory=memory.to_json(), force=params["force"])
+    except DatapathError:
+        if new:
             session.desired.memories.remove(spec)
             datapath.save_pools()
-            raise
+        raise
     return await session.view()
 
 
@@ -182,7 +190,8 @@ async def shrink_pool(datapath: Datapath, params: Params) -> Row:
     session = pool_session(datapath, params["pool"])
     session.need_running()
     spec = params["memory"]
-    await session.call("shrink", memory=spec, move=params["move"])
+    if spec in await _ranges(session) or spec not in session.desired.memories:
+        await session.call("shrink", memory=spec, move=params["move"])
     session.desired.memories.remove(spec)
     datapath.save_pools()
     return await session.view()

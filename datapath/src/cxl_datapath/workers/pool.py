@@ -14,7 +14,7 @@ from ..kmem_blk.leases import Leases
 from ..kmem_blk.pool import Pool
 from ..kmem_blk.server import PoolServer
 from ..kmem_blk.wire import pool_socket
-from ..memory import check_spec, resolve
+from ..memory import Memory
 from ..names import check_name
 from ..peers import group_id
 from .link import Command, Link
@@ -27,7 +27,7 @@ RECALL_PART = 0.5  # of the time that a write waits: what is left then is taken
 @dataclass(frozen=True)
 class Config:
     name: str
-    memories: list[str]
+    memories: list[Memory]
     reserve: int  # pages
     lease_limit: int  # pages per process
     recall_ms: int
@@ -38,7 +38,7 @@ class Config:
     def from_json(cls, raw: dict[str, Any]) -> Config:
         return cls(
             check_name("pool", raw["name"]),
-            [check_spec(spec) for spec in raw["memories"]],
+            [Memory.from_json(each) for each in raw["memories"]],
             int(raw["reserve"]),
             int(raw["lease_limit"]),
             int(raw["recall_ms"]),
@@ -51,11 +51,10 @@ def run(link: Link) -> None:
     config = Config.from_json(link.config())
     hold(link, config.runtime / f"pool-{config.name}.lock", f"pool {config.name}")
     event_fd = os.eventfd(0, os.EFD_CLOEXEC)
-    memories = [resolve(spec) for spec in config.memories]
-    pool = Pool(memories, config.reserve, config.recall_ms, event_fd, config.runtime)
+    pool = Pool(config.memories, config.reserve, config.recall_ms, event_fd, config.runtime)
     if pool.name != config.name:
         what = f"holds pool {pool.name} now, not {config.name}"
-        raise DatapathError(Code.CORRUPT, config.memories[0], what, "it was formatted again: stop the pool and start it")
+        raise DatapathError(Code.CORRUPT, config.memories[0].spec, what, "it was formatted again: stop the pool and start it")
     for note in pool.notes:
         print(f"pool {pool.name}: {note}", file=sys.stderr)
     leases = Leases(pool, config.lease_limit)
