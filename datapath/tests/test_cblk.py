@@ -377,6 +377,14 @@ class TestAsynchronous:
             assert error.errno == errno.EALREADY
         assert cblk_aresult(chunk, tag, ARESULT_BLOCKING) == (1, tag)
 
+    def test_poll_says_when_a_request_had_ended_before(self, open_chunk):
+        chunk = open_chunk(10)
+        tag = cblk_awrite(chunk, pattern(1), 0)
+        while cblk_get_stats(chunk)["in_flight"]:
+            cblk_sync(chunk)  # takes what has ended along
+        failing(errno.EALREADY, cblk_get_fd, chunk)
+        assert cblk_aresult(chunk, tag) == (1, tag)
+
     def test_threads_on_one_chunk(self, open_chunk):
         chunk = open_chunk(64, requests=4)
         wrong: list[int] = []

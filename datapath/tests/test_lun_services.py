@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, wait_until
-from lun_app import MIB, READ, SYNC, UNMAP, WRITE, App, Refused, in_child, living, lun_row, make_lun, wait_unused
+from lun_app import MIB, READ, SYNC, UNMAP, WRITE, App, Refused, in_child, living, lun_row, make_lun, needs_file, wait_unused
 
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Request, Service
@@ -819,6 +819,7 @@ class TestVerify:
         answer = app.direct().ask(Service.VERIFY, flags=wire.HINT_SENSE, sense=bytes([0x70, 0, key, 1]))
         assert answer.last_lba == BLOCKS - 1
 
+    @needs_file
     @pytest.mark.parametrize("sense", [CAPACITY_CHANGED, bytes([0x70, 0, 6] + [0] * 9 + [0x29, 1]), bytes([0xF2, 6, 0x3F, 0x0E])])
     def test_a_lun_that_grew(self, app, host, sense):
         disk = host.folder / "flash0.disk"
@@ -835,6 +836,7 @@ class TestVerify:
             assert context.ask(Service.VERIFY, flags=wire.HINT_SENSE, sense=sense).last_lba == BLOCKS - 1
         assert context.io(READ, BLOCKS, 1) == -errno.ERANGE
 
+    @needs_file
     def test_a_lun_that_shrank_under_a_virtual_one(self, app, host):
         disk = host.folder / "flash0.disk"
         context = app.virtual(BLOCKS)
