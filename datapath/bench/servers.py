@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs while the bench measures: two daemons with a blkdev behind nbdkit, and nbdkit's memory plugin twice.
+"""What runs while the bench measures: two daemons with a blkdev behind nbdkit and a LUN, and nbdkit's memory plugin twice.
 
 Everything listens on a unix socket or the loopback, works on memory, and ends with the ``with`` block.
 """
@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .cases import FRONT_END, PEERS
+from .cases import FRONT_END, LUN, PEERS
 from .errors import BenchError, output_of
 from .probes import SPAN
 
@@ -40,7 +41,7 @@ def running(core: Path) -> Iterator[dict[str, str]]:
             unix: (["--unix", str(path)], f"nbd+unix:///?socket={path}"),
             tcp: (["--ipaddr", "127.0.0.1", "--port", port], f"nbd://127.0.0.1:{port}"),
         }
-        uris = {FRONT_END: stack.enter_context(_front_end(folder, core, disk))}
+        uris = dict(stack.enter_context(_daemons(folder, core, disk)))
         for name, (listen, uri) in ways.items():
             stack.enter_context(_memory(folder, name, listen))
             output_of(["nbdcopy", str(disk), uri], "see what else runs here")
@@ -95,21 +96,23 @@ def _memory(folder: Path, name: str, listen: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _front_end(folder: Path, core: Path, disk: Path) -> Iterator[str]:
-    """A file of node1 as a blkdev of node2, made with the commands that a user has; returns its URI."""
+def _daemons(folder: Path, core: Path, disk: Path) -> Iterator[dict[str, str]]:
+    """A file of node1 as a blkdev of node2, and another one as a LUN, made with the commands that a user has."""
     env = {**os.environ, "PYTHONPATH": str(_SOURCE), "CXL_CORE_LIBRARY": str(core / "libcxl_core.so")}
-    memory = folder / "pool0"
+    memory, flash = folder / "pool0", folder / "flash"
     memory.touch(mode=0o600)
     os.truncate(memory, _MEMORY)
+    shutil.copyfile(disk, flash)
     with contextlib.ExitStack() as stack:
         for node in ("node1", "node2"):
             stack.enter_context(_daemon(folder, node, env))
-        _cli(folder, env, "node1", "transport", "format", str(memory), "pool0", "--coherence", "hardware")
+        _cli(folder, env, "node1", "cbd", "transport", "format", str(memory), "pool0", "--coherence", "hardware")
         for node in ("node1", "node2"):
-            _cli(folder, env, node, "transport", "register", str(memory))
-        _cli(folder, env, "node1", "backend", "start", "pool0", str(disk))
-        started = _cli(folder, env, "node2", "blkdev", "start", "pool0", "0", "--frontend", "nbdkit", "--json")
-        yield str(json.loads(started)["device"])
+            _cli(folder, env, node, "cbd", "transport", "register", str(memory))
+        _cli(folder, env, "node1", "cbd", "backend", "start", "pool0", str(disk))
+        started = _cli(folder, env, "node2", "cbd", "blkdev", "start", "pool0", "0", "--frontend", "nbdkit", "--json")
+        _cli(folder, env, "node1", "lun", "create", str(flash), "flash")
+        yield {FRONT_END: str(json.loads(started)["device"]), LUN: str(folder / "node1" / "lun.sock" / "flash")}
 
 
 @contextlib.contextmanager
@@ -128,8 +131,8 @@ def _answers(path: Path) -> bool:
 
 
 def _cli(folder: Path, env: Mapping[str, str], node: str, *words: str) -> str:
-    command = [sys.executable, "-P", "-m", "cxl_datapath.cli", "--runtime", str(folder / node), "cbd", *words]
-    return output_of(command, "see docs/cbd.md", env=env)
+    command = [sys.executable, "-P", "-m", "cxl_datapath.cli", "--runtime", str(folder / node), *words]
+    return output_of(command, f"see docs/{'cxlflash' if words[0] == 'lun' else 'cbd'}.md", env=env)
 
 
 def _await(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:

@@ -88,7 +88,7 @@ class Records:
         self._folder = runtime / "lun-contexts"
 
     def save(self, record: Record) -> None:
-        """What cannot be written is forgotten: a context that cannot be recovered is better than one with what others have by now.
+        """What cannot be written is forgotten: better no recovery than one to blocks that others have by now.
 
         Raises `failed` when not even that is possible.
         """
