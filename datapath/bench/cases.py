@@ -86,7 +86,7 @@ def _limit(load: str, coherence: str) -> Limit | None:
 
 
 def _parts(medium: str) -> Limit:
-    """Requests of 4 KiB per second if each took nothing but a round trip of the ring, the medium, and a copy to or from the caller."""
+    """Requests of 4 KiB per second if each took nothing but a round trip of the ring, the medium, and the caller's copy."""
     return lambda medians: 1e9 / (medians["ring_rtt_coherent"] + 1e3 * medians[medium] + 4096 / medians["limit_memcpy"])
 
 
@@ -120,7 +120,7 @@ def _requests() -> Iterator[Case]:
 def _luns() -> Iterator[Case]:
     for name in LUN_LOADS:
         load = LOADS[name]
-        peers = {PEERS[0]: Nbd(PEERS[0], load), KERNEL: Uring(load)}
+        peers: dict[str, Probe] = {PEERS[0]: Nbd(PEERS[0], load), KERNEL: Uring(load)}
         limit = _parts(f"limit_p{load.op}_4k") if load.depth == 1 else None
         yield Case(f"{LUN}_{name}", load.unit, Cblk(LUN, load), peers, _LUN_TARGETS.get(name, ()), limit)
 

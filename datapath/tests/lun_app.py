@@ -28,6 +28,9 @@ from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import Answer, Request, Service
 
 MIB = 1 << 20
+BLOCKS = 64 * MIB // wire.BLOCK  # of flash0
+CHUNK = 256  # blocks
+CHUNKS = BLOCKS // CHUNK
 READ, WRITE, UNMAP, SYNC = 1, 2, 3, 4
 PATIENCE_S = 30.0
 _COMMAND = struct.Struct("<QHBBIQII32x")
@@ -251,6 +254,11 @@ def living(work: Callable[[], Any]) -> Iterator[Child]:
         os.close(ready)
         with contextlib.suppress(ProcessLookupError, ChildProcessError, ValueError):
             child.kill()
+
+
+def descriptors(pid: int) -> int:
+    """How many the process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 # ---- LUNs --------------------------------------------------------------------------------------------------------------

@@ -168,9 +168,17 @@ class Lun:
         if self.chunks is None or context.state == "ended":
             return
         handles = {number: (handle.blocks, handle.table) for number, handle in context.handles.items()}
-        shape = (self.state.wwid, self.blocks, self.chunks.blocks)
-        fields = (context.token, context.slot, context.owner, context.depth, context.read_only)
-        self._records.save(Record(*shape, *fields, handles))
+        who = (context.token, context.slot, context.owner)
+        record = Record(
+            self.state.wwid,
+            self.blocks,
+            self.chunks.blocks,
+            *who,
+            depth=context.depth,
+            read_only=context.read_only,
+            handles=handles,
+        )
+        self._records.save(record)
 
     async def recover(self, context: Context) -> Areas:
         """New areas, the handles as they were; returns the old areas, to be closed. After a failure the context is dead."""

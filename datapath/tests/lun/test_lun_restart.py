@@ -13,15 +13,13 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, wait_until
-from lun_app import MIB, App, Child, Ctx, living, lun_row, make_lun, needs_file, wait_unused
+from lun_app import CHUNK, MIB, App, Child, Ctx, living, lun_row, make_lun, needs_file, wait_unused
 
 from cxl_datapath import cblk
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Service
 
 pytestmark = needs_file  # a daemon of each test's own would want the device
-
-CHUNK = 256
 
 
 @pytest.fixture

@@ -7,35 +7,16 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 from hosts import Host, wait_until
-from lun_app import MIB, READ, App, Child, kill_engine, lun_row, make_lun, needs_file, take, wait_unused
+from lun_app import CHUNK, READ, App, Child, kill_engine, lun_row, make_lun, needs_file, take, wait_unused
 
 from cxl_datapath import cblk
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Service
-
-CHUNK = 256
-
-
-@pytest.fixture(scope="module")
-def host(node: Host) -> Host:
-    make_lun(node)
-    return node
-
-
-@pytest.fixture
-def app(host: Host) -> Iterator[App]:
-    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs")
-    made = App(host)
-    yield made
-    made.close()
-    wait_unused(host)
-    assert lun_row(host)["free"] == 64 * MIB
 
 
 def broken(host: Host, *contexts) -> None:
