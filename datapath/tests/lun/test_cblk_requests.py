@@ -7,9 +7,11 @@ import array
 import errno
 import mmap
 import os
+import signal
 
 import pytest
 from cblk_app import BLOCK, blocks_at, failing, pattern
+from lun_app import lun_row
 
 from cxl_datapath.cblk import (
     ARESULT_BLOCKING,
@@ -157,6 +159,19 @@ class TestLists:
             ended += cblk_listio(chunk, pending=writes)
         assert {id(io) for io in ended} == {id(io) for io in writes}
         assert cblk_listio(chunk, pending=writes) == []
+
+    def test_the_time_to_wait_is_limited(self, open_chunk, host):
+        chunk = open_chunk(100)
+        write = Io(Type.WRITE, 0, pattern(5))
+        engine = lun_row(host)["worker"]["pid"]
+        os.kill(engine, signal.SIGSTOP)
+        try:
+            failing(errno.ETIMEDOUT, cblk_listio, chunk, issue=[write], wait=[write], timeout_us=1000)
+            assert write.status == Status.PENDING
+        finally:
+            os.kill(engine, signal.SIGCONT)
+        assert cblk_listio(chunk, wait=[write]) == [write]
+        assert write.status == Status.SUCCESS
 
     def test_one_that_fails(self, open_chunk):
         chunk = open_chunk(10)

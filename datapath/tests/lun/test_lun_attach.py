@@ -11,7 +11,7 @@ from hosts import Host
 from lun_app import BLOCKS, CHUNK, READ, SYNC, UNMAP, App, Refused, in_child, lun_row
 
 from cxl_datapath.cxlflash import wire
-from cxl_datapath.cxlflash.wire import BLOCK, Service
+from cxl_datapath.cxlflash.wire import BLOCK, Request, Service
 
 
 class TestAttach:
@@ -23,6 +23,12 @@ class TestAttach:
         assert len(answer.descriptors) == 3
         for fd in answer.descriptors:
             os.close(fd)
+
+    def test_it_tells_the_size_of_a_block_and_of_the_longest_transfer(self, app):
+        packet, fds = app.send(Request(Service.ATTACH, lun=b"flash0").pack())
+        for fd in fds:
+            os.close(fd)
+        assert wire.ANSWER.unpack(packet)[7:9] == (BLOCK, wire.TRANSFER_BLOCKS)
 
     def test_the_wwid_names_the_lun_too(self, app, host):
         context = app.attach(lun=lun_row(host)["wwid"].encode())

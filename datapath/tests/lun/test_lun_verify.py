@@ -12,6 +12,7 @@ from lun_app import BLOCKS, CHUNK, MIB, READ, App, in_child, lun_row, needs_file
 
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Service
+from cxl_datapath.errors import Code
 
 CAPACITY_CHANGED = bytes([0x70, 0, 6] + [0] * 9 + [0x2A, 9])
 
@@ -104,6 +105,25 @@ class TestManage:
     def test_superpipe_keeps_others_out(self, host):
         with pytest.raises(BlockingIOError), _locked(str(host.folder / "flash1.disk")):
             pass
+
+    def test_a_backend_of_this_host_is_no_lun(self, host, tmp_path):
+        memory, disk = tmp_path / "memory", tmp_path / "disk"
+        for path, size in ((memory, 64 * MIB), (disk, 8 * MIB)):
+            path.touch()
+            os.truncate(path, size)
+        host.call("cbd.transport.format", memory=str(memory), name="pool0", ring_depth=16, lease_ms=2500)
+        host.call("cbd.transport.register", memory=str(memory))
+        host.call("cbd.backend.start", transport="pool0", path=str(disk))
+        assert "is backend 0 of transport pool0" in str(host.refuse(Code.BUSY, "lun.create", path=str(disk), name="both"))
+        host.call("cbd.backend.stop", transport="pool0", id=0)
+        host.call("lun.create", path=str(disk), name="both")
+        assert "lock" in str(host.refuse(Code.BUSY, "cbd.backend.start", transport="pool0", path=str(disk)))
+        host.call("lun.set", lun="both", mode="legacy")
+        host.call("cbd.backend.start", transport="pool0", path=str(disk))
+        App(host).refused(errno.EBUSY, Service.MANAGE_LUN, flags=wire.ENABLE_SUPERPIPE, lun=b"both")
+        host.call("cbd.backend.stop", transport="pool0", id=0)
+        host.call("cbd.transport.unregister", transport="pool0")
+        host.call("lun.remove", lun="both")
 
     def test_to_what_it_is_already(self, app):
         app.attach(lun=b"flash1")
