@@ -9,6 +9,7 @@ Every block that is read is compared with what this process wrote last: zeroes, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import random
@@ -39,7 +40,7 @@ class Volume:
         self._chance = chance
         self._written: dict[int, int] = {}
         self._count = 0
-        self.chunk = cblk.cblk_open(lun, 16, flags=cblk.OPN_VIRT_LUN)
+        self.chunk = _opened(lun)
         self.resize()
 
     def _stamp(self, lba: int, count: int) -> bytes:
@@ -78,6 +79,17 @@ class Volume:
             assert found == wanted, f"{self._name!r} block {lba + each}: {bytes(found[:64])!r}, not {wanted[:64]!r}"
 
 
+def _opened(lun: str) -> int:
+    """An open chunk is recovered when the daemon is killed; one that is being opened then is opened anew."""
+    while True:
+        try:
+            return cblk.cblk_open(lun, 16, flags=cblk.OPN_VIRT_LUN)
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.ECONNREFUSED, errno.ENOENT):
+                raise
+        time.sleep(0.1)
+
+
 def work(lun: str, number: int, handles: int, deadline: float, seed: int) -> dict[str, int]:
     """One process; returns what it did."""
     chance = random.Random(seed * 1000 + number)
@@ -110,7 +122,13 @@ def run(host: Host, *, processes: int, handles: int, seconds: float, kills: int,
             host.start()
         else:
             kill_engine(host, "load")
-    outcomes = [child.result() for child in children]
+    try:
+        outcomes = [child.result() for child in children]
+    except BaseException:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                child.kill()
+        raise
     wait_until(lambda: lun_row(host, "load")["contexts"] == 0, "every context ends")
     row = lun_row(host, "load")
     assert row["free"] == row["size"], "nothing is lost"
