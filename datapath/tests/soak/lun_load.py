@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "src")]
@@ -30,6 +32,7 @@ from cxl_datapath import cblk
 BLOCK = cblk.BLOCK_SIZE
 LARGEST = 600  # blocks of one virtual LUN: up to three translation chunks
 LUN = 1024 * MIB
+OPEN_S = 600.0  # until all processes have their handles, on a busy machine
 
 
 class Volume:
@@ -40,7 +43,7 @@ class Volume:
         self._chance = chance
         self._written: dict[int, int] = {}
         self._count = 0
-        self.chunk = _opened(lun)
+        self.chunk = cblk.cblk_open(lun, 16, flags=cblk.OPN_VIRT_LUN)
         self.resize()
 
     def _stamp(self, lba: int, count: int) -> bytes:
@@ -79,21 +82,11 @@ class Volume:
             assert found == wanted, f"{self._name!r} block {lba + each}: {bytes(found[:64])!r}, not {wanted[:64]!r}"
 
 
-def _opened(lun: str) -> int:
-    """An open chunk is recovered when the daemon is killed; one that is being opened then is opened anew."""
-    while True:
-        try:
-            return cblk.cblk_open(lun, 16, flags=cblk.OPN_VIRT_LUN)
-        except OSError as error:
-            if error.errno not in (errno.EIO, errno.ECONNREFUSED, errno.ENOENT):
-                raise
-        time.sleep(0.1)
-
-
-def work(lun: str, number: int, handles: int, deadline: float, seed: int) -> dict[str, int]:
-    """One process; returns what it did."""
-    chance = random.Random(seed * 1000 + number)
+def work(lun: str, number: int, handles: int, seconds: float, chance: random.Random, all_open: Barrier) -> dict[str, int]:
+    """One process; returns what it did once every process had its handles."""
     volumes = [Volume(lun, b"p%d h%d" % (number, handle), chance) for handle in range(handles)]
+    all_open.wait(OPEN_S)
+    deadline = time.monotonic() + seconds
     steps = resizes = 0
     while time.monotonic() < deadline:
         volume = chance.choice(volumes)
@@ -112,8 +105,11 @@ def work(lun: str, number: int, handles: int, deadline: float, seed: int) -> dic
 def run(host: Host, *, processes: int, handles: int, seconds: float, kills: int, seed: int) -> dict[str, int]:
     """The sum of what all did. Raises what the first one that failed raised."""
     make_lun(host, "load", LUN, client_contexts=512)
-    lun, deadline = f"{host.runtime}/lun.sock/load", time.monotonic() + seconds
-    children = [Child(lambda n=number: work(lun, n, handles, deadline, seed)) for number in range(processes)]
+    lun, all_open = f"{host.runtime}/lun.sock/load", get_context("fork").Barrier(processes + 1)
+    chances = [random.Random(seed * 1000 + number) for number in range(processes)]
+    children = [Child(lambda n=n: work(lun, n, handles, seconds, chances[n], all_open)) for n in range(processes)]
+    all_open.wait(OPEN_S)
+    deadline = time.monotonic() + seconds
     for kill in range(kills):
         time.sleep(max(0.0, (deadline - time.monotonic()) / (kills - kill + 1)))
         wait_until(lambda: lun_row(host, "load")["state"] == "running", "the engine runs")
