@@ -82,7 +82,7 @@ class Volume:
             assert found == wanted, f"{self._name!r} block {lba + each}: {bytes(found[:64])!r}, not {wanted[:64]!r}"
 
 
-def work(lun: str, number: int, handles: int, seconds: float, chance: random.Random, all_open: Barrier) -> dict[str, int]:
+def work(lun: str, number: int, handles: int, *, seconds: float, chance: random.Random, all_open: Barrier) -> dict[str, int]:
     """One process; returns what it did once every process had its handles."""
     volumes = [Volume(lun, b"p%d h%d" % (number, handle), chance) for handle in range(handles)]
     all_open.wait(OPEN_S)
@@ -107,7 +107,9 @@ def run(host: Host, *, processes: int, handles: int, seconds: float, kills: int,
     make_lun(host, "load", LUN, client_contexts=512)
     lun, all_open = f"{host.runtime}/lun.sock/load", get_context("fork").Barrier(processes + 1)
     chances = [random.Random(seed * 1000 + number) for number in range(processes)]
-    children = [Child(lambda n=n: work(lun, n, handles, seconds, chances[n], all_open)) for n in range(processes)]
+    children = [
+        Child(lambda n=n: work(lun, n, handles, seconds=seconds, chance=chances[n], all_open=all_open)) for n in range(processes)
+    ]
     all_open.wait(OPEN_S)
     deadline = time.monotonic() + seconds
     for kill in range(kills):
