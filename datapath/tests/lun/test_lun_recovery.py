@@ -157,25 +157,24 @@ class TestRecovery:
         context.refused(errno.EINVAL, Service.RECOVER_AFU)
 
 
-class TestFailedRecovery:
-    def test_only_release_and_detach_are_left(self, app, host, monkeypatch):
-        """The medium is not there any more: a recovery fails at the end of its patience, the next ones at once."""
-        context = app.virtual(5)
-        disk = host.folder / "flash0.disk"
-        hidden = disk.with_suffix(".hidden")
-        disk.rename(hidden)
-        try:
-            broken(host, context)
-            app._socket.settimeout(120)
-            assert "does not start" in context.refused(errno.EIO, Service.RECOVER_AFU)
-            assert "detach" in context.refused(errno.EIO, Service.RECOVER_AFU)
-            context.refused(errno.EIO, Service.VLUN_RESIZE, size=1)
-            context.ask(Service.RELEASE)
-            context.ask(Service.DETACH)
-        finally:
-            hidden.rename(disk)
-        wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs again")
-        assert app.virtual(1).read(0)
+@needs_file  # a second daemon would want the device
+def test_after_a_failed_recovery_only_release_and_detach_are_left(make_host):
+    """The medium is not there any more: a recovery fails at the end of its patience, the next ones at once."""
+    host = make_host("node1", options=("--lun-patience", "3"))
+    disk, app = make_lun(host), App(host)
+    context = app.virtual(5)
+    hidden = disk.with_suffix(".hidden")
+    disk.rename(hidden)
+    broken(host, context)
+    assert "does not start" in context.refused(errno.EIO, Service.RECOVER_AFU)
+    assert "detach" in context.refused(errno.EIO, Service.RECOVER_AFU)
+    context.refused(errno.EIO, Service.VLUN_RESIZE, size=1)
+    context.ask(Service.RELEASE)
+    context.ask(Service.DETACH)
+    hidden.rename(disk)
+    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs again")
+    assert app.virtual(1).read(0)
+    app.close()
 
 
 # ---- the library -----------------------------------------------------------------------------------------------------------

@@ -25,8 +25,8 @@ from .process import Process
 from .records import Record, Records
 from .refusal import Gone, Refusal, invalid
 
-RECOVER_S = 30.0  # how long a recovery waits for the worker
 _STEP_S = 0.02
+_HURRY_S = 1.0  # between two starts of a worker that is waited for
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,11 @@ class Context:
 
 
 class Lun:
-    def __init__(self, state: LunState, runtime: Path, records: Records) -> None:
+    """`patience`: seconds that services wait for the worker."""
+
+    def __init__(self, state: LunState, runtime: Path, records: Records, patience: float) -> None:
         self.state = state
+        self._patience = patience
         self._records = records
         self.lock = asyncio.Lock()
         self.contexts: list[Context] = []
@@ -121,11 +124,12 @@ class Lun:
         """Waits for a worker that is being started. Raises EBUSY in legacy mode, EIO when it does not come."""
         if self.state.mode == "legacy":
             raise Refusal(errno.EBUSY, f"LUN {self.state.name} is in legacy mode; switch it with MANAGE_LUN")
-        deadline = deadline or _now() + RECOVER_S
+        deadline, hurry_at = deadline or _now() + self._patience, 0.0
         while not self.running:
             if _now() > deadline:
                 raise Refusal(errno.EIO, f"the data path of LUN {self.state.name} does not start: {self.worker.error}")
-            if self.worker.phase == Phase.WAITING:
+            if self.worker.phase == Phase.WAITING and _now() >= hurry_at:
+                hurry_at = _now() + _HURRY_S
                 with contextlib.suppress(DatapathError):
                     await self.worker.start()
             await asyncio.sleep(_STEP_S)
@@ -193,7 +197,7 @@ class Lun:
 
     async def _connect(self, context: Context) -> None:
         """Gives the context new areas and has a worker serve it; when that worker dies meanwhile, the next one."""
-        deadline = _now() + RECOVER_S
+        deadline = _now() + self._patience
         while True:
             await self.need(deadline)
             channel, context.areas = self._channel, make_areas(context.depth)

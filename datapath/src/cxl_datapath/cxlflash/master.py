@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import Code, DatapathError
 from .areas import Areas
-from .desired import LunFile
+from .desired import LunFile, LunState
 from .lun import Context, Lun
 from .process import Process
 from .records import Record, Records
@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class Luns:
     """`luns` by WWID. Services hold the lock of their LUN; methods that add or remove LUNs hold the daemon's."""
 
-    def __init__(self, runtime: Path, state: Path) -> None:
+    def __init__(self, runtime: Path, state: Path, patience: float) -> None:
         self.runtime = runtime
+        self.patience = patience  # seconds
         self.luns: dict[str, Lun] = {}
         self.contexts: dict[int, Context] = {}  # by token
         self._bells: dict[int, Context] = {}  # by the descriptor of our end
@@ -45,12 +46,15 @@ class Luns:
         """Reads the desired LUNs and starts their workers in the background."""
         self._watch = Watch(self._on_bell, self._on_exit)
         for state in self._file.load():
-            self.luns[state.wwid] = Lun(state, self.runtime, self.records)
+            self.luns[state.wwid] = self.make(state)
         for record in self.records.load():
             self._adopt(record)
         for lun in self.luns.values():
             if lun.state.mode == "superpipe":
                 lun.worker.keep()
+
+    def make(self, state: LunState) -> Lun:
+        return Lun(state, self.runtime, self.records, self.patience)
 
     def _adopt(self, record: Record) -> None:
         """Of an earlier daemon: its process recovers it, or it ends with that."""

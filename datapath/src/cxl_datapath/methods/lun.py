@@ -70,7 +70,7 @@ async def create(datapath: Datapath, params: Params) -> Row:
 
 async def _make(datapath: Datapath, state: LunState) -> None:
     luns = datapath.luns
-    lun = luns.luns[state.wwid] = Lun(state, luns.runtime, luns.records)
+    lun = luns.luns[state.wwid] = luns.make(state)
     try:
         if state.mode == "superpipe":
             await lun.open()
