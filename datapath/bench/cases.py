@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .probes import Direct, Figure, Load, Nbd, Probe
+from .probes import SPAN, Cblk, Direct, Figure, Load, Nbd, Probe, Uring
 
 PEERS = ("nbd_unix", "nbd_tcp")  # nbdkit's memory plugin, on a unix socket and over TCP on the loopback
+KERNEL = "uring"  # O_DIRECT io_uring on a file of the same kind, for the rows that a program could do that way
+LUN = "cblk"  # a user-space LUN
 FRONT_END = "nbdkit"  # our plugin in nbdkit, on a unix socket
 POOL = "kmem_blk"  # the volume of a pool of pages, by the same plugin on a unix socket
 COPIES = 2  # of each byte: between the device and the shared memory, between that and the caller's buffer
@@ -22,6 +24,8 @@ LOADS = {
     "1m_read": Load("read", 1 << 20, 4),
     "1m_write": Load("write", 1 << 20, 4),
 }
+#: What the block library does on a LUN.
+LUN_LOADS = ("4k_qd1_read", "4k_qd1_write", "4k_qd32_read", "4k_qd32_write")
 #: What fio does in a lab, see roles/cxl_bench.
 LAB_LOADS = tuple(name for name in LOADS if not name.endswith("_mix"))
 
@@ -55,6 +59,10 @@ _TARGETS = {
     "4k_qd32_read": (Target("nbd_unix", at_least=4), Target("nbd_tcp", at_least=4)),
     "1m_read": (Target("nbd_unix", at_least=1.5), Target("limit", at_least=0.8)),
 }
+_LUN_TARGETS = {
+    "4k_qd1_read": (Target("nbd_unix", at_least=8), Target("limit", at_least=1 / 1.3)),
+    "4k_qd1_write": (Target("nbd_unix", at_least=8), Target("limit", at_least=1 / 1.3)),
+}
 #: The same in a lab, against the kernel's NBD client over TCP.
 LAB_TARGETS = {
     "4k_qd1_read": (Target("nbd_tcp", at_least=5),),
@@ -78,8 +86,15 @@ def _limit(load: str, coherence: str) -> Limit | None:
     return _round_trips(f"ring_rtt_{coherence}") if "qd1" in load else None
 
 
+def _parts(medium: str) -> Limit:
+    """Requests of 4 KiB per second if each took nothing but a round trip of the ring, the medium, and the caller's copy."""
+    return lambda medians: 1e9 / (medians["ring_rtt_coherent"] + 1e3 * medians[medium] + 4096 / medians["limit_memcpy"])
+
+
 def _limits() -> Iterator[Case]:
     yield Case("limit_memcpy", "GB/s", Figure("memcpy"))
+    for op in ("read", "write"):
+        yield Case(f"limit_p{op}_4k", "us", Figure("kernel", ("--how", "call", "--op", op, "--span", str(SPAN))))
     for name, coherence in (("coherent", "hardware"), ("flushed", "software")):
         yield Case(f"limit_pingpong_{name}", "ns", Figure("pingpong", ("--coherence", coherence)))
     for name, coherence in (("coherent", "hardware"), ("flushed", "software")):
@@ -104,6 +119,14 @@ def _requests() -> Iterator[Case]:
         yield Case(f"direct_4k_qd32_read_q{queues}", load.unit, Direct(load), peers)
 
 
+def _luns() -> Iterator[Case]:
+    for name in LUN_LOADS:
+        load = LOADS[name]
+        peers: dict[str, Probe] = {PEERS[0]: Nbd(PEERS[0], load), KERNEL: Uring(load)}
+        limit = _parts(f"limit_p{load.op}_4k") if load.depth == 1 else None
+        yield Case(f"{LUN}_{name}", load.unit, Cblk(LUN, load), peers, _LUN_TARGETS.get(name, ()), limit)
+
+
 def _waiting() -> Iterator[Case]:
     """Profiles: as shipped, with many channels, with ten times as many looks, and a request after a long sleep."""
     eager = ("--idle-cap-us", "100")
@@ -116,6 +139,6 @@ def _waiting() -> Iterator[Case]:
     yield Case("wakeup_after_1s", "us", after_a_second, targets=(Target("p99", at_most=1000),))
 
 
-CASES = (*_limits(), *_requests(), *_waiting())
+CASES = (*_limits(), *_requests(), *_luns(), *_waiting())
 LAB_NAMES = tuple(f"lab_{name}" for name in LAB_LOADS)
 TARGETS = {case.name: case.targets for case in CASES} | {f"lab_{name}": made for name, made in LAB_TARGETS.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .cases import FRONT_END, LAB_NAMES, PEERS
+from .cases import FRONT_END, LAB_NAMES, LUN, PEERS
 from .table import figure
 
 _WIDTH, _LABEL, _BAR, _GAP, _TOP = 760, 250, 22, 8, 44
@@ -39,13 +39,14 @@ def plots(document: dict[str, Any]) -> dict[str, str]:
 
 
 def _speedups(rows: dict[str, Any]) -> list[Bar]:
-    names = [name for name in rows if name.startswith(("direct_", f"{FRONT_END}_"))]
+    names = [name for name in rows if name.startswith(("direct_", f"{FRONT_END}_", f"{LUN}_"))]
     return [*(Bar(name, rows[name]["ratios"][PEERS[0]], "ours") for name in names), Bar("NBD over a unix socket", 1.0, "theirs")]
 
 
 def _latencies(rows: dict[str, Any]) -> list[Bar]:
     row = rows["direct_4k_qd1_read"]
     bars = [Bar("round trip of the ring", 1e6 / row["limit"], "limit"), Bar("direct API", 1e6 / row["median"], "ours")]
+    bars.append(Bar("block library on a LUN", 1e6 / rows[f"{LUN}_4k_qd1_read"]["median"], "ours"))
     bars.append(Bar("nbdkit with our plugin", 1e6 / rows[f"{FRONT_END}_4k_qd1_read"]["median"], "ours"))
     return bars + [Bar(_named(peer), 1e6 / row["peers"][peer], "theirs") for peer in PEERS]
 

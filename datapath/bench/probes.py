@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union
@@ -67,7 +68,22 @@ class Nbd:
     load: Load
 
 
-Probe = Union[Figure, Direct, Nbd]
+@dataclass(frozen=True)
+class Uring:
+    """io_uring with O_DIRECT on a file in memory: what the kernel does without us."""
+
+    load: Load
+
+
+@dataclass(frozen=True)
+class Cblk:
+    """The block library on a user-space LUN of ``servers``, by name, over a file in memory."""
+
+    server: str
+    load: Load
+
+
+Probe = Union[Figure, Direct, Nbd, Uring, Cblk]
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class Tools:
 
     cxl_bench: Path
     nbd_load: Path
+    cblk_bench: Path
     servers: dict[str, str] = field(default_factory=dict)
 
 
@@ -87,9 +104,18 @@ def command(probe: Probe, tools: Tools, seconds: float) -> list[str | Path]:
     if isinstance(probe, Nbd):
         uri = tools.servers[probe.server]
         return [tools.nbd_load, uri, load.op, str(load.block), str(load.depth), f"{seconds:g}"]
+    if isinstance(probe, Cblk):
+        return [tools.cblk_bench, tools.servers[probe.server], load.op, str(load.depth), f"{seconds:g}"]
+    if isinstance(probe, Uring):
+        plain = {"op": load.op, "bs": load.block, "qd": load.depth, "span": SPAN, "seconds": f"{seconds:g}"}
+        return [tools.cxl_bench, "kernel", *_options(plain)]
     options = {"op": load.op, "bs": load.block, "qd": load.depth, "queues": load.queues, "span": SPAN}
     options |= {"coherence": probe.coherence, "data-crc": int(probe.data_crc), "seconds": f"{seconds:g}"}
-    return [tools.cxl_bench, "direct", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
+    return [tools.cxl_bench, "direct", *_options(options)]
+
+
+def _options(options: Mapping[str, object]) -> list[str]:
+    return [str(word) for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def measure(probe: Probe, tools: Tools, seconds: float) -> Sample:
@@ -109,5 +135,5 @@ def measure(probe: Probe, tools: Tools, seconds: float) -> Sample:
 def _sample(probe: Probe, said: dict[str, Any]) -> Sample:
     if isinstance(probe, Figure):
         return Sample(float(said["value"]), float(said["p99"]))
-    iops = said["iops"] if isinstance(probe, Direct) else said["value"]
+    iops = said["value"] if isinstance(probe, Nbd) else said["iops"]
     return probe.load.sample(float(iops), float(said["p99"]))

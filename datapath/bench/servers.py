@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs while the bench measures: two daemons with a blkdev behind nbdkit, a third one with the volume of a pool of pages
-behind nbdkit, and nbdkit's memory plugin twice.
+"""What runs while the bench measures: two daemons with a blkdev behind nbdkit and a LUN, a third one with the volume of a pool of
+pages behind nbdkit, and nbdkit's memory plugin twice.
 
 Everything listens on a unix socket or the loopback, works on memory, and ends with the ``with`` block.
 """
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .cases import FRONT_END, PEERS, POOL
+from .cases import FRONT_END, LUN, PEERS, POOL
 from .errors import BenchError, output_of
 from .probes import SPAN
 
@@ -45,7 +46,8 @@ def running(core: Path) -> Iterator[dict[str, str]]:
             tcp: (["--ipaddr", "127.0.0.1", "--port", port], f"nbd://127.0.0.1:{port}"),
         }
         env = {**os.environ, "PYTHONPATH": str(_SOURCE), "CXL_CORE_LIBRARY": str(core / "libcxl_core.so")}
-        uris = {FRONT_END: stack.enter_context(_front_end(folder, env, disk)), POOL: stack.enter_context(_pool(folder, env))}
+        uris = dict(stack.enter_context(_daemons(folder, env, disk)))
+        uris[POOL] = stack.enter_context(_pool(folder, env))
         for name, (listen, uri) in ways.items():
             stack.enter_context(_memory(folder, name, listen))
             uris[name] = uri
@@ -101,9 +103,10 @@ def _memory(folder: Path, name: str, listen: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _front_end(folder: Path, env: Mapping[str, str], disk: Path) -> Iterator[str]:
-    """A file of node1 as a blkdev of node2, made with the commands that a user has; returns its URI."""
-    memory = _file(folder / "pool0", _MEMORY)
+def _daemons(folder: Path, env: Mapping[str, str], disk: Path) -> Iterator[dict[str, str]]:
+    """A file of node1 as a blkdev of node2, and another one as a LUN, made with the commands that a user has."""
+    memory, flash = _file(folder / "pool0", _MEMORY), folder / "flash"
+    shutil.copyfile(disk, flash)
     with contextlib.ExitStack() as stack:
         for node in ("node1", "node2"):
             stack.enter_context(_daemon(folder, node, env))
@@ -112,7 +115,8 @@ def _front_end(folder: Path, env: Mapping[str, str], disk: Path) -> Iterator[str
             _cli(folder, env, node, "cbd", "transport", "register", memory)
         _cli(folder, env, "node1", "cbd", "backend", "start", "pool0", str(disk))
         started = _cli(folder, env, "node2", "cbd", "blkdev", "start", "pool0", "0", "--frontend", "nbdkit", "--json")
-        yield str(json.loads(started)["device"])
+        _cli(folder, env, "node1", "lun", "create", str(flash), "flash")
+        yield {FRONT_END: str(json.loads(started)["device"]), LUN: str(folder / "node1" / "lun.sock" / "flash")}
 
 
 @contextlib.contextmanager
@@ -149,7 +153,8 @@ def _answers(path: Path) -> bool:
 
 def _cli(folder: Path, env: Mapping[str, str], node: str, *words: str) -> str:
     command = [sys.executable, "-P", "-m", "cxl_datapath.cli", "--runtime", str(folder / node), *words]
-    return output_of(command, "see docs/cbd.md and docs/kmem_blk.md", env=env)
+    guides = {"lun": "cxlflash", "kmem-blk": "kmem_blk"}
+    return output_of(command, f"see docs/{guides.get(words[0], 'cbd')}.md", env=env)
 
 
 def _await(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:

@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .cases import PEERS, TARGETS, Target
+from .cases import KERNEL, PEERS, TARGETS, Target
 
-HEAD = ("name", *(f"x {peer}" for peer in PEERS), "of limit", "median", "unit", "p99", "target")
+_BESIDE = (*PEERS, KERNEL)
+HEAD = ("name", *(f"x {peer}" for peer in _BESIDE), "of limit", "median", "unit", "p99", "target")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """One line of the table under ``HEAD``."""
-    ratios = (f"{row['ratios'][peer]:.2f}" if peer in row["ratios"] else "" for peer in PEERS)
+    ratios = (f"{row['ratios'][peer]:.2f}" if peer in row["ratios"] else "" for peer in _BESIDE)
     share = f"{row['median'] / row['limit']:.2f}" if row["limit"] else ""
     aims = "; ".join(_aim(row, target) for target in TARGETS.get(row["name"], ()))
     return row["name"], *ratios, share, figure(row["median"]), row["unit"], figure(row["p99"]), aims
@@ -36,7 +37,7 @@ def _value(row: dict[str, Any], target: Target) -> float:
 
 
 def _aim(row: dict[str, Any], target: Target) -> str:
-    bound = f">= {target.at_least:g}" if target.at_least else f"<= {target.at_most:g}"
+    bound = f">= {target.at_least:.3g}" if target.at_least else f"<= {target.at_most:g}"
     return f"{target.of} {bound}: {'met' if met(row, target) else 'missed'}"
 
 

@@ -18,7 +18,7 @@ static pthread_mutex_t chunks_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int64_t fail(int err)
 {
-    errno = -err;
+    errno = err == -EPIPE ? EIO : -err; /* whether it is the master or the device that is away */
     return -1;
 }
 

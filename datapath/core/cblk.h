@@ -4,7 +4,8 @@
  *
  * Blocks have 4096 bytes. Unless a line says otherwise a function returns 0, or -1 with errno. Chunks may be used by many threads, but a
  * chunk must not be closed while another thread uses it. After a fork the child's chunks are unusable (EPERM) until
- * cblk_clone_after_fork(). When the data path is started again, requests wait for it and are sent again by themselves.
+ * cblk_clone_after_fork(). When the data path or the daemon is started again, requests wait for it and are sent again by themselves, for
+ * at most CBLK_PATIENCE_S seconds of the environment (30) while there is no daemon; then the chunk answers EIO and can only be closed.
  */
 #ifndef CBLK_H
 #define CBLK_H

@@ -1,106 +1,143 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later
  *
- * Reads of 4 KiB through libcblk at random places of a LUN: cblk_bench LUN SECONDS. One JSON object per case: name, iops, and the
- * microseconds of one request at its median and its 99th percentile (depth 1) or on average.
+ * Requests of 4 KiB through libcblk at random places of a LUN: cblk_bench LUN read|write DEPTH SECONDS. Depth 1 uses the synchronous
+ * calls. Prints one JSON object as cxl-bench does: "iops", and latencies p10, p50 and p99 in microseconds.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "bench/samples.h"
 #include "cblk.h"
 
-#define DEPTH 32
-#define SAMPLES (1U << 20)
-#define NS_PER_S 1000000000ULL
+#define DEPTH_MAX 256
+#define SECONDS_MAX 3600.0
+#define NS_PER_S 1e9
 
-static uint8_t buffers[DEPTH][CBLK_BLOCK_SIZE];
-static uint64_t seed = 1;
+enum { LUN = 1, OP, DEPTH, SECONDS, ARGUMENTS };
+
+struct load {
+    chunk_id_t chunk;
+    bool writes;
+    int depth;
+    uint64_t blocks, random, done, started[DEPTH_MAX];
+    struct samples samples;
+};
+
+static uint8_t buffers[DEPTH_MAX][CBLK_BLOCK_SIZE];
 
 static uint64_t now_ns(void)
 {
     struct timespec ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+    return (uint64_t)ts.tv_sec * (uint64_t)NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t place(uint64_t blocks)
+static uint64_t place(struct load *load)
 {
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % blocks;
+    load->random ^= load->random << 13;
+    load->random ^= load->random >> 7;
+    load->random ^= load->random << 17;
+    return load->random % load->blocks;
 }
 
-static void die(const char *what)
+static _Noreturn void die(const char *what)
 {
     fprintf(stderr, "cblk_bench: %s: %s %s\n", what, strerror(errno), cblk_last_error());
     exit(1);
 }
 
-static int by_value(const void *a, const void *b)
+static double number(const char *text, double max)
 {
-    const uint32_t *x = a, *y = b;
+    char *end;
+    double value = strtod(text, &end);
 
-    return (*x > *y) - (*x < *y);
+    if (end == text || *end || !(value > 0 && value <= max)) {
+        fprintf(stderr, "cblk_bench: %s is no number above 0 and at most %g\n", text, max);
+        exit(2);
+    }
+    return value;
 }
 
-static void one_by_one(chunk_id_t chunk, uint64_t blocks, uint64_t duration_ns)
+/* One after the other. Returns the time of the last answer. */
+static uint64_t one_by_one(struct load *load, uint64_t start, uint64_t end)
 {
-    uint32_t *samples = calloc(SAMPLES, sizeof(*samples));
-    uint64_t start = now_ns(), before = start, n = 0;
+    uint64_t before = start, after;
 
-    if (!samples)
-        die("memory");
-    while (before - start < duration_ns && n < SAMPLES) {
-        uint64_t after;
+    while (before < end) {
+        int64_t n = load->writes ? cblk_write(load->chunk, buffers[0], place(load), 1, 0)
+                                 : cblk_read(load->chunk, buffers[0], place(load), 1, 0);
 
-        if (cblk_read(chunk, buffers[0], place(blocks), 1, 0) != 1)
-            die("read");
+        if (n != 1)
+            die("a request");
         after = now_ns();
-        samples[n++] = (uint32_t)(after - before);
+        samples_add(&load->samples, after - before);
         before = after;
+        load->done++;
     }
-    qsort(samples, n, sizeof(*samples), by_value);
-    printf("{\"name\": \"cblk_4k_qd1_read\", \"iops\": %.0f, \"median_us\": %.3f, \"p99_us\": %.3f}\n",
-           (double)n * 1e9 / (double)(before - start), samples[n / 2] / 1e3, samples[n * 99 / 100] / 1e3);
-    free(samples);
+    return before;
 }
 
-static void many_at_once(chunk_id_t chunk, uint64_t blocks, uint64_t duration_ns)
+static void begin(struct load *load, int tag)
 {
-    uint64_t start = now_ns(), n = 0, elapsed;
-    int tag;
+    int flags = CBLK_ARW_USER_TAG_FLAG;
+    int err = load->writes ? cblk_awrite(load->chunk, buffers[tag], place(load), 1, &tag, NULL, flags)
+                           : cblk_aread(load->chunk, buffers[tag], place(load), 1, &tag, NULL, flags);
 
-    for (tag = 0; tag < DEPTH; tag++)
-        if (cblk_aread(chunk, buffers[tag], place(blocks), 1, &tag, NULL, CBLK_ARW_USER_TAG_FLAG))
-            die("aread");
-    while ((elapsed = now_ns() - start) < duration_ns) {
-        if (cblk_aresult(chunk, &tag, NULL, CBLK_ARESULT_BLOCKING | CBLK_ARESULT_NEXT_TAG | CBLK_ARESULT_USER_TAG) != 1)
-            die("aresult");
-        if (cblk_aread(chunk, buffers[tag], place(blocks), 1, &tag, NULL, CBLK_ARW_USER_TAG_FLAG))
-            die("aread");
-        n++;
+    if (err)
+        die("a request");
+}
+
+static uint64_t many_at_once(struct load *load, uint64_t start, uint64_t end)
+{
+    int flags = CBLK_ARESULT_BLOCKING | CBLK_ARESULT_NEXT_TAG | CBLK_ARESULT_USER_TAG, in_flight = load->depth, tag;
+    uint64_t now = start;
+
+    for (tag = 0; tag < load->depth; tag++) {
+        load->started[tag] = now_ns();
+        begin(load, tag);
     }
-    printf("{\"name\": \"cblk_4k_qd32_read\", \"iops\": %.0f, \"mean_us\": %.3f}\n", (double)n * 1e9 / (double)elapsed,
-           (double)elapsed / 1e3 * DEPTH / (double)(n ? n : 1));
+    while (in_flight) {
+        if (cblk_aresult(load->chunk, &tag, NULL, flags) != 1)
+            die("a result");
+        now = now_ns();
+        samples_add(&load->samples, now - load->started[tag]);
+        load->started[tag] = now;
+        load->done++;
+        if (now < end)
+            begin(load, tag);
+        else
+            in_flight--;
+    }
+    return now;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t blocks, duration_ns;
-    chunk_id_t chunk;
+    struct load load = {.random = 0x9e3779b97f4a7c15ULL};
+    uint64_t start, end, last;
 
-    if (argc != 3 || (duration_ns = strtoull(argv[2], NULL, 10) * NS_PER_S) == 0) {
-        fprintf(stderr, "usage: cblk_bench LUN SECONDS\n");
+    if (argc != ARGUMENTS || (strcmp(argv[OP], "read") && strcmp(argv[OP], "write"))) {
+        fprintf(stderr, "usage: cblk_bench LUN read|write DEPTH SECONDS\n");
         return 2;
     }
-    chunk = cblk_open(argv[1], DEPTH, O_RDONLY, 0);
-    if (chunk == NULL_CHUNK_ID || cblk_get_size(chunk, &blocks, 0))
+    load.writes = !strcmp(argv[OP], "write");
+    load.depth = (int)number(argv[DEPTH], DEPTH_MAX);
+    end = (uint64_t)(number(argv[SECONDS], SECONDS_MAX) * NS_PER_S);
+    load.chunk = cblk_open(argv[LUN], load.depth, load.writes ? O_RDWR : O_RDONLY, 0);
+    if (load.chunk == NULL_CHUNK_ID || cblk_get_size(load.chunk, &load.blocks, 0))
         die("open");
-    one_by_one(chunk, blocks, duration_ns);
-    many_at_once(chunk, blocks, duration_ns);
-    return cblk_close(chunk, 0) ? 1 : 0;
+    start = now_ns();
+    end += start;
+    last = load.depth == 1 ? one_by_one(&load, start, end) : many_at_once(&load, start, end);
+    printf("{\"name\": \"cblk\", \"iops\": %.6g, ", (double)load.done / (double)(last - start) * NS_PER_S);
+    printf("\"p10\": %.6g, \"p50\": %.6g, \"p99\": %.6g}\n", samples_percentile(&load.samples, 10) / 1e3,
+           samples_percentile(&load.samples, 50) / 1e3, samples_percentile(&load.samples, 99) / 1e3);
+    return cblk_close(load.chunk, 0) ? 1 : 0;
 }

@@ -52,14 +52,13 @@ int cblk_chunk_ask(struct cblk_chunk *c, struct cxlflash_request *request, struc
     int err;
 
     request->context = c->context;
-    cblk_chunk_look(c);
-    if (c->failed)
-        return c->failed;
-    err = ask(c, request, answer, fds);
-    if (err == -EIO) { /* the data path may have gone after we looked */
-        cblk_recover(c);
-        err = c->failed ? c->failed : ask(c, request, answer, fds);
-    }
+    do { /* the data path may go after we looked */
+        cblk_chunk_look(c);
+        if (c->failed)
+            return c->failed;
+        err = ask(c, request, answer, fds);
+        c->hung |= err == -EPIPE;
+    } while ((err == -EIO || err == -EPIPE) && cblk_in_error(c));
     if (!err)
         close_all(fds);
     return err;
@@ -251,6 +250,10 @@ int cblk_chunk_close(struct cblk_chunk *c, bool scrub)
             cblk_chunk_wait(c, 0);
         pthread_mutex_unlock(&c->lock);
         err = ask(c, &request, &answer, fds);
+        if (err == -EPIPE) { /* the next master, if it is there already, has the context, too */
+            cblk_reconnect(c);
+            err = ask(c, &request, &answer, fds);
+        }
         if (!err)
             close_all(fds);
     } else {

@@ -68,16 +68,18 @@ int cblk_ask(int socket, struct cxlflash_request *request, struct cxlflash_answe
     for (int i = 0; i < CBLK_DESCRIPTORS; i++)
         fds[i] = -1;
     memset(answer, 0, sizeof(*answer));
+    if (socket < 0)
+        return -EPIPE;
     if (send(socket, request, sizeof(*request), MSG_NOSIGNAL) != (ssize_t)sizeof(*request))
-        return errno == EPIPE ? -EIO : -errno;
+        return errno == ECONNRESET ? -EPIPE : -errno;
     do
         n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
+    if (n <= 0)
+        return !n || errno == ECONNRESET ? -EPIPE : -errno;
     take_descriptors(&message, fds);
     if (n != (ssize_t)sizeof(*answer) || answer->version != CXLFLASH_VERSION || answer->service != request->service)
-        return -EIO; /* it hung up, or is no master of ours */
+        return -EIO; /* it is no master of ours */
     answer->text[sizeof(answer->text) - 1] = '\0';
     return -answer->error;
 }

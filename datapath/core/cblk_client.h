@@ -13,7 +13,8 @@
 int cblk_parse(const char *lun, char path[108], char name[64]);
 /* The connected socket, or a negated errno. */
 int cblk_connect(const char *path);
-/* One service. fds: what came with the answer, -1 where nothing did. 0 or a negated errno; the text of a refusal is in answer. */
+/* One service. fds: what came with the answer, -1 where nothing did. 0 or a negated errno, -EPIPE when there is no master at the other
+ * end; the text of a refusal is in answer. */
 int cblk_ask(int socket, struct cxlflash_request *request, struct cxlflash_answer *answer, int fds[CBLK_DESCRIPTORS]);
 
 #endif

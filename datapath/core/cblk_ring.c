@@ -5,13 +5,18 @@
 #include <errno.h>
 #include <immintrin.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SLOT_BYTES ((uint64_t)CXLFLASH_TRANSFER_BLOCKS * CXLFLASH_BLOCK)
 #define NS_PER_S 1000000000ULL
 #define NS_PER_MS 1000000ULL
+#define PATIENCE_S 30UL /* for a master that is started anew */
+#define PATIENCE_MAX_S 86400UL
+#define RECONNECT_NS 20000000U
 #define LONGEST_MS 1000 /* a sleep ends by the bell; this is for a bell that got lost in a defect */
 
 static uint64_t data_off(uint32_t depth, uint32_t tag)
@@ -138,7 +143,7 @@ static void harvest(struct cblk_chunk *c)
     }
 }
 
-static bool in_error(const struct cblk_chunk *c)
+bool cblk_in_error(const struct cblk_chunk *c)
 {
     const struct cxlflash_status_line *line = (const void *)c->master;
 
@@ -150,7 +155,7 @@ void cblk_chunk_look(struct cblk_chunk *c)
     if (c->failed)
         return;
     harvest(c);
-    if (in_error(c))
+    if (cblk_in_error(c))
         cblk_recover(c);
 }
 
@@ -158,7 +163,7 @@ void cblk_chunk_look(struct cblk_chunk *c)
 
 static bool nothing_yet(const struct cblk_chunk *c, uint64_t seq)
 {
-    return !response_there(c, seq) && !in_error(c);
+    return !response_there(c, seq) && !cblk_in_error(c);
 }
 
 static int sleep_ms(uint64_t deadline_ns)
@@ -246,10 +251,20 @@ void cblk_chunk_wait(struct cblk_chunk *c, uint64_t deadline_ns)
     pthread_cond_broadcast(&c->changed);
 }
 
+static bool something_ended(const struct cblk_chunk *c)
+{
+    for (uint32_t tag = 0; tag < c->depth; tag++)
+        if (c->ops[tag].state == OP_DONE && !c->ops[tag].internal)
+            return true;
+    return false;
+}
+
 int cblk_chunk_arm(struct cblk_chunk *c)
 {
     char bytes[256];
 
+    if (something_ended(c))
+        return -EALREADY;
     while (recv(c->bell, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
         ;
     say_sleeping(c, true);
@@ -307,22 +322,55 @@ static int reset(struct cblk_chunk *c, const struct cxlflash_answer *answer, con
     return 0;
 }
 
-void cblk_recover(struct cblk_chunk *c)
+static uint64_t patience_ns(void)
+{
+    const char *text = secure_getenv("CBLK_PATIENCE_S");
+    char *end;
+    unsigned long seconds = text ? strtoul(text, &end, 10) : PATIENCE_S;
+
+    return (!text || (*text && !*end && seconds <= PATIENCE_MAX_S) ? seconds : PATIENCE_S) * NS_PER_S;
+}
+
+void cblk_reconnect(struct cblk_chunk *c)
+{
+    int fd = cblk_connect(c->path);
+
+    if (c->service >= 0)
+        close(c->service);
+    c->service = fd < 0 ? -1 : fd;
+}
+
+/* The next master knows the contexts of its predecessor. */
+static int ask_for_recovery(struct cblk_chunk *c, struct cxlflash_answer *answer, int fds[CBLK_DESCRIPTORS])
 {
     struct cxlflash_request request = {.service = CXLFLASH_RECOVER_AFU, .context = c->context};
+    uint64_t deadline = idle_now_ns() + patience_ns();
+    int err;
+
+    while ((err = cblk_ask(c->service, &request, answer, fds)) == -EPIPE && !over(deadline)) {
+        idle_sleep(RECONNECT_NS);
+        cblk_reconnect(c);
+    }
+    return err;
+}
+
+void cblk_recover(struct cblk_chunk *c)
+{
     struct cxlflash_answer answer;
     int fds[CBLK_DESCRIPTORS];
     int err;
 
     while (c->watching) /* it sees the error, too, and the areas are in its hands until then */
         wait_for_watcher(c, 0);
-    if (c->failed || !in_error(c))
+    if (c->failed || !cblk_in_error(c))
         return;
     harvest(c); /* what was answered before the end */
-    err = cblk_ask(c->service, &request, &answer, fds);
+    err = ask_for_recovery(c, &answer, fds);
     cblk_remember(err ? answer.text : "");
     if (!err && answer.return_flags & CXLFLASH_CONTEXT_RESET)
         err = reset(c, &answer, fds);
+    else
+        c->hung = false; /* it was the connection */
     if (err)
         fail(c);
     pthread_cond_broadcast(&c->changed);

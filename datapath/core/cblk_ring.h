@@ -21,8 +21,12 @@ int cblk_map(const struct cxlflash_answer *answer, const int fds[CBLK_DESCRIPTOR
 void cblk_unmap_areas(const struct cblk_areas *areas);
 /* The chunk has these areas from now on, and rings that nothing went through. */
 void cblk_use(struct cblk_chunk *c, const struct cblk_areas *areas);
-/* Lock held. Asks the master for a new start of a context in error, and sends again what was in flight. When there is none, all of
- * that has failed and so has the chunk. */
+/* Lock held. The context has to be recovered before anything else is possible. */
+bool cblk_in_error(const struct cblk_chunk *c);
+/* Lock held. Asks the master for a new start of a context in error, and sends again what was in flight; waits for a master that is
+ * started anew. When there is no new start, all of that has failed and so has the chunk. */
 void cblk_recover(struct cblk_chunk *c);
+/* Connects to the master that is there now. */
+void cblk_reconnect(struct cblk_chunk *c);
 
 #endif

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import pickle
@@ -20,12 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hosts import Host, wait_until
 
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import Answer, Request, Service
 
 MIB = 1 << 20
+BLOCKS = 64 * MIB // wire.BLOCK  # of flash0
+CHUNK = 256  # blocks
+CHUNKS = BLOCKS // CHUNK
 READ, WRITE, UNMAP, SYNC = 1, 2, 3, 4
 PATIENCE_S = 30.0
 _COMMAND = struct.Struct("<QHBBIQII32x")
@@ -251,16 +256,48 @@ def living(work: Callable[[], Any]) -> Iterator[Child]:
             child.kill()
 
 
+def descriptors(pid: int) -> int:
+    """How many the process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 # ---- LUNs --------------------------------------------------------------------------------------------------------------
 
 
+#: A block device of 64 MiB that takes the place of the file behind flash0.
+DEVICE = os.environ.get("CXL_TEST_LUN", "")
+needs_file = pytest.mark.skipif(bool(DEVICE), reason=f"{DEVICE} has the size that it has")
+
+
 def make_lun(host: Host, name: str = "flash0", size: int = 64 * MIB, **params: Any) -> Path:
-    """The file that is the LUN."""
+    """The medium of the LUN: a file, or a link to `DEVICE`."""
     path = host.folder / f"{name}.disk"
-    path.touch()
-    os.truncate(path, size)
+    if DEVICE and name == "flash0":
+        path.symlink_to(DEVICE)
+    else:
+        path.touch()
+        os.truncate(path, size)
     host.call("lun.create", path=str(path), name=name, **params)
     return path
+
+
+def take(path: Path) -> int:
+    """Opens a medium for itself alone as soon as nobody else has it, as another master would."""
+
+    def taken() -> int:
+        is_device = path.is_block_device()
+        try:
+            fd = os.open(path, os.O_RDWR | (os.O_EXCL if is_device else 0))
+        except OSError as error:
+            assert error.errno == errno.EBUSY, error
+            return -1
+        if not is_device:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    while (found := taken()) < 0:
+        pass
+    return found
 
 
 def lun_row(host: Host, name: str = "flash0") -> dict[str, Any]:

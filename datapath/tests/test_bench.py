@@ -32,8 +32,8 @@ LONGEST_S = 180  # only a hang takes as long
 NAMES = [case.name for case in CASES]
 ASKED = [
     *("limit_memcpy", "limit_pingpong_coherent", "limit_pingpong_flushed", "ring_rtt_coherent", "ring_rtt_flushed"),
-    *("direct_4k_qd1_read", "direct_4k_qd32_read", "direct_1m_read", "nbdkit_4k_qd1_read"),
-    *("kmem_blk_4k_qd1_read", "idle_cpu", "wakeup"),
+    *("direct_4k_qd1_read", "direct_4k_qd32_read", "direct_1m_read", "nbdkit_4k_qd1_read", "idle_cpu", "wakeup"),
+    *("kmem_blk_4k_qd1_read", "cblk_4k_qd1_read", "cblk_4k_qd1_write", "cblk_4k_qd32_read", "cblk_4k_qd32_write"),
     *("lab_4k_qd1_read", "lab_4k_qd32_read", "lab_1m_read"),
 ]
 
@@ -58,8 +58,8 @@ def test_one_run_has_every_row(out: Path, document: dict[str, Any]) -> None:
     assert [row["name"] for row in document["results"]] == NAMES
     assert schema.problems(document, NAMES, 1) == []
     for row in document["results"]:
-        assert row["ratios"].keys() == row["peers"].keys() <= {"nbd_unix", "nbd_tcp"}
-        assert bool(row["peers"]) == row["name"].startswith(("direct_", "nbdkit_", "kmem_blk_"))
+        assert row["ratios"].keys() == row["peers"].keys() <= {"nbd_unix", "nbd_tcp", "uring"}
+        assert bool(row["peers"]) == row["name"].startswith(("direct_", "nbdkit_", "kmem_blk_", "cblk_"))
     table_lines = (out / "stdout").read_text().splitlines()
     assert [line.split()[0] for line in table_lines[1 : len(NAMES) + 1]] == NAMES
     assert not list(out.glob("*.new"))
@@ -230,10 +230,10 @@ def test_a_probe_that_fails_names_the_command(tmp_path: Path) -> None:
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         with pytest.raises(BenchError, match=problem) as caught:
-            measure(Figure("memcpy"), Tools(program, program), 0.1)
+            measure(Figure("memcpy"), Tools(program, program, program), 0.1)
         assert "cxl-bench" in str(caught.value)
     with pytest.raises(BenchError, match="is not installed"):
-        measure(Figure("memcpy"), Tools(tmp_path / "nothing", program), 0.1)
+        measure(Figure("memcpy"), Tools(tmp_path / "nothing", program, program), 0.1)
 
 
 def test_the_document_is_refreshed_between_its_marks(out: Path, document: dict[str, Any], tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def test_the_example_in_python(host, lun, tmp_path):
     wait_unused(host)
 
 
+def test_the_tables_of_the_guide_have_the_columns_of_today(host, lun):
+    guide = {" ".join(line.split()) for line in (ROOT / "docs/cxlflash.md").read_text().splitlines()}
+    chunk = cblk.cblk_open(lun, flags=cblk.OPN_VIRT_LUN)
+    for words in (("list",), ("contexts", "flash0")):
+        header = host.cli("lun", *words).stdout.splitlines()[0]
+        assert " ".join(header.split()) in guide
+    cblk.cblk_close(chunk)
+
+
 @pytest.mark.skipif(not shutil.which("nbdkit") or not shutil.which("nbdcopy"), reason="needs nbdkit and nbdcopy")
 @pytest.mark.parametrize("size", [None, 8 * MIB])
 def test_nbdkit_serves_a_lun(host, lun, tmp_path, size):

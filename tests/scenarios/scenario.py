@@ -72,6 +72,13 @@ class VmLab:
         assert done.returncode == 0, f"{host}: {' '.join(command)}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def copy(self, host: str, folder: str, *sources: Path) -> None:
+        """Copies files and folders into a folder of a host."""
+        self.on(host, "mkdir", "-p", folder)
+        scp = ["scp", "-q", "-r", "-F", str(self.folder / "ssh_config"), *map(str, sources), f"{host}:{folder}/"]
+        done = subprocess.run(scp, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
     def background(self, host: str, *command: str) -> subprocess.Popen[str]:
         """The same, while other things happen; its output is for `communicate`."""
         return subprocess.Popen(self._ssh(host, *command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -17,7 +17,8 @@ struct command {
     void (*run)(const struct command *command);
 };
 
-extern const struct command command_memcpy, command_pingpong, command_ring_rtt, command_direct, command_idle, command_wakeup;
+extern const struct command command_memcpy, command_pingpong, command_ring_rtt, command_direct, command_kernel, command_idle,
+    command_wakeup;
 
 /* Prints the one JSON object of a run. Percentiles of the samples, each through `convert`; value is p50. p10 is what a machine that
  * is busy with other things too would do undisturbed. more: further members (", \"name\": 1"), or "". */

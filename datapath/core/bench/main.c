@@ -8,7 +8,8 @@
 #include "world.h"
 
 static const struct command *const commands[] = {&command_memcpy, &command_pingpong, &command_ring_rtt,
-                                                 &command_direct, &command_idle,     &command_wakeup};
+                                                 &command_direct, &command_kernel,   &command_idle,
+                                                 &command_wakeup};
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 void bench_fail(const char *format, ...)

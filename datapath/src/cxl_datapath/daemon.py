@@ -27,6 +27,7 @@ from .service import Datapath
 from .session import Settings
 
 STATE = Path("/var/lib/cxl-datapath")
+SECONDS_MAX = 86400
 
 log = logging.getLogger("cxl_datapath")
 
@@ -39,6 +40,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--host-name", default=socket.gethostname().split(".")[0], help="name in the transports (%(default)s)")
     parser.add_argument("--group", help="members of this group may use the control socket, too")
     parser.add_argument("--lun-group", help="members of this group may use user-space LUNs (lun.sock), too")
+    help = "seconds that programs wait for a LUN whose medium is away (%(default)s)"
+    parser.add_argument("--lun-patience", type=_seconds, default=Settings.lun_patience, metavar="S", help=help)
     parser.add_argument("--etcd", default="", help="URL of an etcd whose lock is taken beside the transport's own claim")
     return parser.parse_args(argv)
 
@@ -102,8 +105,7 @@ def main() -> int:
     clock = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"{clock}%(levelname)s %(message)s")
     try:
-        name = check_name("--host-name", options.host_name)
-        settings = Settings(options.runtime.absolute(), options.state.absolute(), name, etcd=options.etcd)
+        settings = _settings(options)
         check_socket_path(settings.runtime / "control.sock")
         for folder in (settings.runtime, settings.state):
             _make_folder(folder)
@@ -114,6 +116,19 @@ def main() -> int:
         print(f"cxl-datapathd: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {SECONDS_MAX}")
+    return value
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    name = check_name("--host-name", options.host_name)
+    folders = (options.runtime.absolute(), options.state.absolute())
+    return Settings(*folders, name, lun_patience=options.lun_patience, etcd=options.etcd)
 
 
 def _make_folder(folder: Path) -> None:

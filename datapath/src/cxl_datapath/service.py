@@ -36,7 +36,7 @@ class Datapath:
         self.sessions: dict[str, Session] = {}
         self.dcd = DcdManager(settings.state, settings.sysfs)
         self.pools: dict[str, PoolSession] = {}
-        self.luns = Luns(settings.runtime, settings.state)
+        self.luns = Luns(settings.runtime, settings.state, settings.lun_patience)
         self._file = StateFile(settings.state)
         self._pool_file = PoolFile(settings.state)
         self._restoring: dict[str, asyncio.Task[None]] = {}

@@ -43,6 +43,7 @@ class Settings:
     host_name: str
     sysfs: Path = Path("/sys")
     dev: Path = Path("/dev")
+    lun_patience: float = 120.0  # seconds that programs wait for a LUN whose medium is away, as requests to a blkdev do
     etcd: str = ""  # URL of an etcd whose lock is taken beside the transport's own claim; empty: none
 
 

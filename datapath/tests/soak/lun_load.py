@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many processes with many virtual LUNs each write, read back and resize them, while the engine is killed now and then.
+"""Many processes with many virtual LUNs each write, read back and resize them, while engine and daemon are killed in turn.
 
     lun_load.py --processes 64 --handles 8 --seconds 60 --kills 3 --sanitize
 
@@ -9,6 +9,7 @@ Every block that is read is compared with what this process wrote last: zeroes, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import random
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "src")]
@@ -29,6 +32,7 @@ from cxl_datapath import cblk
 BLOCK = cblk.BLOCK_SIZE
 LARGEST = 600  # blocks of one virtual LUN: up to three translation chunks
 LUN = 1024 * MIB
+OPEN_S = 600.0  # until all processes have their handles, on a busy machine
 
 
 class Volume:
@@ -78,10 +82,11 @@ class Volume:
             assert found == wanted, f"{self._name!r} block {lba + each}: {bytes(found[:64])!r}, not {wanted[:64]!r}"
 
 
-def work(lun: str, number: int, handles: int, deadline: float, seed: int) -> dict[str, int]:
-    """One process; returns what it did."""
-    chance = random.Random(seed * 1000 + number)
+def work(lun: str, number: int, handles: int, *, seconds: float, chance: random.Random, all_open: Barrier) -> dict[str, int]:
+    """One process; returns what it did once every process had its handles."""
     volumes = [Volume(lun, b"p%d h%d" % (number, handle), chance) for handle in range(handles)]
+    all_open.wait(OPEN_S)
+    deadline = time.monotonic() + seconds
     steps = resizes = 0
     while time.monotonic() < deadline:
         volume = chance.choice(volumes)
@@ -100,17 +105,32 @@ def work(lun: str, number: int, handles: int, deadline: float, seed: int) -> dic
 def run(host: Host, *, processes: int, handles: int, seconds: float, kills: int, seed: int) -> dict[str, int]:
     """The sum of what all did. Raises what the first one that failed raised."""
     make_lun(host, "load", LUN, client_contexts=512)
-    lun, deadline = f"{host.runtime}/lun.sock/load", time.monotonic() + seconds
-    children = [Child(lambda n=number: work(lun, n, handles, deadline, seed)) for number in range(processes)]
+    lun, all_open = f"{host.runtime}/lun.sock/load", get_context("fork").Barrier(processes + 1)
+    chances = [random.Random(seed * 1000 + number) for number in range(processes)]
+    children = [
+        Child(lambda n=n: work(lun, n, handles, seconds=seconds, chance=chances[n], all_open=all_open)) for n in range(processes)
+    ]
+    all_open.wait(OPEN_S)
+    deadline = time.monotonic() + seconds
     for kill in range(kills):
         time.sleep(max(0.0, (deadline - time.monotonic()) / (kills - kill + 1)))
         wait_until(lambda: lun_row(host, "load")["state"] == "running", "the engine runs")
-        kill_engine(host, "load")
-    outcomes = [child.result() for child in children]
+        if kill % 2:
+            host.kill()
+            host.start()
+        else:
+            kill_engine(host, "load")
+    try:
+        outcomes = [child.result() for child in children]
+    except BaseException:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                child.kill()
+        raise
     wait_until(lambda: lun_row(host, "load")["contexts"] == 0, "every context ends")
     row = lun_row(host, "load")
     assert row["free"] == row["size"], "nothing is lost"
-    return {key: sum(outcome[key] for outcome in outcomes) for key in outcomes[0]} | {"restarts": row["worker"]["restarts"]}
+    return {key: sum(outcome[key] for outcome in outcomes) for key in outcomes[0]} | {"kills": kills}
 
 
 def sanitized_environment() -> dict[str, str]:
@@ -132,6 +152,7 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, *sys.argv])
     if "CXL_CORE_LIBRARY" not in os.environ:
         os.environ["CXL_CORE_LIBRARY"] = str(build_library())
+    os.environ["CBLK_PATIENCE_S"] = "120"  # a daemon under sanitizers on a busy machine takes its time
     os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2] / "src")
     with tempfile.TemporaryDirectory(prefix="cxll-") as folder:
         host = Host(Path(folder), "node1")

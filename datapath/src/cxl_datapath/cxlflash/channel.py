@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .refusal import Refusal
+from .refusal import Gone, Refusal
 
 PACKET_MAX = 1 << 17  # bytes; the longest holds a table of all chunks
 
@@ -36,9 +35,9 @@ class Channel:
         return self._theirs.detach()
 
     async def call(self, op: str, descriptors: Sequence[int] = (), **fields: Any) -> dict[str, Any]:
-        """The worker's answer. Raises `Refusal` with its errno; EIO when it is gone."""
+        """The worker's answer. Raises `Refusal` with its errno, `Gone` when it is gone."""
         if self.gone:
-            raise Refusal(errno.EIO, "the data path of the LUN is not running")
+            raise Gone("the data path of the LUN is not running")
         self._number += 1
         packet = json.dumps({"id": self._number, "op": op, **fields}, separators=(",", ":")).encode()
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -47,7 +46,7 @@ class Channel:
             socket.send_fds(self._socket, [packet], list(descriptors))
         except OSError as error:
             del self._waiting[self._number]
-            raise Refusal(errno.EIO, f"the data path of the LUN cannot be reached: {error.strerror}") from None
+            raise Gone(f"the data path of the LUN cannot be reached: {error.strerror}") from None
         found = await answer
         if found.get("errno"):
             raise Refusal(int(found["errno"]), str(found.get("text", "")))
@@ -62,7 +61,7 @@ class Channel:
         self._theirs.close()
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(Refusal(errno.EIO, "the data path of the LUN has ended"))
+                waiting.set_exception(Gone("the data path of the LUN has ended"))
         self._waiting.clear()
         self._on_gone(self)
 

@@ -97,7 +97,7 @@ class Chunks:
     def share(self, table: tuple[int, ...]) -> None:
         """One more virtual LUN has this table."""
         for chunk in table:
-            self._users[chunk] += 1
+            self._users[chunk] = self._users.get(chunk, 0) + 1
 
     def drop(self, table: tuple[int, ...]) -> None:
         for chunk in table:

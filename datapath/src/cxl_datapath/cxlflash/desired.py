@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import Code, DatapathError, from_errno
+from ..errors import Code, DatapathError
 from ..names import check_name, check_path
 from ..schema import boolean, choice, integer
-from ..state import write_whole
+from ..state import ObjectFile
 from .wire import CONTEXTS_MAX
 from .wwid import check_wwid
 
@@ -53,29 +52,14 @@ def check_users(field: str, value: Any) -> list[str]:
     return [check_name(field, each) for each in value]
 
 
-class LunFile:
+class LunFile(ObjectFile[LunState]):
     """`<state>/luns.json`."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "luns.json"
+        super().__init__(folder / "luns.json", VERSION, "luns", LunState.from_json)
 
-    def load(self) -> list[LunState]:
-        """Empty without a file. A damaged one is never guessed at: raises `corrupt`."""
-        try:
-            raw = json.loads(self.path.read_bytes())
-            if raw["version"] != VERSION:
-                raise ValueError(f"version {raw['version']!r:.20} is unknown")
-            found = [LunState.from_json(each) for each in raw["luns"]]
-            if len({each.wwid for each in found}) < len(found) or len({each.name for each in found}) < len(found):
-                raise ValueError("two LUNs have one name")
-            return found
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise from_errno(error.errno or 0, str(self.path), "read it") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError) as error:
-            hint = "restore it, or move it away to start without LUNs"
-            raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
-
-    def save(self, luns: list[LunState]) -> None:
-        write_whole(self.path, json.dumps({"version": VERSION, "luns": [asdict(each) for each in luns]}, indent=1))
+    def _understood(self, raw: Any) -> list[LunState]:
+        found = super()._understood(raw)
+        if len({each.wwid for each in found}) < len(found):
+            raise ValueError("two LUNs have one WWID")
+        return found

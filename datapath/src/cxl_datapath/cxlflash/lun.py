@@ -22,10 +22,11 @@ from .channel import Channel
 from .chunks import Chunks, Resize, Span
 from .desired import LunState
 from .process import Process
-from .refusal import Refusal, invalid
+from .records import Record, Records
+from .refusal import Gone, Refusal, invalid
 
-RECOVER_S = 30.0  # how long a recovery waits for the worker
 _STEP_S = 0.02
+_HURRY_S = 1.0  # between two starts of a worker that is waited for
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Context:
     read_only: bool
     areas: Areas
     handles: dict[int, Handle] = field(default_factory=dict)
-    state: str = "active"  # or "error" until it is recovered, or "dead"
+    state: str = "active"  # or "error" until it is recovered, "dead" when it cannot be, "ended" while it is cleaned up
 
     def handle(self, number: int) -> Handle:
         if number not in self.handles:
@@ -61,8 +62,12 @@ class Context:
 
 
 class Lun:
-    def __init__(self, state: LunState, runtime: Path) -> None:
+    """`patience`: seconds that services wait for the worker."""
+
+    def __init__(self, state: LunState, runtime: Path, records: Records, patience: float) -> None:
         self.state = state
+        self._patience = patience
+        self._records = records
         self.lock = asyncio.Lock()
         self.contexts: list[Context] = []
         self.blocks = 0
@@ -99,11 +104,12 @@ class Lun:
     async def open(self) -> None:
         """Starts the worker and takes the size of the medium. Raises the worker's error."""
         await self.worker.start()
-        self._measure()
+        self.measure()
 
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """Takes the size of the medium once a worker has it open."""
         info = self.worker.info
-        if self.chunks is None:
+        if self.chunks is None and self.running:
             self.chunks = Chunks(info["blocks"] // info["chunk_blocks"], info["chunk_blocks"])
             self.blocks = info["blocks"]
 
@@ -114,64 +120,109 @@ class Lun:
             self._channel.close()
         self.chunks = None
 
-    async def need(self) -> Chunks:
+    async def need(self, deadline: float | None = None) -> Chunks:
         """Waits for a worker that is being started. Raises EBUSY in legacy mode, EIO when it does not come."""
         if self.state.mode == "legacy":
             raise Refusal(errno.EBUSY, f"LUN {self.state.name} is in legacy mode; switch it with MANAGE_LUN")
-        deadline = asyncio.get_running_loop().time() + RECOVER_S
+        deadline, hurry_at = deadline or _now() + self._patience, 0.0
         while not self.running:
-            if asyncio.get_running_loop().time() > deadline:
+            if _now() > deadline:
                 raise Refusal(errno.EIO, f"the data path of LUN {self.state.name} does not start: {self.worker.error}")
-            if self.worker.phase == Phase.WAITING:
+            if self.worker.phase == Phase.WAITING and _now() >= hurry_at:
+                hurry_at = _now() + _HURRY_S
                 with contextlib.suppress(DatapathError):
                     await self.worker.start()
             await asyncio.sleep(_STEP_S)
-        self._measure()
+        self.measure()
         assert self.chunks is not None
         return self.chunks
 
     async def call(self, op: str, descriptors: tuple[int, ...] = (), **fields: Any) -> dict[str, Any]:
         if self._channel is None:
-            raise Refusal(errno.EIO, "the data path of the LUN is not running")
+            raise Gone("the data path of the LUN is not running")
         return await self._channel.call(op, descriptors, **fields)
 
     # ---- contexts ------------------------------------------------------------------------------------------------------
 
     async def attach(self, context: Context) -> Context:
         """Gives a planned context its areas, and makes it one of ours."""
-        await self.need()
-        context.areas = make_areas(context.depth)
-        try:
-            await self._add(context)
-        except BaseException:
-            context.areas.close()
-            raise
+        await self._connect(context)
+        self.contexts.append(context)
+        self._record(context)
+        return context
+
+    def adopt(self, record: Record) -> Context:
+        """A context of an earlier daemon, in error until it is recovered. Raises `Refusal` when it contradicts what is known."""
+        if self.chunks is None:
+            self.blocks, self.chunks = record.lun_blocks, Chunks(record.lun_blocks // record.chunk_blocks, record.chunk_blocks)
+        if self.chunks.blocks != record.chunk_blocks:
+            raise invalid(f"its LUN has chunks of {self.chunks.blocks} blocks, not {record.chunk_blocks}")
+        handles = {number: Handle(blocks, table) for number, (blocks, table) in record.handles.items()}
+        if any(chunk >= self.chunks.count for handle in handles.values() for chunk in handle.table or ()):
+            raise invalid(f"its LUN has {self.chunks.count} chunks, fewer than it needs")
+        fields = (record.slot, record.token, record.owner, self, record.depth, record.read_only)
+        context = Context(*fields, Areas.nothing(), handles, state="error")
+        for handle in handles.values():
+            self.chunks.share(handle.table or ())
         self.contexts.append(context)
         return context
 
-    async def _add(self, context: Context) -> None:
-        areas = context.areas
-        fields = {"slot": context.slot, "depth": context.depth, "read_only": context.read_only or self.state.read_only}
-        await self.call("add", (areas.user, areas.master, areas.engine_bell), **fields)
+    def _record(self, context: Context) -> None:
+        """For the next daemon. Comes before chunks are given back: it must never hold what somebody else has by then."""
+        if self.chunks is None or context.state == "ended":
+            return
+        handles = {number: (handle.blocks, handle.table) for number, handle in context.handles.items()}
+        who = (context.token, context.slot, context.owner)
+        record = Record(
+            self.state.wwid,
+            self.blocks,
+            self.chunks.blocks,
+            *who,
+            depth=context.depth,
+            read_only=context.read_only,
+            handles=handles,
+        )
+        self._records.save(record)
 
     async def recover(self, context: Context) -> Areas:
         """New areas, the handles as they were; returns the old areas, to be closed. After a failure the context is dead."""
-        before, context.areas = context.areas, make_areas(context.depth)
+        before = context.areas
         try:
-            await self.need()
-            await self._add(context)
-            for number, handle in context.handles.items():
-                await self._tell(context, number, handle.blocks, handle.table)
+            await self._connect(context)
         except BaseException:
-            context.areas.close()
             context.areas, context.state = before, "dead"
             raise
         context.state = "active"
         return before
 
+    async def _connect(self, context: Context) -> None:
+        """Gives the context new areas and has a worker serve it; when that worker dies meanwhile, the next one."""
+        deadline = _now() + self._patience
+        while True:
+            await self.need(deadline)
+            channel, context.areas = self._channel, make_areas(context.depth)
+            try:
+                await self._serve(context)
+                if channel is self._channel and self.running:  # its end can be known before its last answer is
+                    return
+                raise Gone("the data path of the LUN has ended")
+            except BaseException as error:
+                context.areas.close()
+                if not isinstance(error, Gone) or _now() > deadline:
+                    raise
+                await asyncio.sleep(_STEP_S)
+
+    async def _serve(self, context: Context) -> None:
+        areas = context.areas
+        fields = {"slot": context.slot, "depth": context.depth, "read_only": context.read_only or self.state.read_only}
+        await self.call("add", (areas.user, areas.master, areas.engine_bell), **fields)
+        for number, handle in context.handles.items():
+            await self._tell(context, number, handle.blocks, handle.table)
+
     async def detach(self, context: Context, scrub: bool) -> None:
         """Ends the context and every handle in it, whatever the worker says."""
-        context.state, was = "dead", context.state
+        context.state, was = "ended", context.state
+        self._records.forget(context.token)
         try:
             if was == "active":
                 await self.call("remove", slot=context.slot)
@@ -190,6 +241,7 @@ class Lun:
         await self._tell(context, number, self.blocks, None)
         chunks.soil()
         context.handles[number] = Handle(self.blocks, None)
+        self._record(context)
         return number
 
     async def open_virtual(self, context: Context, blocks: int) -> int:
@@ -197,7 +249,6 @@ class Lun:
         number = self._free_handle(context, "virtual")
         handle = Handle(0, ())
         await self._change(context, number, handle, blocks, scrub=False)
-        context.handles[number] = handle
         return number
 
     async def resize(self, context: Context, number: int, blocks: int, scrub: bool) -> None:
@@ -222,6 +273,7 @@ class Lun:
             log.warning("LUN %s: handle %d of context %d: %s", self.state.name, number, context.slot, refusal)
             plan = Resize(0, (), (), ()) if plan else None
         del context.handles[number]
+        self._record(context)
         if plan and self.chunks is not None:
             self.chunks.settle(handle.table or (), plan)
 
@@ -233,6 +285,7 @@ class Lun:
             await self._tell(target, number, handle.blocks, handle.table)
             chunks.share(handle.table)
             target.handles[number] = Handle(handle.blocks, handle.table)
+        self._record(target)
 
     async def rescan(self) -> bool:
         """Measures the medium again; whether it has another size. Direct handles follow, chunks keep their size."""
@@ -246,6 +299,7 @@ class Lun:
                 if handle.table is None and context.state == "active":
                     await self._tell(context, number, blocks, None)
                     handle.blocks = blocks
+            self._record(context)
         return True
 
     def _free_handle(self, context: Context, kind: str) -> int:
@@ -267,11 +321,17 @@ class Lun:
         except BaseException:
             chunks.undo(before, plan)
             raise
-        chunks.settle(before, plan)
         handle.blocks, handle.table = plan.blocks, plan.table
+        context.handles[number] = handle
+        self._record(context)
+        chunks.settle(before, plan)
 
     async def _tell(self, context: Context, number: int, blocks: int, table: tuple[int, ...] | None, **spans: Any) -> None:
         await self.call("set", slot=context.slot, handle=number, blocks=blocks, table=table, **spans)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _pairs(spans: tuple[Span, ...]) -> list[tuple[int, int]]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..errors import Code, DatapathError
 from .areas import Areas
-from .desired import LunFile
+from .desired import LunFile, LunState
 from .lun import Context, Lun
 from .process import Process
+from .records import Record, Records
 from .refusal import Refusal, invalid
 from .watch import Watch
 from .wire import CONTEXTS_MAX
@@ -28,11 +29,13 @@ log = logging.getLogger(__name__)
 class Luns:
     """`luns` by WWID. Services hold the lock of their LUN; methods that add or remove LUNs hold the daemon's."""
 
-    def __init__(self, runtime: Path, state: Path) -> None:
+    def __init__(self, runtime: Path, state: Path, patience: float) -> None:
         self.runtime = runtime
+        self.patience = patience  # seconds
         self.luns: dict[str, Lun] = {}
         self.contexts: dict[int, Context] = {}  # by token
         self._bells: dict[int, Context] = {}  # by the descriptor of our end
+        self.records = Records(runtime)
         self._file = LunFile(state)
         self._watch: Watch | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -43,9 +46,31 @@ class Luns:
         """Reads the desired LUNs and starts their workers in the background."""
         self._watch = Watch(self._on_bell, self._on_exit)
         for state in self._file.load():
-            lun = self.luns[state.wwid] = Lun(state, self.runtime)
-            if state.mode == "superpipe":
+            self.luns[state.wwid] = self.make(state)
+        for record in self.records.load():
+            self._adopt(record)
+        for lun in self.luns.values():
+            if lun.state.mode == "superpipe":
                 lun.worker.keep()
+
+    def make(self, state: LunState) -> Lun:
+        return Lun(state, self.runtime, self.records, self.patience)
+
+    def _adopt(self, record: Record) -> None:
+        """Of an earlier daemon: its process recovers it, or it ends with that."""
+        try:
+            lun = self.luns.get(record.wwid)
+            if lun is None or lun.state.mode == "legacy":
+                raise invalid("its LUN is not there any more")
+            self._need_watch().process(record.owner)
+            try:
+                self.contexts[record.token] = lun.adopt(record)
+            except Refusal:
+                self._need_watch().forget_process(record.owner)
+                raise
+        except Refusal as refusal:
+            log.info("context of process %d: %s", record.owner.pid, refusal)
+            self.records.forget(record.token)
 
     async def stop(self) -> None:
         for task in list(self._cleaning):

@@ -24,6 +24,13 @@ class Refusal(Exception):
         super().__init__(text)
 
 
+class Gone(Refusal):
+    """The data path has ended before it answered: with another one it may go."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.EIO, text)
+
+
 def invalid(text: str) -> Refusal:
     return Refusal(errno.EINVAL, text)
 

@@ -11,6 +11,7 @@ from ..errors import DatapathError
 from . import sense, wire
 from .lun import Context, Lun
 from .master import Luns
+from .paths import several_paths
 from .process import Process
 from .refusal import Refusal, invalid, refusal_of
 from .wire import Answer, Request, Service, last_lba
@@ -152,7 +153,9 @@ async def _virtual(luns: Luns, request: Request, sender: Process) -> Answer:
     async with context.lun.lock:
         context = _active(luns, request, sender)
         _refuse_beyond(context.lun, sender, request.size)
-        return _opened(context, await context.lun.open_virtual(context, request.size))
+        answer = _opened(context, await context.lun.open_virtual(context, request.size))
+        answer.return_flags = wire.ALL_PORTS_ACTIVE if several_paths(context.lun.state.path) else 0
+        return answer
 
 
 def _refuse_beyond(lun: Lun, sender: Process, more: int) -> None:

@@ -24,6 +24,7 @@ _STOP_S = 10.0
 
 def _view(lun: Lun) -> Row:
     """Sizes in bytes; those of a LUN that does not run are null."""
+    lun.measure()  # it may have been started in the background
     state, chunks = lun.state, lun.chunks
     size = lun.blocks * BLOCK if chunks else None
     handles = [handle for context in lun.contexts for handle in context.handles.values()]
@@ -69,7 +70,7 @@ async def create(datapath: Datapath, params: Params) -> Row:
 
 async def _make(datapath: Datapath, state: LunState) -> None:
     luns = datapath.luns
-    lun = luns.luns[state.wwid] = Lun(state, luns.runtime)
+    lun = luns.luns[state.wwid] = luns.make(state)
     try:
         if state.mode == "superpipe":
             await lun.open()

@@ -4,44 +4,38 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-import pytest
 from hosts import Host, wait_until
-from lun_app import MIB, READ, App, Child, kill_engine, lun_row, make_lun, wait_unused
+from lun_app import CHUNK, READ, App, Child, kill_engine, lun_row, make_lun, needs_file, take, wait_unused
 
 from cxl_datapath import cblk
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Service
-
-CHUNK = 256
-
-
-@pytest.fixture(scope="module")
-def host(node: Host) -> Host:
-    make_lun(node)
-    return node
-
-
-@pytest.fixture
-def app(host: Host) -> Iterator[App]:
-    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs")
-    made = App(host)
-    yield made
-    made.close()
-    wait_unused(host)
-    assert lun_row(host)["free"] == 64 * MIB
 
 
 def broken(host: Host, *contexts) -> None:
     kill_engine(host)
     for context in contexts:
         wait_until(context.in_error, "all ones")
+
+
+def dying(host: Host, work: Callable[[], Any]) -> Any:
+    """What `work` returns when the engine that it began with never answers, and dies."""
+    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs")
+    engine = lun_row(host)["worker"]["pid"]
+    os.kill(engine, signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        outcome = pool.submit(work)
+        for _ in range(20):  # by then the daemon has passed the request on
+            host.call("hello")
+        os.kill(engine, signal.SIGKILL)
+        return outcome.result()
 
 
 class TestRecovery:
@@ -138,6 +132,18 @@ class TestRecovery:
         assert fresh.read(0)
         assert context.in_error()
 
+    def test_an_engine_that_dies_while_a_context_is_recovered(self, app, host):
+        context = app.virtual(1)
+        context.write(0, b"\x24" * BLOCK)
+        broken(host, context)
+        assert dying(host, context.recover).return_flags & wire.CONTEXT_RESET
+        assert context.read(0) == b"\x24" * BLOCK
+
+    def test_an_engine_that_dies_while_a_context_is_attached(self, app, host):
+        context = dying(host, app.attach)
+        context.ask(Service.USER_VIRTUAL, size=1)
+        assert context.read(0)
+
     def test_the_token_of_another_process(self, app, host):
         context = app.virtual(1)
         broken(host, context)
@@ -151,25 +157,24 @@ class TestRecovery:
         context.refused(errno.EINVAL, Service.RECOVER_AFU)
 
 
-class TestFailedRecovery:
-    def test_only_release_and_detach_are_left(self, app, host, monkeypatch):
-        """The medium is not there any more: a recovery fails at the end of its patience, the next ones at once."""
-        context = app.virtual(5)
-        disk = host.folder / "flash0.disk"
-        hidden = disk.with_suffix(".hidden")
-        disk.rename(hidden)
-        try:
-            broken(host, context)
-            app._socket.settimeout(120)
-            assert "does not start" in context.refused(errno.EIO, Service.RECOVER_AFU)
-            assert "detach" in context.refused(errno.EIO, Service.RECOVER_AFU)
-            context.refused(errno.EIO, Service.VLUN_RESIZE, size=1)
-            context.ask(Service.RELEASE)
-            context.ask(Service.DETACH)
-        finally:
-            hidden.rename(disk)
-        wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs again")
-        assert app.virtual(1).read(0)
+@needs_file  # a second daemon would want the device
+def test_after_a_failed_recovery_only_release_and_detach_are_left(make_host):
+    """The medium is not there any more: a recovery fails at the end of its patience, the next ones at once."""
+    host = make_host("node1", options=("--lun-patience", "3"))
+    disk, app = make_lun(host), App(host)
+    context = app.virtual(5)
+    hidden = disk.with_suffix(".hidden")
+    disk.rename(hidden)
+    broken(host, context)
+    assert "does not start" in context.refused(errno.EIO, Service.RECOVER_AFU)
+    assert "detach" in context.refused(errno.EIO, Service.RECOVER_AFU)
+    context.refused(errno.EIO, Service.VLUN_RESIZE, size=1)
+    context.ask(Service.RELEASE)
+    context.ask(Service.DETACH)
+    hidden.rename(disk)
+    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs again")
+    assert app.virtual(1).read(0)
+    app.close()
 
 
 # ---- the library -----------------------------------------------------------------------------------------------------------
@@ -251,52 +256,16 @@ class TestLibrary:
         cblk.cblk_close(chunk)
 
 
-def test_a_daemon_that_is_killed_ends_the_contexts_and_nobody_hangs(make_host):
-    host = make_host("node1")
-    make_lun(host)
-    chunk = chunk_of(host, 10)
-    direct = Child(lambda: _until_it_fails(host))
-    cblk.cblk_write(chunk, bytes(BLOCK), 0)
-    wait_until(lambda: lun_row(host)["handles"] == 2, "the child has its LUN, too")
-    host.kill()
-    with pytest.raises(OSError, match="Input/output"):
-        for _ in range(1000):
-            cblk.cblk_read(chunk, bytearray(BLOCK), 0)
-            time.sleep(0.01)
-    with pytest.raises(OSError, match="Input/output"):
-        cblk.cblk_set_size(chunk, 20)
-    assert direct.result() == errno.EIO
-    host.start()
-    wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs again")
-    assert lun_row(host)["contexts"] == 0
-    again = chunk_of(host, 10)
-    assert cblk.cblk_read(again, bytearray(BLOCK), 9) == 1
-    cblk.cblk_close(again)
-    with pytest.raises(OSError):
-        cblk.cblk_close(chunk)
-
-
-def _until_it_fails(host: Host) -> int:
-    chunk = chunk_of(host, 10)
-    buffer = bytearray(BLOCK)
-    try:
-        while True:
-            cblk.cblk_read(chunk, buffer, 0)
-    except OSError as error:
-        return error.errno
-
-
+@needs_file  # a second daemon would want the device
 def test_a_medium_that_somebody_else_took_meanwhile_is_waited_for(make_host):
     host = make_host("node1")
     disk = make_lun(host)
     chunk = chunk_of(host, 10)
-    fd = os.open(disk, os.O_RDWR)
-    host_pid = lun_row(host)["worker"]["pid"]
-    os.kill(host_pid, signal.SIGKILL)
-    fcntl.flock(fd, fcntl.LOCK_EX)  # once the engine is dead
+    kill_engine(host)
+    fd = take(disk)
     reader = threading.Thread(target=lambda: cblk.cblk_read(chunk, bytearray(BLOCK), 0))
     reader.start()
-    wait_until(lambda: lun_row(host)["worker"]["error"] and "locked" in str(lun_row(host)["worker"]["error"]), "it is told why")
+    wait_until(lambda: "busy" in str(lun_row(host)["worker"]["error"]), "it is told why")
     os.close(fd)
     reader.join(60)
     assert not reader.is_alive()
