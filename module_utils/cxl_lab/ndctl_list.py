@@ -27,7 +27,8 @@ _MODE_OF_CLAIM = {"dax": "devdax", "pfn": "fsdax"}
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none)."""
+    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none); sizes are bytes,
+    and 0 or "" where its mode has no such thing."""
 
     dev: str
     name: str
@@ -39,6 +40,7 @@ class Namespace:
     device: str
     enabled: bool
     claim: str
+    sector_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def _namespace(row: dict[str, Any], claim_of: Callable[[str], str]) -> Namespace
         device=_device(row),
         enabled=row.get("state") != "disabled",
         claim=claim_of(dev),
+        sector_size=_number(row, "sector_size"),
     )
 
 
