@@ -255,8 +255,8 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: l
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
     serials = [parse_serial(serial) for serial in options["serial"]]
-    shape = (options["mode"], options["map"], options["align"], options["sector_size"])
-    want = namespaces.parse_want(serials, options["name"], *shape)
+    shape = (options["mode"], options["map"], options["align"])
+    want = namespaces.parse_want(serials, options["name"], *shape, sector_size=options["sector_size"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent
     return ensure(module, HostRunner(), want)
 

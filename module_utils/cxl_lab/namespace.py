@@ -57,7 +57,7 @@ class NamespaceWant:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cxl.lab:namespace:{serials}:{self.name}"))
 
 
-def parse_want(serials: Sequence[int], name: str, mode: str, map_: str, align: str, sector_size: int = 4096) -> NamespaceWant:
+def parse_want(serials: Sequence[int], name: str, mode: str, map_: str, align: str, *, sector_size: int = 4096) -> NamespaceWant:
     """Checks what the user asked for.
 
     :raises LabError: for a name that may not reach a command line.

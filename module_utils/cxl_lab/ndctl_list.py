@@ -27,8 +27,10 @@ _MODE_OF_CLAIM = {"dax": "devdax", "pfn": "fsdax"}
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none); sizes are bytes,
-    and 0 or "" where its mode has no such thing."""
+    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none).
+
+    Sizes are bytes. What its mode does not have is 0 or "".
+    """
 
     dev: str
     name: str
