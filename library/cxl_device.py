@@ -11,8 +11,8 @@ short_description: Attach CXL memory devices to a running host, and detach them
 description:
   - Plugs type-3 devices into free root ports of a running virtual machine of a lab, and waits until the host has their memdevs.
     Or lets the host go of them and unplugs them. Runs on the hypervisor.
-  - Before a device goes, the host takes its memory out of service, disables the namespaces on it and destroys the regions over it.
-    While somebody uses the memory that is refused. Namespaces are only disabled. Labels and data stay in files of the lab,
+  - Before a device goes, the host takes its memory out of service, disables the namespaces on it and destroys the regions over
+    it. While somebody uses the memory that is refused. Namespaces are only disabled. Labels and data stay in files of the lab,
     and come back with a device of the same name.
   - A device whose host does not let go of it has leaked. That is remembered, and its memory is given to nobody until the machine
     was switched off and on.
