@@ -56,7 +56,7 @@ from ..module_utils.lab_module import run_module
 def work(module: AnsibleModule) -> dict[str, Any]:
     del module
     runner = HostRunner()
-    found = dax.parse_devices(must_json(runner, ["daxctl", "list", "-D", "-i"], "dax devices"))
+    found = dax.parse_devices(must_json(runner, dax.LIST, "dax devices"))
     policy = runner.run(["cat", dax.ONLINE_BY_ITSELF])
     return {
         "changed": False,

@@ -22,6 +22,8 @@ from .steps import Step
 
 POLICIES = ("offline", "online_kernel", "online_movable")
 ONLINE_BY_ITSELF = "/sys/devices/system/memory/auto_online_blocks"
+#: Prints every DAX device of a host.
+LIST = ("daxctl", "list", "-D", "-i")
 _NAME = re.compile(r"dax\d{1,9}\.\d{1,9}")
 _AGAIN = "end what uses the memory (online_kernel memory may never come free: then restart the host)"
 
@@ -69,14 +71,14 @@ def observe(runner: Runner, serials: Sequence[int], type_: str) -> DaxDevice | N
     name = (_name_on_pmem if type_ == "pmem" else _name_on_ram)(runner, serials)
     if not name:
         return None
-    rows = must_json(runner, ["daxctl", "list", "-D", "-i"], "dax devices")
+    rows = must_json(runner, LIST, "dax devices")
     return next((device for device in parse_devices(rows) if device.name == name), None)
 
 
 def observe_on_region(runner: Runner, region: Region) -> list[DaxDevice]:
     """The DAX devices of a volatile region: its DAX region has its number."""
     number = region.name.removeprefix("region")
-    return parse_devices(must_json(runner, ["daxctl", "list", "-D", "-i", "-r", number], "dax devices"))
+    return parse_devices(must_json(runner, [*LIST, "-r", number], "dax devices"))
 
 
 def parse_devices(rows: object) -> list[DaxDevice]:
