@@ -85,7 +85,8 @@ attributes:
     support: full
 notes:
   - The labels of its namespaces survive a reboot in the label storage area, so the namespaces come back with the region.
-  - QEMU 11.1 keeps the direct mapping of a region until the guest is started again. Keep one size per memdev and guest start.
+  - QEMU 11.1 keeps the direct mapping of a region until the machine is switched off. On a machine of a lab every mapping since
+    then is remembered (C(/var/lib/cxl-lab/committed.json)), and a region that would show the bytes of an older one is refused.
 """
 
 EXAMPLES = r"""
@@ -146,6 +147,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.cxl_lab import region as regions
 from ..module_utils.cxl_lab import region_state
 from ..module_utils.cxl_lab.boot_regions import BootRegions
+from ..module_utils.cxl_lab.committed import Committed
 from ..module_utils.cxl_lab.cxl_diagnose import (
     explain_failed_create,
     explain_missing_memdev,
@@ -231,10 +233,30 @@ def ensure_present(module: AnsibleModule, runner: Runner, want: region_state.Reg
             raise LabError(
                 want.subject, "is not in service after it was made", observed=region_state.describe(reached), stderr=log
             )
+        check_bytes(runner, want, reached, made=True)
         after = describe(reached, boot)
+    elif not module.check_mode:
+        check_bytes(runner, want, have, made=False)
     if after:
         done += ensure_boot(module, boot, want, after)
     return result(before, after, done)
+
+
+def check_bytes(runner: Runner, want: region_state.RegionWant, have: region_state.RegionState, *, made: bool) -> None:
+    """Refuses a region that shows the bytes of another one, and remembers one that does not.
+
+    :param made: whether it was made now; then it is taken away again.
+    """
+    region, committed = have.regions[0], Committed()
+    serials = {memdev.name: memdev.serial for memdev in have.memdevs}
+    place = ([serials[name] for name in region.memdevs], region.resource, region.size, have.dpa)
+    try:
+        committed.check(want.subject, *place)
+    except LabError:
+        if made:
+            run_steps(runner, regions.plan_absent(want, have), want.subject)
+        raise
+    committed.remember(*place)
 
 
 def ensure_boot(module: AnsibleModule, boot: BootRegions, want: region_state.RegionWant, region: dict[str, Any]) -> list[str]:

@@ -54,6 +54,7 @@ class RegionState:
     """What this host has for some memdevs: the regions over any of them with the uuid and the namespaces of the first and
     its root decoder, or the root decoders while there is none.
 
+    :param dpa: address on the first memdev where the region begins.
     :param paths: where each memdev is: PCI root, root port, and every function below.
     """
 
@@ -63,6 +64,7 @@ class RegionState:
     namespaces: tuple[Namespace, ...]
     uuid: str = ""
     decoder: str = ""
+    dpa: int = 0
     paths: tuple[tuple[str, ...], ...] = ()
 
 
@@ -119,6 +121,7 @@ def observe(runner: Runner, want: RegionWant, cxl_devices: Path = Path("/sys/bus
         namespaces=nd_region.namespaces if nd_region else (),
         uuid=_read(cxl_devices / regions[0].name / "uuid") if regions else "",
         decoder=_root_decoder(cxl_devices / regions[0].name) if regions else "",
+        dpa=_dpa(cxl_devices / regions[0].decoders[0]) if regions and any(regions[0].decoders) else 0,
         paths=tuple(_place(cxl_devices / memdev.name) for memdev in memdevs),
     )
 
@@ -151,6 +154,12 @@ def _root_decoder(region: Path) -> str:
     """The kernel keeps a region below its root decoder; "" where it does not."""
     above = region.resolve().parent.name
     return above if above.startswith("decoder") else ""
+
+
+def _dpa(decoder: Path) -> int:
+    """Where an endpoint decoder begins on its memdev; 0 where sysfs does not show it."""
+    text = _read(decoder / "dpa_resource")
+    return int(text, 16) if text.startswith("0x") else 0
 
 
 def _read(path: Path) -> str:
