@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.cxl_lab import injection
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.poison import covers, parse_poison
 from ansible.module_utils.cxl_lab.qmp_schema import QmpSchema
+from dcd_devices import EMULATORS, stopped_qemu
 from fakes import fixture
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,3 +118,17 @@ def test_poison_records():
     assert parse_poison([{"memdev": "mem0"}]) == []
     with pytest.raises(LabError, match="no list"):
         parse_poison("text")
+
+
+@pytest.mark.skipif(not EMULATORS, reason="no QEMU tree in /var/cache/cxl-lab; the role cxl_hypervisor builds it")
+def test_a_real_qemu_takes_every_kind_with_its_defaults():
+    """Its guest never runs, so that nobody hears of it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cxl-test-", dir="/dev/shm") as folder,
+        stopped_qemu(Path(folder) / "pool0") as real,
+    ):
+        schema = QmpSchema(real.execute("query-qmp-schema", {}))
+        assert set(injection.describe(schema)) == set(injection.KINDS)
+        for kind in injection.KINDS:
+            command, arguments = injection.build(schema, kind, "pool0", {})
+            assert real.execute(command, arguments) == {}, kind
