@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.cxl_lab.committed import Committed, Mapping
 from ansible.module_utils.cxl_lab.errors import LabError
+from dcd_devices import EMULATORS
+from hdm_qemu import hdm_qemu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,3 +111,39 @@ def test_hiding_is_what_a_look_at_each_byte_says(old, new):
     before, after = shown(old), shown(new)
     wrong = any(before[address] != after[address] for address in before.keys() & after.keys())
     assert old.hides([new.serial], new.base, new.size, new.dpa) == wrong
+
+
+@pytest.mark.skipif(not EMULATORS, reason="no QEMU tree in /var/cache/cxl-lab; the role cxl_hypervisor builds it")
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([(0, 0, 256)], [(0, 0, 256)]),
+        ([(0, 0, 256)], [(0, 0, 512)]),
+        ([(0, 0, 256)], [(0, 1024, 256)]),
+        ([(0, 0, 256), (1, 256, 256)], [(0, 256, 256)]),
+        ([(0, 0, 256), (1, 1024, 256)], [(0, 2048, 256), (1, 0, 256)]),
+    ],
+)
+def test_where_a_real_qemu_shows_other_bytes_the_region_is_refused(first, then, tmp_path):
+    """Decoders: number, place in the window and size in MiB. Those of ``then`` are committed when the first ones are no more."""
+    host, wrong, refused = machine(tmp_path), [], []
+    with hdm_qemu() as qemu:
+
+        def make(regions, look):
+            dpa = 0
+            for decoder, at, size in regions:
+                base = qemu.window + at * MIB
+                qemu.commit(decoder, base, size * MIB)
+                if look:
+                    marker = 0xC0FFEE0000000000 + decoder
+                    qemu.store(base, marker)
+                    wrong.append(qemu.place(marker) != dpa)
+                    refused.append(any(one.hides([7], base, size * MIB, dpa) for one in host.mappings()))
+                host.remember([7], base, size * MIB, dpa)
+                dpa += size * MIB
+
+        make(first, False)
+        qemu.uncommit(*(decoder for decoder, _, _ in reversed(first)))
+        make(then, True)
+    assert all(no for bad, no in zip(wrong, refused) if bad)
+    assert len(first) > 1 or not any(refused), "what is right is not refused"
