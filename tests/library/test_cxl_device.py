@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils import device_module
+from ansible.module_utils.cxl_lab.runner import Result
 from ansible.module_utils.cxl_lab.topology.plan import Seen
 from ansible.modules import cxl_device, cxl_device_info, cxl_error, cxl_error_info
 from fakes import fixture, run_module
@@ -53,8 +54,10 @@ def lab(monkeypatch, capsys, tmp_path):
     guest = Guest(qemu)
     (tmp_path / "shm").mkdir()
     (tmp_path / "lab/hosts/node1").mkdir(parents=True)
-    guest.poison = []
+    guest.poison, guest.traces = [], False
     guest.answers |= {
+        "test -d": lambda: Result(0 if guest.traces else 1, "", ""),
+        "mount -t tracefs": lambda: setattr(guest, "traces", True) or "",
         "mkdir": "",
         "rmdir": "",
         "tee": "",
@@ -126,6 +129,7 @@ def test_an_error_and_what_the_host_saw(lab):
         *("cxl_dram", "mem0", "Informational", "3"),
     )
     assert result["command"]["arguments"]["path"] == "/machine/peripheral/cxl-dev.hot"
+    assert lab.guest.ran.count("mount -t tracefs tracefs /sys/kernel/tracing") == 1
     assert any(line.startswith("rmdir /sys/kernel/tracing/instances/") for line in lab.guest.ran)
 
 
