@@ -100,7 +100,7 @@ def parse_trace(text: str) -> list[dict[str, Any]]:
     for line in text.splitlines():
         match = _LINE.search(line)
         if match and not line.startswith("#"):
-            fields = {key: value.strip("'") for key, value in _FIELD.findall(match["text"])}
+            fields = {key: value.strip("'").rstrip(":") for key, value in _FIELD.findall(match["text"])}
             events.append({"event": match["event"], "memdev": fields.get("memdev", ""), "fields": fields, "text": match["text"]})
     return events
 

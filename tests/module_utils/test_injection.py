@@ -120,6 +120,22 @@ def test_poison_records():
         parse_poison("text")
 
 
+def test_what_a_kernel_tells():
+    trace = """# tracer: nop
+#           TASK-PID     CPU#
+ irq/42-75 [001] ..... 10.1: cxl_aer_correctable_error: memdev=mem0 host=0000:0d:00.0 serial=5: status: 'Memory Data ECC Error'
+ cat-99 [000] ..... 9.9: cxl_poison: memdev=mem1 host=0000:0e:00.0 serial=6 trace_type=List dpa=0x40 dpa_length=0x40
+ cat-99 [000] ..... 9.9: sched_switch: prev=cat
+"""
+    first, second = injection.parse_trace(trace)
+    assert (first["event"], first["memdev"], first["fields"]["serial"]) == ("cxl_aer_correctable_error", "mem0", "5")
+    assert second["fields"] == {
+        **{"memdev": "mem1", "host": "0000:0e:00.0", "serial": "6", "trace_type": "List", "dpa": "0x40", "dpa_length": "0x40"}
+    }
+    assert injection.about([first, second], "poison", "mem1") == [second]
+    assert injection.about([first, second], "poison", "mem0") == []
+
+
 @pytest.mark.skipif(not EMULATORS, reason="no QEMU tree in /var/cache/cxl-lab; the role cxl_hypervisor builds it")
 def test_a_real_qemu_takes_every_kind_with_its_defaults():
     """Its guest never runs, so that nobody hears of it."""
