@@ -144,7 +144,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import hotplug
-from ..module_utils.cxl_lab.hotplug import DeviceWant, parse_device
+from ..module_utils.cxl_lab.live_devices import DeviceWant, parse_device
 from ..module_utils.cxl_lab.live_host import LiveHost
 from ..module_utils.cxl_lab.locking import locked
 from ..module_utils.cxl_lab.steps import phrases

@@ -129,7 +129,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import injection
 from ..module_utils.cxl_lab.guest_trace import tracing
-from ..module_utils.cxl_lab.hotplug import observe
+from ..module_utils.cxl_lab.live_devices import observe
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.poison import covers, poison_list, read_poison
 from ..module_utils.cxl_lab.qmp_schema import QmpSchema

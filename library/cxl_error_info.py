@@ -77,7 +77,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import injection
-from ..module_utils.cxl_lab.hotplug import observe
+from ..module_utils.cxl_lab.live_devices import observe
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.poison import poison_list
 from ..module_utils.cxl_lab.qmp_schema import QmpSchema

@@ -11,8 +11,8 @@ from ansible.module_utils.basic import missing_required_lib
 from .cxl_lab.cxl_list import find_memdev, list_memdevs
 from .cxl_lab.dcd.monitor import Monitor, VirshMonitor
 from .cxl_lab.errors import LabError
-from .cxl_lab.hotplug import DeviceWant, LiveDevice, describe, observe
 from .cxl_lab.leaks import Leaks
+from .cxl_lab.live_devices import DeviceWant, LiveDevice, describe, observe
 from .cxl_lab.live_host import LiveHost
 from .cxl_lab.names import check_name
 from .cxl_lab.runner import HostRunner

@@ -10,8 +10,8 @@ from typing import Mapping, Sequence
 from . import guest_release, hotplug
 from .cxl_list import find_memdev, format_serial, list_memdevs
 from .errors import LabError
-from .hotplug import DeviceWant, Live, LiveDevice, Monitor
 from .leaks import Leak, Leaks
+from .live_devices import DeviceWant, Live, LiveDevice, Monitor, observe
 from .progress import progress
 from .runner import Runner
 from .steps import Step, run_steps
@@ -46,7 +46,7 @@ class LiveHost:
         self._sleep = sleep
 
     def observe(self) -> Live:
-        return hotplug.observe(self._monitor)
+        return observe(self._monitor)
 
     def plan_attach(self, want: DeviceWant, live: Live, files: Mapping[str, Path]) -> list[hotplug.Command]:
         """The commands; none when the device is there.

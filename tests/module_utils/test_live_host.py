@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.cxl_lab import hotplug
+from ansible.module_utils.cxl_lab import hotplug, live_devices
 from ansible.module_utils.cxl_lab.errors import LabError
-from ansible.module_utils.cxl_lab.hotplug import parse_device
 from ansible.module_utils.cxl_lab.leaks import Leak, Leaks
 from ansible.module_utils.cxl_lab.live_host import LiveHost
 from dcd_devices import EMULATORS, stopped_qemu
@@ -20,7 +19,7 @@ EMPTY = {"size": None, "volatile": None, "serial": None, "parent": "b", "port": 
 
 
 def want(name="hot", **given):
-    return parse_device("node1", {**EMPTY, "name": name, "size": "256M", **given}, True)
+    return live_devices.parse_device("node1", {**EMPTY, "name": name, "size": "256M", **given}, True)
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_a_device_comes_and_then_is_there(host, qemu):
     assert attach(host, want()) == "mem0"
     assert qemu.commands == ["object-add cxl-mem.hot", "object-add cxl-lsa.hot", "device_add cxl-dev.hot"]
     assert host.plan_attach(want(), host.observe(), FILES) == []
-    assert hotplug.describe(host.observe(), "hot") == {
+    assert live_devices.describe(host.observe(), "hot") == {
         **{"name": "hot", "serial": "0xc0de1001", "size": 256 << 20, "volatile": 0, "port": "cxl-rp.b.0"},
     }
 
@@ -232,15 +231,15 @@ def test_a_real_qemu_takes_the_commands_and_a_second_device_of_the_name():
         files = {kind: Path(folder) / kind for kind in FILES}
         with stopped_qemu(Path(folder) / "pool0", extra=port) as real:
             for _ in range(2):
-                live = hotplug.observe(real)
+                live = live_devices.observe(real)
                 assert [device.name for device in live.devices] == ["pool0"]
                 for command in hotplug.plan_attach(want(volatile="256M"), live, files):
                     real.execute(command.name, command.arguments)
-                found = hotplug.describe(hotplug.observe(real), "hot")
+                found = live_devices.describe(live_devices.observe(real), "hot")
                 assert found == {
                     **{"name": "hot", "serial": "0xc0de1001", "size": 256 << 20, "volatile": 256 << 20, "port": "cxl-rp.b.1"}
                 }
                 real.execute(hotplug.unplug("hot").name, hotplug.unplug("hot").arguments)
                 for _ in range(100):
-                    if hotplug.observe(real).device("hot") is None:
+                    if live_devices.observe(real).device("hot") is None:
                         break
