@@ -11,7 +11,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem scenario-cxlflash soak soak-lun prove fuzz bench bench-doc distclean
+.PHONY: help lab down status test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem scenario-cxlflash soak soak-lun prove fuzz bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ lab: inventory ## install what is missing and build the lab of $(INVENTORY)
 down: inventory ## remove the lab; caches stay
 	@scripts/bootstrap lab
 	@$(PLAYBOOK) playbooks/down.yml
+
+status: inventory ## how the lab of $(INVENTORY) is, in a table
+	@scripts/bootstrap lab
+	@$(PLAYBOOK) playbooks/status.yml
 
 test: lint unit local scenario ## install what is missing and run every test
 
@@ -52,9 +56,9 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
-scenario-topology: ## switches and interleaving on one virtual machine, then a lab of eight; not part of "make test"
+scenario-topology: ## a fabric that changes while it runs, two labs at once, a lab of eight; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_eight_node.py
+	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_two_labs.py tests/scenarios/test_eight_node.py
 
 scenario-kmem: ## memory as a disk and as swap on a virtual machine, and growth by dynamic capacity; not part of "make test"
 	@scripts/bootstrap test

@@ -33,6 +33,17 @@ options:
     description: Folder that is laid over the root file system before its packages are configured.
     type: path
     required: true
+  kernel_debs:
+    description: Debian packages of a kernel of your own, which takes the place of Debian's.
+    type: list
+    elements: path
+    default: []
+  kernel_image:
+    description: A kernel of your own (bzImage); it needs O(kernel_modules).
+    type: path
+  kernel_modules:
+    description: The folder of its modules, as C(make modules_install) leaves it, such as C(lib/modules/6.18.0).
+    type: path
   disk_size:
     description: Size of the disk; it is sparse.
     type: str
@@ -60,6 +71,13 @@ EXAMPLES = r"""
   cxl_guest_image:
     packages: [systemd-sysv, udev, openssh-server, python3, cxl, ndctl, linux-image-amd64]
     files: files/guest
+
+- name: A guest with a kernel from a source tree
+  cxl_guest_image:
+    packages: [systemd-sysv, udev, openssh-server, python3, cxl, ndctl, initramfs-tools]
+    files: files/guest
+    kernel_image: /src/linux/arch/x86/boot/bzImage
+    kernel_modules: /src/linux/staged/lib/modules/6.18.0
 """
 
 RETURN = r"""
@@ -77,6 +95,7 @@ host_images:
 """
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +104,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.cxl_lab.debian_root import Recipe, make_disk, make_tree
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.locking import build_once
+from ..module_utils.cxl_lab.own_kernel import OwnKernel
 from ..module_utils.cxl_lab.sizes import parse_size
 from ..module_utils.lab_module import run_module
 
 PARTS = {"disk": "disk.raw", "kernel": "vmlinuz", "initrd": "initrd.img"}
 
 
-def build_image(recipe: Recipe, folder: Path, disk_size: int) -> None:
+def build_image(recipe: Recipe, folder: Path, disk_size: int, hooks: Sequence[str]) -> None:
     """Fills ``folder`` with the three parts; the tree in between is gone afterwards."""
     tree = folder / "tree"
-    make_tree(recipe, tree)
+    make_tree(recipe, tree, hooks=hooks)
     for secret in tree.glob("etc/ssh/ssh_host_*"):
         secret.unlink()
     (tree / "etc/machine-id").write_text("")
@@ -116,6 +136,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     disk_size = parse_size(params["disk_size"], "disk_size")
     if not Path(params["files"]).is_dir():
         raise LabError(f"files {params['files']}", "is no folder", "give the folder that is laid over the root file system")
+    own_kernel(params).check()
     changed, image = make_image(module, params["packages"], disk_size)
     hosts = {}
     for host, extra in sorted(params["host_packages"].items()):
@@ -124,22 +145,30 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": changed, "image": image, "host_images": hosts}
 
 
+def own_kernel(params: Mapping[str, Any]) -> OwnKernel:
+    """The kernel that the user brings, if there is one."""
+    image, modules = (Path(params[key]) if params[key] else None for key in ("kernel_image", "kernel_modules"))
+    return OwnKernel(tuple(Path(path) for path in params["kernel_debs"]), image, modules)
+
+
 def make_image(module: AnsibleModule, packages: list[str], disk_size: int) -> tuple[bool, dict[str, str]]:
     """Builds the image with these packages if it is missing; whether it was, and its parts."""
     params = module.params
+    kernel = own_kernel(params)
+    settings = {"disk_size": disk_size, **({"kernel": kernel.digest()} if kernel else {})}
     recipe = Recipe(
         kind="guest",
         suite=params["suite"],
         mirror=params["mirror"],
-        packages=packages,
+        packages=kernel.packages(packages),
         variant="apt",
         files=params["files"],
-        settings={"disk_size": disk_size},
+        settings=settings,
     )
     folder = recipe.folder(Path(params["cache_dir"]))
     changed = not folder.exists()
     if changed and not module.check_mode:
-        changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size))
+        changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size, kernel.hooks()))
     return changed, {part: str(folder / name) for part, name in PARTS.items()}
 
 
@@ -152,6 +181,9 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "required": True},
             "host_packages": {"type": "dict", "default": {}},
             "files": {"type": "path", "required": True},
+            "kernel_debs": {"type": "list", "elements": "path", "default": []},
+            "kernel_image": {"type": "path"},
+            "kernel_modules": {"type": "path"},
             "disk_size": {"type": "str", "default": "4G"},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
         },

@@ -34,12 +34,16 @@ options:
     description:
       - V(devdax) gives C(/dev/daxX.Y), which user space maps. This is what hosts share.
       - V(fsdax) gives C(/dev/pmemX), a block device for a file system of one host.
+      - V(raw) gives C(/dev/pmemX) over the whole region, with nothing of the kernel's in it. What is there stays.
+      - V(sector) gives C(/dev/pmemXs), a block device whose sectors are written as a whole or not at all (BTT). Its map is in the
+        memory and belongs to one kernel, so use it only on a memdev that one host uses.
     type: str
-    choices: [devdax, fsdax]
+    choices: [devdax, fsdax, raw, sector]
     default: devdax
   map:
     description:
       - Where the kernel keeps its page structures for the memory.
+      - Modes V(raw) and V(sector) need no page structures; there O(map) and O(align) mean nothing.
       - V(mem) is the host's own memory. The data then starts 2 MiB into the region on every host.
       - V(dev) is the memdev itself. Never use it on a memdev that several hosts share, because each kernel would overwrite the
         page structures of the other.
@@ -51,6 +55,11 @@ options:
     type: str
     choices: [4K, 2M]
     default: 2M
+  sector_size:
+    description: Bytes in a sector of mode V(sector).
+    type: int
+    choices: [512, 4096]
+    default: 4096
   state:
     description:
       - V(present) creates or enables the namespace.
@@ -99,6 +108,12 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ memory.namespace.device }}"
 
+- name: A block device that never shows half a sector, for a database of one host
+  cxl_namespace:
+    serial: "0xc0de0002"
+    name: journal
+    mode: sector
+
 - name: Take the namespace away
   cxl_namespace:
     serial: "0xc0de0001"
@@ -118,6 +133,7 @@ namespace:
     map: mem
     size: 534773760
     align: 2097152
+    sector_size: 0
     uuid: 7c1d3bd0-5c0a-5ed3-8c3d-52b5b4c2a0f6
     device: /dev/dax0.0
     region: region0
@@ -151,9 +167,10 @@ SPEC: dict[str, Any] = {
     "argument_spec": {
         "serial": {"type": "list", "elements": "str", "required": True},
         "name": {"type": "str", "required": True},
-        "mode": {"type": "str", "choices": ["devdax", "fsdax"], "default": "devdax"},
+        "mode": {"type": "str", "choices": ["devdax", "fsdax", "raw", "sector"], "default": "devdax"},
         "map": {"type": "str", "choices": ["mem", "dev"], "default": "mem"},
         "align": {"type": "str", "choices": list(namespaces.ALIGNMENTS), "default": "2M"},
+        "sector_size": {"type": "int", "choices": [512, 4096], "default": 4096},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "force": {"type": "bool", "default": False},
         **WAIT_OPTIONS,
@@ -238,7 +255,8 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: l
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
     serials = [parse_serial(serial) for serial in options["serial"]]
-    want = namespaces.parse_want(serials, options["name"], options["mode"], options["map"], options["align"])
+    shape = (options["mode"], options["map"], options["align"])
+    want = namespaces.parse_want(serials, options["name"], *shape, sector_size=options["sector_size"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent
     return ensure(module, HostRunner(), want)
 

@@ -85,7 +85,8 @@ attributes:
     support: full
 notes:
   - The labels of its namespaces survive a reboot in the label storage area, so the namespaces come back with the region.
-  - QEMU 11.1 keeps the direct mapping of a region until the guest is started again. Keep one size per memdev and guest start.
+  - QEMU 11.1 keeps the direct mapping of a region until the machine is switched off. On a machine of a lab every mapping since
+    then is remembered (C(/var/lib/cxl-lab/committed.json)), and a region that would show the bytes of an older one is refused.
 """
 
 EXAMPLES = r"""
@@ -144,7 +145,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import region as regions
+from ..module_utils.cxl_lab import region_state
 from ..module_utils.cxl_lab.boot_regions import BootRegions
+from ..module_utils.cxl_lab.committed import Committed
 from ..module_utils.cxl_lab.cxl_diagnose import (
     explain_failed_create,
     explain_missing_memdev,
@@ -173,14 +176,14 @@ SPEC: dict[str, Any] = {
 }
 
 
-def find_state(runner: Runner, want: regions.RegionWant, timeout: float, sleep: float) -> regions.RegionState:
+def find_state(runner: Runner, want: region_state.RegionWant, timeout: float, sleep: float) -> region_state.RegionState:
     """The state of the memdevs, once they are there.
 
     :raises LabError: says why it does not come.
     """
     end = time.monotonic() + timeout
     state = wait_until(
-        lambda: regions.observe(runner, want),
+        lambda: region_state.observe(runner, want),
         lambda seen: seen is not None or time.monotonic() >= end,
         f"memdev {' '.join(map(format_serial, want.serials))}",
         "the memdev",
@@ -195,7 +198,7 @@ def find_state(runner: Runner, want: regions.RegionWant, timeout: float, sleep: 
     return state
 
 
-def apply(runner: Runner, want: regions.RegionWant, steps: list[Step]) -> regions.RegionState:
+def apply(runner: Runner, want: region_state.RegionWant, steps: list[Step]) -> region_state.RegionState:
     """Runs the steps; the state that they led to."""
     try:
         run_steps(runner, steps, want.subject)
@@ -204,8 +207,8 @@ def apply(runner: Runner, want: regions.RegionWant, steps: list[Step]) -> region
     return find_state(runner, want, 0, 0)
 
 
-def describe(have: regions.RegionState | None, boot: BootRegions) -> dict[str, Any] | None:
-    region = regions.describe(have)
+def describe(have: region_state.RegionState | None, boot: BootRegions) -> dict[str, Any] | None:
+    region = region_state.describe(have)
     return {**region, "boot": boot.remembers(lowest_serial(region), region["type"])} if region else None
 
 
@@ -214,7 +217,7 @@ def lowest_serial(region: dict[str, Any]) -> int:
     return min(int(serial, 16) for serial in region["serials"] or [region["serial"]])
 
 
-def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
+def ensure_present(module: AnsibleModule, runner: Runner, want: region_state.RegionWant) -> dict[str, Any]:
     timeout = module.params["wait_timeout"] if module.params["wait"] and not module.check_mode else 0
     boot = BootRegions()
     have = find_state(runner, want, timeout, module.params["wait_sleep"])
@@ -227,14 +230,36 @@ def ensure_present(module: AnsibleModule, runner: Runner, want: regions.RegionWa
         reached = apply(runner, want, steps)
         if regions.plan_present(want, reached):
             log = "\n".join(kernel_log(runner))
-            raise LabError(want.subject, "is not in service after it was made", observed=regions.describe(reached), stderr=log)
+            raise LabError(
+                want.subject, "is not in service after it was made", observed=region_state.describe(reached), stderr=log
+            )
+        check_bytes(runner, want, reached, made=True)
         after = describe(reached, boot)
+    elif not module.check_mode:
+        check_bytes(runner, want, have, made=False)
     if after:
         done += ensure_boot(module, boot, want, after)
     return result(before, after, done)
 
 
-def ensure_boot(module: AnsibleModule, boot: BootRegions, want: regions.RegionWant, region: dict[str, Any]) -> list[str]:
+def check_bytes(runner: Runner, want: region_state.RegionWant, have: region_state.RegionState, *, made: bool) -> None:
+    """Refuses a region that shows the bytes of another one, and remembers one that does not.
+
+    :param made: whether it was made now; then it is taken away again.
+    """
+    region, committed = have.regions[0], Committed()
+    serials = {memdev.name: memdev.serial for memdev in have.memdevs}
+    place = ([serials[name] for name in region.memdevs], region.resource, region.size, have.dpa)
+    try:
+        committed.check(want.subject, *place)
+    except LabError:
+        if made:
+            run_steps(runner, regions.plan_absent(want, have), want.subject)
+        raise
+    committed.remember(*place)
+
+
+def ensure_boot(module: AnsibleModule, boot: BootRegions, want: region_state.RegionWant, region: dict[str, Any]) -> list[str]:
     """Has boot make the region, or not, as asked for; what was done, or would be. The region tells about it afterwards."""
     wanted, remembered = module.params["boot"], boot.remembers(min(want.serials), want.type)
     if wanted and "uuid" in region and boot.is_current(region):
@@ -249,9 +274,9 @@ def ensure_boot(module: AnsibleModule, boot: BootRegions, want: regions.RegionWa
     return ["have boot make the region again" if wanted else "have boot forget the region"]
 
 
-def ensure_absent(module: AnsibleModule, runner: Runner, want: regions.RegionWant) -> dict[str, Any]:
+def ensure_absent(module: AnsibleModule, runner: Runner, want: region_state.RegionWant) -> dict[str, Any]:
     boot = BootRegions()
-    have = regions.observe(runner, want)
+    have = region_state.observe(runner, want)
     before = describe(have, boot)
     steps = regions.plan_absent(want, have) if have else []
     done = phrases(steps)
@@ -277,7 +302,7 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, done: li
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
     serials = [parse_serial(serial) for serial in options["serial"]]
-    want = regions.parse_want(serials, options["size"], options["uuid"], options["type"], options["granularity"])
+    want = region_state.parse_want(serials, options["size"], options["uuid"], options["type"], options["granularity"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent
     return ensure(module, HostRunner(), want)
 

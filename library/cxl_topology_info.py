@@ -43,7 +43,7 @@ hosts:
   returned: success
   type: list
   elements: dict
-  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, ssh_port: 40123, spec: {host: {cpus: 2}}}]
+  sample: [{name: node1, domain: cxl-lab.demo.node1, state: running, accel: tcg, ssh_port: 40123, spec: {host: {cpus: 2}}}]
 """
 
 from typing import Any
@@ -69,7 +69,14 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     lab = check_name(module.params["lab"], "lab")
     seen = LibvirtHost(module.params["uri"]).seen(lab)
     hosts = [
-        {"name": name, "domain": domain_name(lab, name), "state": host.state, "ssh_port": host.ssh_port, "spec": host.spec}
+        {
+            "name": name,
+            "domain": domain_name(lab, name),
+            "state": host.state,
+            "accel": (host.spec or {}).get("platform", {}).get("accel", ""),
+            "ssh_port": host.ssh_port,
+            "spec": host.spec,
+        }
         for name, host in sorted(seen.items())
     ]
     return {"changed": False, "hosts": hosts}

@@ -38,3 +38,25 @@ def test_the_inventory_has_the_hosts_of_the_topology(name):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     group = yaml.safe_load(done.stdout)["all"]["children"]["cxl_hosts"]["hosts"]
     assert list(group) == [host.name for host in parse_topology(inventory(name)).hosts]
+
+
+def playbook(*words: str) -> str:
+    command = [str(BIN / "ansible-playbook"), "-i", "inventories/baremetal.example", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_real_hosts_need_no_hypervisor():
+    assert "skipping: no hosts matched" in playbook("playbooks/preflight.yml")
+    listed_hosts = playbook("site.yml", "--list-hosts")
+    assert "server1" in listed_hosts and "hypervisor1" not in listed_hosts
+
+
+def test_the_lists_of_real_hosts_fit_together():
+    file = ROOT / "inventories/baremetal.example/group_vars/cxl_hosts.yml"
+    variables = yaml.safe_load(file.read_text(encoding="utf-8"))
+    regions = [listed(entry["serial"]) for entry in variables["cxl_memory_regions"]]
+    assert all(listed(entry["serial"]) in regions for entry in variables["cxl_memory_namespaces"])
+    serials = {serial for region in regions for serial in region}
+    assert {int(entry["memory"].removeprefix("serial:"), 16) for entry in variables["cbd_transports"]} <= serials

@@ -69,9 +69,7 @@ class BootRegions:
             sync_folder(record.parent)
 
     def _record(self, serial: int, type_: str) -> Path:
-        # A memdev can lie under a region of each type.
-        name = format_serial(serial) + (".ram" if type_ == "ram" else "")
-        return self._root / str(boot_program.RECORDS).lstrip("/") / f"{name}.json"
+        return self._root / str(record_path(serial, type_)).lstrip("/")
 
     def _link(self) -> Path:
         return self._root / _UNITS / "multi-user.target.wants" / _UNIT
@@ -84,6 +82,13 @@ class BootRegions:
             self._root / _UNITS / _UNIT: _UNIT_TEXT,
             self._record(min(serials), region["type"]): json.dumps(record, indent=1) + "\n",
         }
+
+
+def record_path(serial: int, type_: str) -> Path:
+    """Where a host keeps the record of a region of this type whose lowest serial number is this one."""
+    # A memdev can lie under a region of each type.
+    name = format_serial(serial) + (".ram" if type_ == "ram" else "")
+    return boot_program.RECORDS / f"{name}.json"
 
 
 def _content(path: Path) -> str | None:

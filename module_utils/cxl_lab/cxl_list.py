@@ -52,7 +52,7 @@ class RootDecoder:
 
 @dataclass(frozen=True)
 class Region:
-    """A region and the memdevs under it, by name and in interleave order."""
+    """A region and the memdevs under it, by name and in interleave order, with the decoder of each."""
 
     name: str
     type: str
@@ -62,6 +62,7 @@ class Region:
     enabled: bool
     memdevs: tuple[str, ...]
     granularity: int = 0
+    decoders: tuple[str, ...] = ()
 
 
 def parse_serial(value: object) -> int:
@@ -127,6 +128,7 @@ def parse_regions(rows: object) -> list[Region]:
             enabled=row.get("state") != "disabled",
             memdevs=tuple(_targets(row)),
             granularity=_number(row, "interleave_granularity"),
+            decoders=tuple(_decoder(mapping) for mapping in _mappings(row)),
         )
         for row in _rows(rows, "cxl list -R")
     ]
@@ -182,8 +184,16 @@ def _number(row: dict[str, Any], key: str) -> int:
 
 
 def _targets(row: dict[str, Any]) -> list[str]:
-    mappings = sorted(_rows(row.get("mappings", []), "cxl list -R"), key=lambda mapping: _number(mapping, "position"))
-    return [_name(mapping, "memdev", _MEMDEV) for mapping in mappings]
+    return [_name(mapping, "memdev", _MEMDEV) for mapping in _mappings(row)]
+
+
+def _decoder(mapping: dict[str, Any]) -> str:
+    """ "" while a memdev takes no part yet."""
+    return _name(mapping, "decoder", _DECODER) if "decoder" in mapping else ""
+
+
+def _mappings(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(_rows(row.get("mappings", []), "cxl list -R"), key=lambda mapping: _number(mapping, "position"))
 
 
 def _target_roots(row: dict[str, Any]) -> list[str]:

@@ -66,8 +66,8 @@ class Recipe:
         return cache / f"{self.kind}-{self.digest()}"
 
 
-def mmdebstrap_command(recipe: Recipe, root: Path) -> list[str]:
-    """The command that makes the tree at ``root``."""
+def mmdebstrap_command(recipe: Recipe, root: Path, hooks: Sequence[str] = ()) -> list[str]:
+    """The command that makes the tree at ``root``; ``hooks`` as for `make_tree`."""
     command = [
         "mmdebstrap",
         "--mode=root",
@@ -85,18 +85,20 @@ def mmdebstrap_command(recipe: Recipe, root: Path) -> list[str]:
         command.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
     if recipe.files:
         command.append(f"--essential-hook=sync-in {shlex.quote(recipe.files)} /")
-    command += [recipe.suite, str(root)]
+    command += [*hooks, recipe.suite, str(root)]
     command += [f"deb {recipe.mirror} {suite} main" for suite in (recipe.suite, *recipe.extra_suites)]
     return command
 
 
-def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None) -> None:
+def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None, hooks: Sequence[str] = ()) -> None:
     """Builds the tree.
 
+    :param hooks: more options of mmdebstrap. They tell where things are; what is in them belongs into the recipe's settings.
     :raises LabError: with apt's own words when the archive cannot be reached or a package is missing.
     """
     progress(f"mmdebstrap: {recipe.suite}, {len(recipe.packages)} packages and what they need")
-    done = (runner or HostRunner()).run(mmdebstrap_command(recipe, root), timeout=_BUILD_TIMEOUT)
+    command = mmdebstrap_command(recipe, root, hooks)
+    done = (runner or HostRunner()).run(command, timeout=_BUILD_TIMEOUT)
     if done.rc == 0:
         return
     causes = [line for line in done.stderr.splitlines() if line.startswith("E:") and "mmdebstrap failed" not in line]
@@ -104,7 +106,7 @@ def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None) -> None:
         f"{recipe.kind} tree of {recipe.suite} from {recipe.mirror}",
         causes[0].strip() if causes else f"mmdebstrap ended with exit code {done.rc}",
         "check the mirror's address and the network, then run again",
-        cmd=mmdebstrap_command(recipe, root),
+        cmd=command,
         rc=done.rc,
         stderr="\n".join(done.stderr.splitlines()[-30:]),
     )

@@ -7,6 +7,9 @@ label as its parent; otherwise the namespace comes back as "raw" after the next 
 the same uuid, made from the serial number of the memdev and the name. Whoever creates it later rewrites the info block
 with the same parent and the same geometry, which touches no data. Destroying zeroes the info block: the namespace of the
 other host goes on until its region is taken down, comes back raw, and ``present`` writes the info block again.
+
+Mode "raw" has no info block: the whole region is a block device, and what another program put there stays. Mode "sector" (BTT)
+keeps a map of its sectors in the memory, which one kernel owns: it is not for memory that several hosts use at one time.
 """
 
 from __future__ import annotations
@@ -25,17 +28,23 @@ from .steps import Step
 
 #: Alignments with which the data starts at the same offset on every host, wherever the region lies (1 GiB is not one).
 ALIGNMENTS = {"4K": 4 << 10, "2M": 2 << 20}
+#: Modes with page structures in the kernel, hence with a map and an alignment. "raw" and "sector" have neither.
+MAPPED_MODES = ("devdax", "fsdax")
 
 
 @dataclass(frozen=True)
 class NamespaceWant:
-    """A namespace of this name over the region of the memdevs with these serial numbers; ``align`` in bytes."""
+    """A namespace of this name over the region of the memdevs with these serial numbers; ``align`` in bytes.
+
+    :param sector_size: bytes that mode "sector" writes as a whole or not at all.
+    """
 
     serials: tuple[int, ...]
     name: str
     mode: str
     map: str
     align: int
+    sector_size: int = 4096
 
     @property
     def subject(self) -> str:
@@ -48,12 +57,12 @@ class NamespaceWant:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"cxl.lab:namespace:{serials}:{self.name}"))
 
 
-def parse_want(serials: Sequence[int], name: str, mode: str, map_: str, align: str) -> NamespaceWant:
+def parse_want(serials: Sequence[int], name: str, mode: str, map_: str, align: str, *, sector_size: int = 4096) -> NamespaceWant:
     """Checks what the user asked for.
 
     :raises LabError: for a name that may not reach a command line.
     """
-    return NamespaceWant(tuple(serials), check_name(name, "namespace"), mode, map_, ALIGNMENTS[align])
+    return NamespaceWant(tuple(serials), check_name(name, "namespace"), mode, map_, ALIGNMENTS[align], sector_size)
 
 
 def observe(runner: Runner, serials: Sequence[int]) -> NdRegion | None:
@@ -102,7 +111,9 @@ def own(want: NamespaceWant, region: NdRegion) -> Namespace | None:
 def differences(want: NamespaceWant, have: Namespace) -> list[str]:
     """What is not as wanted, as phrases such as "mode fsdax"."""
     pairs = [("mode", want.mode, have.mode), ("uuid", want.uuid, have.uuid)]
-    if have.mode == want.mode:
+    if have.mode == want.mode == "sector":
+        pairs += [("sector_size", str(want.sector_size), str(have.sector_size))]
+    if have.mode == want.mode and want.mode in MAPPED_MODES:
         pairs += [("map", want.map, have.map), ("align", format_size(want.align), format_size(have.align))]
     return [f"{key} {has}" for key, wanted, has in pairs if wanted != has]
 
@@ -136,6 +147,7 @@ def describe(want: NamespaceWant, region: NdRegion | None) -> dict[str, Any] | N
         "map": mine.map,
         "size": mine.size,
         "align": mine.align,
+        "sector_size": mine.sector_size,
         "uuid": mine.uuid,
         "device": mine.device,
         "region": region.name,
@@ -146,7 +158,10 @@ def describe(want: NamespaceWant, region: NdRegion | None) -> dict[str, Any] | N
 
 
 def _create(want: NamespaceWant, region: NdRegion) -> Step:
-    settings = ("-m", want.mode, f"--map={want.map}", "-a", str(want.align), "-n", want.name, "-u", want.uuid)
+    shape: tuple[str, ...] = (f"--map={want.map}", "-a", str(want.align)) if want.mode in MAPPED_MODES else ()
+    if want.mode == "sector":
+        shape = ("-l", str(want.sector_size))
+    settings = ("-m", want.mode, *shape, "-n", want.name, "-u", want.uuid)
     what = f"create {want.mode} namespace {want.name} on {region.name}"
     return Step(what, ("ndctl", "create-namespace", "-r", region.name, *settings))
 

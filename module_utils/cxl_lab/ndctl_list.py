@@ -27,7 +27,10 @@ _MODE_OF_CLAIM = {"dax": "devdax", "pfn": "fsdax"}
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none)."""
+    """A namespace. ``uuid`` is the one in its label; ``claim`` the mode that the label reserves it for ("" if none).
+
+    Sizes are bytes. What its mode does not have is 0 or "".
+    """
 
     dev: str
     name: str
@@ -39,6 +42,7 @@ class Namespace:
     device: str
     enabled: bool
     claim: str
+    sector_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def _namespace(row: dict[str, Any], claim_of: Callable[[str], str]) -> Namespace
         device=_device(row),
         enabled=row.get("state") != "disabled",
         claim=claim_of(dev),
+        sector_size=_number(row, "sector_size"),
     )
 
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from ansible.module_utils.cxl_lab.boot_regions import BootRegions
+from ansible.module_utils.cxl_lab.committed import Committed
 from ansible.module_utils.cxl_lab.runner import Result
 from ansible.modules import cxl_region, cxl_region_info
 from fakes import FakeRunner, fixture, run_module
@@ -46,6 +47,7 @@ def root(tmp_path):
 def call(monkeypatch, capsys, root):
     for module in (cxl_region, cxl_region_info):
         monkeypatch.setattr(module, "BootRegions", lambda: BootRegions(root))
+    monkeypatch.setattr(cxl_region, "Committed", lambda: Committed(root))
 
     def run(module, host, **args):
         monkeypatch.setattr(module, "HostRunner", lambda: host)
@@ -150,3 +152,33 @@ def test_a_host_without_systemd_is_told_so(call, root):
     result = call(cxl_region, Host(), serial="0xc0de0001")
     assert result["failed"] and "set boot: false" in result["msg"]
     assert call(cxl_region, Host(region=True), serial="0xc0de0001", boot=False)["changed"] is False
+
+
+@pytest.fixture
+def machine(root):
+    """A machine of a lab: its QEMU has a number."""
+    life = root / "sys/firmware/qemu_fw_cfg/by_name/etc/vmgenid_guid/raw"
+    life.parent.mkdir(parents=True)
+    life.write_bytes(b"one")
+    return Committed(root)
+
+
+def test_a_region_is_remembered_and_may_come_again(call, machine):
+    host = Host()
+    for state in ("present", "present", "absent", "present"):
+        assert "failed" not in call(cxl_region, host, serial="0xc0de0001", state=state)
+    assert [(one.serial, one.base, one.size) for one in machine.mappings()] == [(0xC0DE0001, 6710886400, 536870912)]
+
+
+def test_a_region_that_would_show_the_bytes_of_another_is_taken_away_again(call, machine, root):
+    machine.remember([0xC0DE0001], 6710886400, 1 << 28, 1 << 28)
+    host = Host()
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["failed"] and "switch the host off and on" in result["msg"]
+    assert host.changing()[-2:] == ["cxl disable-region region3", "cxl destroy-region region3"]
+    assert not host.region and not (root / "etc/cxl-lab").exists()
+
+
+def test_check_mode_remembers_nothing(call, machine):
+    call(cxl_region, Host(region=True), serial="0xc0de0001", check=True)
+    assert machine.mappings() == []

@@ -127,3 +127,27 @@ def test_without_our_name_nothing_happens_to_what_is_there(existing, force):
     assert ours or not existing
     for step in steps:
         assert ours & set(step.argv) or "-r" in step.argv
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"),
+    [("raw", ""), ("sector", " -l 512"), ("fsdax", " --map=mem -a 2097152")],
+)
+def test_each_mode_is_made_with_what_belongs_to_it(mode, shape):
+    want = namespaces.parse_want((0xC0DE0001,), "cbd0", mode, "mem", "2M", sector_size=512)
+    assert argv(plan_present(want, BARE, force=False)) == [
+        f"ndctl create-namespace -r region0 -m {mode}{shape} -n cbd0 -u {want.uuid}"
+    ]
+
+
+def test_a_raw_namespace_has_no_map_and_no_alignment_to_differ_in():
+    want = namespaces.parse_want((0xC0DE0001,), "cbd0", "raw", "dev", "4K")
+    assert plan_present(want, region_with(mode="raw", map="", align=0, uuid=want.uuid), force=False) == []
+
+
+def test_another_sector_size_needs_force():
+    want = namespaces.parse_want((0xC0DE0001,), "cbd0", "sector", "mem", "2M", sector_size=4096)
+    same = region_with(mode="sector", map="", align=0, sector_size=4096)
+    assert plan_present(want, same, force=False) == []
+    with pytest.raises(LabError, match="exists with sector_size 512"):
+        plan_present(want, region_with(mode="sector", map="", align=0, sector_size=512), force=False)

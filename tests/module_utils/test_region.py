@@ -7,11 +7,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from ansible.module_utils.cxl_lab import region as regions
+from ansible.module_utils.cxl_lab import region_state
 from ansible.module_utils.cxl_lab.cxl_list import Region, parse_memdevs, parse_regions, parse_root_decoders
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.ndctl_list import parse_nd_regions
-from ansible.module_utils.cxl_lab.region import GRAIN, RegionState, RegionWant, plan_absent, plan_present
+from ansible.module_utils.cxl_lab.region import plan_absent, plan_present
+from ansible.module_utils.cxl_lab.region_state import GRAIN, RegionState, RegionWant
 from fakes import FakeRunner, fixture
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ def test_create_under_the_decoder_that_has_room():
 
 
 def test_create_with_size_and_uuid():
-    want = regions.parse_want([0xC0DE0001], "256M", "2F6A4A54-9AC1-43C5-A9E6-7B5B2F6AC0DE")
+    want = region_state.parse_want([0xC0DE0001], "256M", "2F6A4A54-9AC1-43C5-A9E6-7B5B2F6AC0DE")
     line = "cxl create-region -d decoder0.1 -t pmem -s 268435456 -U 2f6a4a54-9ac1-43c5-a9e6-7b5b2f6ac0de -m mem1"
     assert argv(plan_present(want, BARE)) == [line], "the window at the highest address that has room"
 
@@ -90,7 +91,7 @@ def test_size_above_the_memdev():
 @pytest.mark.parametrize("size", ["300M", "1", "0"])
 def test_size_that_no_region_can_have(size):
     with pytest.raises(LabError, match=r"256 MiB|no size"):
-        regions.parse_want([1], size, None)
+        region_state.parse_want([1], size, None)
 
 
 def test_absent_takes_down_in_order():
@@ -198,19 +199,19 @@ def test_what_cannot_be_interleaved(names, change, match):
 @pytest.mark.parametrize("serials", [[1, 1], [1, 2, 3, 4, 5], []])
 def test_numbers_of_memdevs_that_no_region_has(serials):
     with pytest.raises(LabError, match="memdevs cannot be interleaved"):
-        regions.parse_want(serials, None, None)
+        region_state.parse_want(serials, None, None)
 
 
 def test_a_size_that_does_not_divide():
     with pytest.raises(LabError, match="size 256M is not n x 256 MiB for each of 2 memdevs"):
-        regions.parse_want([1, 2], "256M", None)
+        region_state.parse_want([1, 2], "256M", None)
 
 
 def test_an_interleaved_region_is_ours_in_whatever_order_it_was_made():
     want, have = spread("m0", "m1")
     made = replace(have, regions=(replace(REGION, memdevs=("m0", "m1"), granularity=1024),))
     assert plan_present(want, made) == []
-    assert regions.describe(made)["serials"] == ["0x1", "0x2"]
+    assert region_state.describe(made)["serials"] == ["0x1", "0x2"]
     with pytest.raises(LabError, match="granularity 1024, not 256"):
         plan_present(replace(want, granularity=256), made)
     with pytest.raises(LabError, match="interleaves m0, m2"):
@@ -245,10 +246,10 @@ def test_where_memdevs_are_is_read_from_sysfs(tmp_path):
             "cxl list -D": json.dumps(fixture("cxl_list_decoders")),
         }
     )
-    want = regions.parse_want([row["serial"] for row in memdevs], None, None)
-    have = regions.observe(runner, want, tmp_path)
+    want = region_state.parse_want([row["serial"] for row in memdevs], None, None)
+    have = region_state.observe(runner, want, tmp_path)
     assert [memdev.name for memdev in have.memdevs] == ["mem1", "mem0"]
     assert have.paths == (PATHS["m0"], PATHS["m1"])
     (line,) = argv(plan_present(want, replace(have, decoders=WINDOWS)))
     assert line.endswith("-w 2 -g 1024 -m mem0 mem1")
-    assert regions.observe(runner, regions.parse_want([1], None, None), tmp_path) is None
+    assert region_state.observe(runner, region_state.parse_want([1], None, None), tmp_path) is None

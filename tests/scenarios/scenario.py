@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -62,6 +63,23 @@ class VmLab:
 
     def playbook(self, name: str, *options: str) -> tuple[int, str]:
         return run(["ansible-playbook", *self.options(), *options, name])
+
+    def module(self, host: str, name: str, **options: object) -> dict:
+        """Runs a module on a host of the inventory as root; returns its result, also of a failure."""
+        command = ["ansible", *self.options(), host, "-b", "-m", name, "-a", json.dumps(options)]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**environment(), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACKS_ENABLED": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        head, brace, rest = done.stdout.partition("{")
+        assert brace, done.stdout + done.stderr
+        print(f"\n{host}: {name} {json.dumps(options)}\n{head}{brace}{rest}", flush=True)
+        result, _ = json.JSONDecoder().raw_decode(brace + rest)
+        return {"failed": done.returncode != 0, **result}
 
     def _ssh(self, host: str, *command: str) -> list[str]:
         return ["ssh", "-F", str(self.folder / "ssh_config"), host, *command]

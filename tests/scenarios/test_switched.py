@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inventory "switched" on a real virtual machine: what is written through an interleaved region lies where it has to.
+"""The inventory "switched" on a real virtual machine: bytes lie where they have to, and a host that runs can be changed.
 
 The steps build on each other and run in the order of this file.
 """
@@ -7,11 +7,12 @@ The steps build on each other and run in the order of this file.
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenario import VmLab, changed
+from scenario import VmLab, changed, wait_until
 
 LAB = VmLab("molecule_switched", inventory="switched")
 MIB = 1 << 20
@@ -94,6 +95,133 @@ def test_each_byte_lies_in_the_right_file_at_the_right_offset(name: str, ways: i
         offset = turn // ways * granularity + within
         found = int.from_bytes(opened[turn % ways][offset : offset + 8], "little")
         assert found == word, f"word {word} at {offset:#x} of {files[order[turn % ways]]}"
+
+
+#: A device that comes and goes, and its serial number.
+HOT, HOT_SERIAL = {"name": "hot0", "size": "256M", "parent": "b"}, "0xc0de1001"
+#: Maps a device, writes a word where there is one, and stays until its input ends where there are two.
+HOLD = """
+import mmap, os, sys
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+with mmap.mmap(descriptor, 2 << 20) as mapping:
+    if len(sys.argv) > 2:
+        mapping[:5] = sys.argv[2].encode()
+    print(mapping[:5].decode(errors="replace"), flush=True)
+    if len(sys.argv) > 3:
+        import time
+        time.sleep(1000)
+"""
+
+
+def device(state: str, **options: object) -> dict:
+    return LAB.module(
+        "hypervisor", "cxl_device", lab=LAB.name, host="node1", devices=[options.pop("device", HOT)], state=state, **options
+    )
+
+
+def hot_memory() -> str:
+    """Makes the region and the namespace of the attached device; returns its device on the host."""
+    for name, more in (("cxl_region", {}), ("cxl_namespace", {"name": "hot"})):
+        result = LAB.module("node1", name, serial=HOT_SERIAL, **more)
+        assert not result["failed"], result
+    return namespace("hot")
+
+
+def word(path: str, *given: str) -> str:
+    LAB.on("node1", "sh", "-c", f"'cat > /tmp/hold.py <<EOF\n{HOLD}\nEOF'")
+    return LAB.on("node1", "python3", "/tmp/hold.py", path, *given).strip()
+
+
+def test_a_device_comes_to_the_running_host_once() -> None:
+    result = device("present")
+    assert result["changed"] and result["devices"][0]["serial"] == HOT_SERIAL, result
+    assert device("present")["changed"] is False
+    assert word(hot_memory(), "hello") == "hello"
+    assert (Path(f"/dev/shm/cxl-lab.{LAB.name}.hot0").read_bytes())[DATA : DATA + 5] == b"hello"
+
+
+def test_while_somebody_maps_it_it_stays() -> None:
+    holder = LAB.background("node1", "python3", "/tmp/hold.py", namespace("hot"), "hello", "stay")
+    assert holder.stdout is not None and holder.stdout.readline().strip() == "hello"
+    refused = device("absent")
+    assert refused["failed"] and "is in use" in refused["msg"], refused
+    LAB.on("node1", "pkill", "-f", "hold.py")
+    holder.wait()
+
+
+def test_it_goes_and_comes_back_with_its_data() -> None:
+    assert device("absent")["changed"]
+    assert int(HOT_SERIAL, 16) not in [row["serial"] for row in listed("cxl", "list", "-M")]
+    assert device("absent")["changed"] is False
+    assert not device("present")["failed"]
+    assert word(hot_memory()) == "hello"
+    assert not device("absent")["failed"]
+
+
+def test_another_device_at_the_same_addresses_has_its_own_bytes() -> None:
+    other = {**HOT, "name": "hot1", "serial": "0xc0de1002"}
+    assert not device("present", device=other)["failed"]
+    assert not LAB.module("node1", "cxl_region", serial="0xc0de1002")["failed"]
+    assert not LAB.module("node1", "cxl_namespace", serial="0xc0de1002", name="other")["failed"]
+    assert word(namespace("other"), "other") == "other"
+    files = [Path(f"/dev/shm/cxl-lab.{LAB.name}.{name}").read_bytes()[DATA : DATA + 5] for name in ("hot0", "hot1")]
+    assert files == [b"hello", b"other"]
+    assert not device("absent", device=other)["failed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [
+        ("poison", "cxl_poison"),
+        ("correctable", "cxl_aer_correctable_error"),
+        ("general_media", "cxl_general_media"),
+        ("dram", "cxl_dram"),
+        ("memory_module", "cxl_memory_module"),
+    ],
+)
+def test_the_kernel_sees_each_kind_of_error(kind: str, event: str) -> None:
+    result = LAB.module("hypervisor", "cxl_error", lab=LAB.name, host="node1", device="m0", kind=kind)
+    assert not result["failed"], result
+    assert {seen["event"] for seen in result["seen"]} == {event}
+    assert bool(result["poison"])
+
+
+def test_volatile_memory_becomes_system_ram_and_a_device_again() -> None:
+    before = int(LAB.on("node1", "awk", "'/MemTotal/ {print $2}'", "/proc/meminfo"))
+    result = LAB.module("node1", "cxl_dax", serial="0xc0de0007", mode="system-ram", online="online_movable")
+    assert result["changed"] and result["dax"]["online"] == "online_movable", result
+    assert int(LAB.on("node1", "awk", "'/MemTotal/ {print $2}'", "/proc/meminfo")) > before
+    assert LAB.module("node1", "cxl_dax", serial="0xc0de0007", mode="system-ram")["changed"] is False
+    result = LAB.module("node1", "cxl_dax", serial="0xc0de0007", mode="devdax")
+    assert result["dax"]["device"].startswith("/dev/dax"), result
+
+
+def test_status_and_diagnostics_tell_of_it(tmp_path: Path) -> None:
+    code, output = LAB.playbook("playbooks/status.yml", "-e", f"cxl_status_file={tmp_path}/status.json")
+    assert code == 0 and "quad devdax" in output
+    (host,) = json.loads((tmp_path / "status.json").read_text())["hosts"].values()
+    assert len(host["memdevs"]) == 7 and host["problems"] == []
+    code, _ = LAB.playbook("playbooks/collect.yml", "-e", f"cxl_collect_dir={tmp_path}")
+    assert code == 0
+    names = set()
+    for file in ("node1", "hypervisor"):
+        with tarfile.open(tmp_path / f"{file}.tar.gz") as archive:
+            names |= set(archive.getnames())
+    assert {"node1/dmesg.txt", "machines/node1/serial.log", "machines/node1/mtree.txt"} <= names
+
+
+def test_a_device_that_was_pulled_has_leaked_until_the_machine_was_off() -> None:
+    assert not device("present")["failed"]
+    holder = LAB.background("node1", "python3", "/tmp/hold.py", hot_memory(), "again", "stay")
+    assert holder.stdout is not None and holder.stdout.readline().strip() == "again"
+    assert [leak["name"] for leak in device("absent", force=True)["leaked"]] == ["hot0"]
+    holder.kill()
+    refused = device("present")
+    assert refused["failed"] and "leaked" in refused["msg"], refused
+    for state in ("off", "on"):
+        assert not LAB.module("hypervisor", "cxl_power", lab=LAB.name, hosts=["node1"], state=state)["failed"]
+    wait_until(lambda: LAB.boot_id("node1"), "node1 is back")
+    assert not device("present")["failed"]
 
 
 def test_down_leaves_nothing() -> None:

@@ -23,7 +23,8 @@ _PROPERTIES = {"persistent": "persistent-memdev", "volatile": "volatile-memdev",
 
 def qemu_arguments(machine: Machine, paths: LabPaths, ssh_port: int) -> list[str]:
     """The arguments of one machine; those of the user come last."""
-    arguments = _control_arguments(machine, ssh_port)
+    # A number that is new whenever QEMU starts, and stays over resets: see committed.py, which reads it in the guest.
+    arguments = [*_control_arguments(machine, ssh_port), "-device", "vmgenid,guid=auto"]
     for index, nic in enumerate(machine.nics):
         arguments += _nic_arguments(machine, nic, paths, LAB_SLOT + index)
     if machine.fabric.bridges:

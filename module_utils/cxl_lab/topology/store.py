@@ -63,13 +63,13 @@ class Store:
         for machine in machines:
             self._host_key(machine)
         for file, (size, subject) in self._memory_files(machines).items():
-            self._sparse(file, size, subject)
+            self.sparse(file, size, subject)
 
     def prepare_host(self, machine: Machine, machines: Iterable[Machine]) -> None:
         """What one host needs before it can start: label areas, credentials and a disk."""
         folder = self.paths.host(machine.host.name)
         for memory in (memory for memory in machine.memories if memory.lsa_size):
-            self._sparse(
+            self.sparse(
                 folder / f"{memory.name}.lsa", memory.lsa_size, f"label storage area of {memory.name} on {machine.host.name}"
             )
         credentials = folder / "credentials"
@@ -178,7 +178,7 @@ class Store:
         for part in (file, file.with_suffix(".pub")):
             os.chown(part, owner.uid, owner.gid)
 
-    def _sparse(self, file: Path, size: int, subject: str) -> None:
+    def sparse(self, file: Path, size: int, subject: str) -> None:
         """A file of exactly ``size`` bytes that QEMU may open. One of another size is somebody's data."""
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise LabError(subject, f"{file} is no regular file", "remove it, then run again")

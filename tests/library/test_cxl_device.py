@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""cxl_device, cxl_error and their twins as Ansible runs them, on a pretended lab."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from ansible.module_utils import device_module
+from ansible.module_utils.cxl_lab.runner import Result
+from ansible.module_utils.cxl_lab.topology.plan import Seen
+from ansible.modules import cxl_device, cxl_device_info, cxl_error, cxl_error_info
+from fakes import fixture, run_module
+from live_qemu import Guest, LiveQemu
+
+LAB = {"lab": "demo", "host": "node1"}
+HOT = {"name": "hot", "size": "256M", "parent": "b"}
+TRACE = """# tracer: nop
+   kworker/0:1-12  [000] .....  12.3: cxl_dram: memdev=mem0 host=0000:0e:00.0 serial=7 log=Informational : dpa=0 bank=3
+   kworker/0:1-12  [000] .....  12.4: cxl_dram: memdev=mem5 host=0000:0f:00.0 serial=8 log=Fatal : dpa=0
+"""
+
+
+class Libvirt:
+    state = "running"
+    spec = {"memories": [{"name": "pool0"}]}
+
+    def __init__(self, uri: str) -> None: ...
+
+    def seen(self, lab: str) -> dict[str, Seen]:
+        return {"node1": Seen(self.state, self.spec, 4022)} if lab == "demo" else {}
+
+    def emulator_user(self) -> SimpleNamespace:
+        return SimpleNamespace(uid=os.getuid(), gid=os.getgid())
+
+
+class ErrorQemu(LiveQemu):
+    """A QEMU that can play errors, too."""
+
+    def execute(self, command, arguments):
+        if command.startswith("cxl-inject"):
+            self.commands.append(command)
+            return {}
+        if command == "query-qmp-schema":
+            return fixture("qmp_schema_cxl")
+        return super().execute(command, arguments)
+
+
+@pytest.fixture
+def lab(monkeypatch, capsys, tmp_path):
+    qemu = ErrorQemu()
+    guest = Guest(qemu)
+    (tmp_path / "shm").mkdir()
+    (tmp_path / "lab/hosts/node1").mkdir(parents=True)
+    guest.poison, guest.traces = [], False
+    guest.answers |= {
+        "test -d": lambda: Result(0 if guest.traces else 1, "", ""),
+        "mount -t tracefs": lambda: setattr(guest, "traces", True) or "",
+        "mkdir": "",
+        "rmdir": "",
+        "tee": "",
+        "cat": TRACE,
+        "cxl list -M -m": lambda: json.dumps([{"memdev": "mem0", "media_errors": guest.poison}]),
+    }
+    monkeypatch.setattr(device_module, "LibvirtHost", Libvirt)
+    monkeypatch.setattr(device_module.LiveLab, "monitor", lambda self, host: qemu if self.check_running(host) else None)
+    monkeypatch.setattr(device_module.LiveLab, "guest", lambda self, host: guest)
+    paths = device_module.LabPaths
+    monkeypatch.setattr(device_module, "LabPaths", lambda name, root: paths(name, root, shared=tmp_path / "shm"))
+
+    def call(module, **args):
+        return run_module(module, monkeypatch, capsys, lab_dir=str(tmp_path / "lab"), **args)
+
+    return SimpleNamespace(call=call, qemu=qemu, guest=guest, folder=tmp_path)
+
+
+def test_a_device_comes_once_and_goes_once(lab):
+    result = lab.call(cxl_device, **LAB, devices=[HOT])
+    assert result["changed"] and result["devices"][0]["memdev"] == "mem0" and len(result["steps"]) == 3
+    assert (lab.folder / "shm/cxl-lab.demo.hot").stat().st_size == 256 << 20
+    assert (lab.folder / "lab/hosts/node1/hot.lsa").stat().st_size == 1 << 20
+    assert lab.call(cxl_device, **LAB, devices=[HOT])["changed"] is False
+    info = lab.call(cxl_device_info, **LAB)
+    assert [device["name"] for device in info["devices"]] == ["hot"]
+    assert info["free_ports"] == ["cxl-rp.b.1", "cxl-rp.b.2"] and info["leaked"] == []
+    gone = lab.call(cxl_device, **LAB, devices=[{"name": "hot"}], state="absent")
+    assert gone["changed"] and gone["devices"] == []
+    assert lab.call(cxl_device, **LAB, devices=[{"name": "hot"}], state="absent")["changed"] is False
+    assert (lab.folder / "shm/cxl-lab.demo.hot").exists(), "its data outlives it"
+
+
+def test_check_mode_changes_nothing(lab):
+    result = lab.call(cxl_device, **LAB, devices=[HOT], check=True)
+    assert result["changed"] and lab.qemu.commands == [] and list((lab.folder / "shm").iterdir()) == []
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    result = lab.call(cxl_device, **LAB, devices=[{"name": "hot"}], state="absent", check=True)
+    assert result["steps"] == ["unplug hot"] and "cxl-dev.hot" in lab.qemu.devices
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"devices": [{"name": "pool0", "size": "256M"}]}, "belongs to the topology"),
+        ({"devices": [{**HOT, "name": "pool0"}], "state": "absent"}, "belongs to the topology"),
+        ({"devices": [HOT], "host": "node9"}, "lab demo has no machine of this name"),
+        ({"devices": [HOT], "lab": "other"}, "it has none: it is not built"),
+        ({"devices": [{**HOT, "size": "300M"}]}, "no multiple of 256M"),
+    ],
+)
+def test_refusals_before_anything_happens(lab, args, words):
+    result = lab.call(cxl_device, **{**LAB, **args})
+    assert result["failed"] and words in result["msg"]
+    assert lab.qemu.commands == [] and list((lab.folder / "shm").iterdir()) == []
+
+
+def test_a_machine_that_is_off(lab, monkeypatch):
+    monkeypatch.setattr(Libvirt, "state", "off")
+    assert "host node1: is off; switch it on (cxl_power)" in lab.call(cxl_device, **LAB, devices=[HOT])["msg"]
+
+
+def test_an_error_and_what_the_host_saw(lab):
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    result = lab.call(cxl_error, **LAB, device="hot", kind="dram", arguments={"bank": 3})
+    assert result["changed"] and result["memdev"] == "mem0" and "cxl-inject-dram-event" in lab.qemu.commands
+    (event,) = result["seen"]
+    assert (event["event"], event["memdev"], event["fields"]["log"], event["fields"]["bank"]) == (
+        *("cxl_dram", "mem0", "Informational", "3"),
+    )
+    assert result["command"]["arguments"]["path"] == "/machine/peripheral/cxl-dev.hot"
+    assert lab.guest.ran.count("mount -t tracefs tracefs /sys/kernel/tracing") == 1
+    assert any(line.startswith("rmdir /sys/kernel/tracing/instances/") for line in lab.guest.ran)
+
+
+def test_an_error_that_nobody_saw_fails_and_says_so(lab):
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    result = lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait_timeout=0)
+    assert "waited 0 s for the kernel of node1 to tell about it" in result["msg"]
+    assert lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait=False)["seen"] == []
+
+
+def test_check_mode_and_wrong_arguments_play_nothing(lab):
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    before = list(lab.qemu.commands)
+    assert lab.call(cxl_error, **LAB, device="hot", kind="dram", check=True)["changed"]
+    assert "rank is 'x'" in lab.call(cxl_error, **LAB, device="hot", kind="dram", arguments={"rank": "x"})["msg"]
+    assert "QEMU has no device of this name" in lab.call(cxl_error, **LAB, device="cold", kind="dram")["msg"]
+    assert lab.qemu.commands == before
+
+
+def test_poison_that_is_there_is_no_change(lab):
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    lab.guest.poison = [{"offset": 0, "length": 128, "source": "Injected"}]
+    result = lab.call(cxl_error, **LAB, device="hot", kind="poison")
+    assert result["changed"] is False and result["poison"] == lab.guest.poison
+    info = lab.call(cxl_error_info, **LAB, device="hot")
+    assert info["poison"] == lab.guest.poison and "poison" in info["kinds"]
+    assert lab.call(cxl_error_info, **LAB)["poison"] == []
