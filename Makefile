@@ -11,7 +11,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem soak soak-lun prove fuzz bench bench-doc distclean
+.PHONY: help lab down test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem scenario-dcd soak soak-lun prove fuzz bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ down: inventory ## remove the lab; caches stay
 
 test: lint unit local scenario ## install what is missing and run every test
 
-test-all: test scenario-cbd scenario-topology scenario-kmem ## the same and the long scenarios, on up to eight virtual machines
+test-all: test scenario-cbd scenario-topology scenario-kmem scenario-dcd ## the same and the long scenarios, on up to eight virtual machines
 
 lint: ## ruff, mypy, yamllint, ansible-lint
 	@scripts/bootstrap test
@@ -59,6 +59,10 @@ scenario-topology: ## switches and interleaving on one virtual machine, then a l
 scenario-kmem: ## memory as a disk and as swap on a virtual machine; not part of "make test"
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_kmem_blk_vm.py
+
+scenario-dcd: ## dynamic capacity on four virtual machines that share one device; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_dcd_pool.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

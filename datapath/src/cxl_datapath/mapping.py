@@ -81,14 +81,14 @@ class Mapping:
 
 
 def _map(memory: Memory, writable: bool) -> int:
-    hint = "run as root or change the owner of the device" if memory.kind == "devdax" else ""
+    hint = "" if memory.kind == "file" else "run as root or change the owner of the device"
     try:
         fd = os.open(memory.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:
         raise from_errno(error.errno or 0, memory.spec, f"open {memory.path}", hint) from None
     try:
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, 0)
+        address = _libc.mmap(None, memory.size, protection, mmap.MAP_SHARED, fd, memory.offset)
         if address is None or address == _MAP_FAILED:
             raise from_errno(ctypes.get_errno(), memory.spec, f"map {memory.size} bytes of {memory.path}")
         return int(address)

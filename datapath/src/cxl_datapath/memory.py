@@ -4,6 +4,7 @@
 A memory is named by
 * `/dev/daxX.Y`: a devdax device;
 * `serial:0x...`: the devdax device on the CXL region of the memdev with this serial number (memdev names change over boots);
+* `dcd:0x.../NAME`: the mapping NAME of the dynamic-capacity device with this serial number, a range of accepted extents;
 * any other absolute path: a regular file, for hosts that are processes of one machine.
 """
 
@@ -12,12 +13,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from .errors import Code, DatapathError, from_errno
-from .names import check_path
+from .names import check_name, check_path
 from .sysfs import dax_of_serial, dax_properties
 
 PAGE = 4096
@@ -25,14 +27,26 @@ DEVDAX_ALIGN = 2 << 20
 _DAX = re.compile(r"dax[0-9]+\.[0-9]+")
 
 
+Kind = Literal["devdax", "file", "extents"]
+
+
 @dataclass(frozen=True)
 class Memory:
-    """A memory that exists: `spec` as the user named it, `path` to map, `size` in bytes."""
+    """A memory that exists: `spec` as the user named it, `size` bytes to map of `path`, from `offset` on."""
 
     spec: str
     path: str
     size: int
-    kind: Literal["devdax", "file"]
+    kind: Kind
+    offset: int = 0
+
+    def is_same(self, other: Memory) -> bool:
+        """Whether both are the same bytes, whatever they are called."""
+        return (self.path, self.offset) == (other.path, other.offset)
+
+
+#: Finds a mapping of dynamic capacity, by the serial number of its device and its name.
+Extents = Callable[[int, str], Memory]
 
 
 def check_spec(value: object) -> str:
@@ -40,22 +54,40 @@ def check_spec(value: object) -> str:
     if isinstance(value, str) and value.startswith("serial:"):
         parse_serial(value)
         return value
+    if isinstance(value, str) and value.startswith("dcd:"):
+        parse_mapping(value)
+        return value
     return check_path("memory", value)
 
 
 def parse_serial(spec: str) -> int:
-    text = spec.removeprefix("serial:")
+    return _serial(spec.removeprefix("serial:"), spec, "serial:0x<hex>")
+
+
+def parse_mapping(spec: str) -> tuple[int, str]:
+    """Serial number and name in `dcd:0x.../NAME`."""
+    serial, _, name = spec.removeprefix("dcd:").partition("/")
+    return _serial(serial, spec, "dcd:0x<hex>/NAME"), check_name("mapping", name)
+
+
+def _serial(text: str, spec: str, form: str) -> int:
     if (
         re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text)
         and (serial := int(text, 0 if text.startswith("0x") else 10)) < 1 << 64
     ):
         return serial
-    raise DatapathError(Code.INVALID, "memory", f"{spec!r:.60} holds no serial number", "write serial:0x<hex>")
+    raise DatapathError(Code.INVALID, "memory", f"{spec!r:.60} holds no serial number", f"write {form}")
 
 
-def resolve(spec: str, sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> Memory:
-    """The memory that `spec` names now. Raises `not_found`, `invalid` (not mappable), or what sysfs makes ambiguous."""
+def resolve(spec: str, sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), extents: Extents | None = None) -> Memory:
+    """The memory that `spec` names now. Raises `not_found`, `invalid` (not mappable), or what sysfs makes ambiguous.
+
+    `extents`: of this host; only its daemon has them."""
     check_spec(spec)
+    if spec.startswith("dcd:"):
+        if extents is None:
+            raise DatapathError(Code.UNSUPPORTED, spec, "is known to the host's daemon only", "ask it: cxl-datapath dcd map")
+        return extents(*parse_mapping(spec))
     if spec.startswith("serial:"):
         return _devdax(spec, dax_of_serial(parse_serial(spec), sysfs), sysfs, dev)
     path = Path(spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TypeVar
 
 from .cxlflash.master import Luns
@@ -28,10 +29,10 @@ class Datapath:
     """Everything that one daemon serves. Mutating methods hold `lock`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.dcd = DcdManager(settings.state, settings.sysfs, settings.dev)
+        self.settings = replace(settings, extents=self.dcd.memory)
         self.lock = asyncio.Lock()
         self.sessions: dict[str, Session] = {}
-        self.dcd = DcdManager(settings.state, settings.sysfs)
         self.pools: dict[str, PoolSession] = {}
         self.luns = Luns(settings.runtime, settings.state)
         self._file = StateFile(settings.state)

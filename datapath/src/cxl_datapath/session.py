@@ -26,7 +26,7 @@ from .lives import Start
 from .locks.base import Both, HostLock
 from .locks.etcd import EtcdLock
 from .mapping import Mapping
-from .memory import Memory, resolve
+from .memory import Extents, Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 
@@ -43,6 +43,7 @@ class Settings:
     sysfs: Path = Path("/sys")
     dev: Path = Path("/dev")
     etcd: str = ""  # URL of an etcd whose lock is taken beside the transport's own claim; empty: none
+    extents: Extents | None = None  # dynamic capacity of this host
 
 
 @dataclass
@@ -208,7 +209,7 @@ class Session:
     def _reference(self) -> dict[str, Any]:
         opened = self.need()
         memory = opened.memory
-        reference = {"spec": memory.spec, "path": memory.path, "size": memory.size, "kind": memory.kind}
+        reference = asdict(memory)
         host = {"host_id": opened.host_id, "host_epoch": opened.host_epoch}
         return {"transport": reference | host | {"uuid": self.desired.uuid, "runtime": str(self.settings.runtime)}}
 
@@ -236,7 +237,7 @@ class Session:
 
 
 def _open(desired: TransportState, settings: Settings) -> Opened:
-    memory = resolve(desired.memory, settings.sysfs, settings.dev)
+    memory = resolve(desired.memory, settings.sysfs, settings.dev, settings.extents)
     mapping = Mapping(memory)
     try:
         info = _attach_again(mapping, memory.spec)

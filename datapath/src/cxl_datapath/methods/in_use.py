@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from ..errors import Code, DatapathError
+from ..memory import parse_mapping
 from ..service import Datapath
 
 
@@ -26,6 +27,17 @@ def check_name_free(datapath: Datapath, name: str) -> None:
     owner = device_names(datapath).get(name)
     if owner is not None:
         raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
+
+
+def refuse_used_mapping(datapath: Datapath, serial: int, name: str) -> None:
+    """Raises `busy` when a transport of this host is in a mapping of dynamic capacity."""
+    for session in datapath.sessions.values():
+        memory = session.desired.memory
+        if memory.startswith("dcd:") and parse_mapping(memory) == (serial, name):
+            what = f"is the memory of transport {session.name}"
+            raise DatapathError(
+                Code.BUSY, f"mapping {name}", what, f"unregister it: cxl-datapath cbd transport unregister {session.name}"
+            )
 
 
 def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:

@@ -33,13 +33,14 @@ MEMORY = Field(_spec)
 
 
 async def _resolve(datapath: Datapath, spec: str) -> Memory:
-    return await asyncio.to_thread(resolve, spec, datapath.settings.sysfs, datapath.settings.dev)
+    settings = datapath.settings
+    return await asyncio.to_thread(resolve, spec, settings.sysfs, settings.dev, settings.extents)
 
 
 def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
     """The session on this memory, under whatever name the user gave the memory then."""
     for session in datapath.sessions.values():
-        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.path == memory.path):
+        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.is_same(memory)):
             return session
     return None
 

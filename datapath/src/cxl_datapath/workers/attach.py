@@ -14,7 +14,7 @@ from ..cbd.transport import attach
 from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
-from ..memory import Memory
+from ..memory import Kind, Memory
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class TransportRef:
     spec: str
     path: str
     size: int
-    kind: str
+    kind: Kind
+    offset: int
     uuid: str
     host_id: int
     host_epoch: int
@@ -38,7 +39,7 @@ class TransportRef:
         return Path(self.runtime) / f"{kind}-{self.uuid}-{number}.lock"
 
     def memory(self) -> Memory:
-        return Memory(self.spec, self.path, self.size, "devdax" if self.kind == "devdax" else "file")
+        return Memory(self.spec, self.path, self.size, self.kind, self.offset)
 
 
 @dataclass(frozen=True)
