@@ -57,6 +57,19 @@ def test_no_region_no_accept(model):
     assert b"" not in model.commands
 
 
+def test_an_offer_from_before_the_region_is_refused_by_it(model):
+    model.offer(E0)
+    host = DcdHost(model)
+    host.make_region(WINDOW)
+    host.service()
+    assert model.held() == [] and model.log == [] and said(host) == ["refused: no region", "region made"]
+    model.offer(E0)
+    again = DcdHost(model)  # the daemon ended before it answered; the region is there
+    again.make_region(WINDOW)
+    again.service()
+    assert model.held() == [E0]
+
+
 def test_offer_accept_release(host, model):
     model.offer(E0)
     host.service()

@@ -54,7 +54,11 @@ class DcdHost:
             self._trace("found", self.holdings.held)
 
     def make_region(self, window: Window, limit: int | None = None, remember: bool = False) -> bool:
-        """Leads the window to the device and accepts from now on; False when the decoder did so already."""
+        """Leads the window to the device and accepts from now on; False when the decoder did so already.
+
+        What was offered before there was a region is refused."""
+        if not self._device.is_led():
+            self.service()
         made = self._device.lead(window)
         self.window, self.terms = window, Terms(self.regions, limit, remember)
         self._trace("region made", [(0, self._device.span)])
