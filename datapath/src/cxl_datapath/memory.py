@@ -27,7 +27,8 @@ DEVDAX_ALIGN = 2 << 20
 _DAX = re.compile(r"dax[0-9]+\.[0-9]+")
 
 
-Kind = Literal["devdax", "file", "extents"]
+#: A window is mapped from `/dev/mem`: the kernel has no page structures for it, so that O_DIRECT cannot read into it.
+Kind = Literal["devdax", "file", "window"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Code, DatapathError
-from ..memory import PAGE, Memory
+from ..memory import PAGE, Kind, Memory
 from . import kernel
 from .config import serial_number
 from .desired import DesiredFile, DeviceState
@@ -125,7 +125,8 @@ class DcdManager:
                 raise DatapathError(Code.NOT_READY, f"mapping {name}", "is not all accepted any more", hint)
         if wanted[0] % PAGE or wanted[1] % PAGE:
             raise DatapathError(Code.INVALID, f"mapping {name}", f"is not whole pages of {PAGE} bytes", "map whole blocks of 2M")
-        return Memory(f"dcd:{serial:#x}/{name}", row["path"], row["size"], "extents", row["offset"])
+        kind: Kind = "window" if row["path"] == str(self._dev / "mem") else "devdax"
+        return Memory(f"dcd:{serial:#x}/{name}", row["path"], row["size"], kind, row["offset"])
 
     def _reach(self, desired: DeviceState, window: Window, wanted: Range) -> Reach:
         if desired.direct is not None:
