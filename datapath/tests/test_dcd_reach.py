@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from test_memory_resolver import Sysfs
 
-from cxl_datapath.dcd.reach import directly, through_window
+from cxl_datapath.dcd.reach import directly, open_devdax, through_window
 from cxl_datapath.errors import Code, DatapathError
 
 MIB = 1 << 20
@@ -32,6 +32,7 @@ def test_a_devdax_over_the_window(sysfs):
     sysfs.dax("dax1.0", sysfs.root / "devices/hmem.0", size=1024 * MIB, address=BASE)
     assert window(sysfs, 8 * MIB, 2 * MIB) == ("dax1.0", 8 * MIB)
     assert window(sysfs, 1023 * MIB, 2 * MIB) == ("mem", BASE + 1023 * MIB), "what it does not cover"
+    open_devdax((BASE, 4096 * MIB), sysfs.root)  # it is open already
     with pytest.raises(DatapathError, match="maps no others") as caught:
         window(sysfs, 1 * MIB, 2 * MIB)
     assert caught.value.code == Code.INVALID
@@ -40,6 +41,22 @@ def test_a_devdax_over_the_window(sysfs):
 def test_a_devdax_that_is_system_memory_is_none(sysfs):
     sysfs.dax("dax1.0", sysfs.root / "devices/hmem.0", size=1024 * MIB, driver="kmem", address=BASE)
     assert window(sysfs, 0, 2 * MIB) == ("mem", BASE)
+    with pytest.raises(DatapathError, match="driver kmem has it, and it lies over the window; run: daxctl") as caught:
+        open_devdax((BASE, 4096 * MIB), sysfs.root)
+    assert caught.value.code == Code.BUSY
+    open_devdax((BASE + 1024 * MIB, 1024 * MIB), sysfs.root)  # beside the window it may be what it likes
+
+
+def test_a_devdax_that_waits_for_a_driver_is_opened(sysfs):
+    sysfs.dax("dax1.0", sysfs.root / "devices/hmem.0", size=1024 * MIB, driver="device_dax", address=BASE)
+    (sysfs.root / "devices/hmem.0/dax1.0/driver").unlink()
+    new_id = sysfs.root / "bus/dax/drivers/device_dax/new_id"
+    open_devdax((BASE, 4096 * MIB), sysfs.root)
+    assert new_id.read_text() == "dax1.0" and window(sysfs, 0, 2 * MIB) == ("mem", BASE), "until the kernel has done it"
+    new_id.unlink()
+    new_id.mkdir()
+    with pytest.raises(DatapathError, match="load its driver: modprobe device_dax"):
+        open_devdax((BASE, 4096 * MIB), sysfs.root)
 
 
 def test_the_direct_way_counts_from_the_data_of_the_namespace(sysfs):

@@ -47,21 +47,22 @@ def dax_properties(name: str, sysfs: Path) -> DaxProperties:
 
 @dataclass(frozen=True)
 class DaxPlace:
-    """A mappable devdax device: `size` bytes at the host address `start`, in units of `align` bytes."""
+    """`size` bytes at the host address `start`, in units of `align` bytes; `driver` as in `DaxProperties`."""
 
     name: str
     start: int
     size: int
     align: int
+    driver: str
 
 
 def dax_places(sysfs: Path) -> list[DaxPlace]:
-    """Where each devdax device is that the kernel's device driver has."""
+    """Where each devdax device is that says so."""
     found = []
     for name in sorted(dax_names(sysfs)):
         properties, resource = dax_properties(name, sysfs), sysfs / "bus/dax/devices" / name / "resource"
-        if properties.driver == "device_dax" and resource.exists():
-            found.append(DaxPlace(name, _number(resource), properties.size, properties.align))
+        if resource.exists():
+            found.append(DaxPlace(name, _number(resource), properties.size, properties.align, properties.driver))
     return found
 
 

@@ -19,7 +19,7 @@ from .host import DcdHost
 from .keeper import Keeper, NotReady
 from .payloads import Range
 from .ranges import covers
-from .reach import Reach, directly, through_window
+from .reach import Reach, directly, open_devdax, through_window
 from .registers import cxl_functions
 from .window import Window, check_direct, choose, windows
 
@@ -176,6 +176,7 @@ class DcdManager:
             raise DatapathError(Code.BUSY, name, f"the kernel has a region over it ({', '.join(used)})", hint)
         window = choose(windows(self._sysfs), desired.window)
         check_direct(self._sysfs, function.name)
+        open_devdax((window.base, window.size), self._sysfs)
         was_bound = function.driver() is not None
         try:
             host = DcdHost(function)

@@ -13,9 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Code, DatapathError
+from ..errors import Code, DatapathError, from_errno
 from ..sysfs import DaxPlace, dax_of_serial, dax_places, region_start
 from .payloads import Range
+
+DRIVER = "device_dax"
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,27 @@ class Reach:
     offset: int
 
 
+def open_devdax(window: Range, sysfs: Path) -> None:
+    """Has the kernel show a devdax over the window as a device: left alone it waits for the driver of system memory.
+
+    Raises `busy` when that one has it: memory that comes and goes must never be the kernel's."""
+    for place in dax_places(sysfs):
+        if place.start >= sum(window) or window[0] >= place.start + place.size or place.driver == DRIVER:
+            continue
+        if place.driver:
+            hint = f"run: daxctl reconfigure-device --mode=devdax {place.name}"
+            raise DatapathError(Code.BUSY, place.name, f"driver {place.driver} has it, and it lies over the window", hint)
+        try:
+            (sysfs / "bus/dax/drivers" / DRIVER / "new_id").write_text(place.name)
+        except OSError as error:
+            raise from_errno(error.errno or 0, place.name, "open it", f"load its driver: modprobe {DRIVER}") from None
+
+
 def through_window(base: int, wanted: Range, sysfs: Path, dev: Path) -> Reach:
     """`base`: host address of device address 0. Raises `invalid` for what a devdax over the window cannot map."""
     address, size = base + wanted[0], wanted[1]
     for place in dax_places(sysfs):
-        if place.start <= address and address + size <= place.start + place.size:
+        if place.driver == DRIVER and place.start <= address and address + size <= place.start + place.size:
             return _in_devdax(place, address - place.start, size, dev)
     return Reach(dev / "mem", address)
 
