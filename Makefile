@@ -11,7 +11,7 @@ CACHES = /var/cache/cxl-lab $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cxl-lab
 PLAYBOOK = .venv/bin/ansible-playbook -i $(INVENTORY)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help lab down status test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem scenario-cxlflash soak soak-lun prove fuzz bench bench-doc distclean
+.PHONY: help lab down status test test-all lint unit local scenario scenario-cbd scenario-topology scenario-kmem scenario-cxlflash scenario-dcd soak soak-lun prove fuzz bench bench-doc distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ status: inventory ## how the lab of $(INVENTORY) is, in a table
 
 test: lint unit local scenario ## install what is missing and run every test
 
-test-all: test scenario-cbd scenario-topology scenario-kmem scenario-cxlflash ## the same and the long scenarios, on up to eight virtual machines
+test-all: test scenario-cbd scenario-topology scenario-kmem scenario-cxlflash scenario-dcd ## the same and the long scenarios, on up to eight virtual machines
 
 lint: ## ruff, mypy, yamllint, ansible-lint
 	@scripts/bootstrap test
@@ -67,6 +67,10 @@ scenario-kmem: ## memory as a disk and as swap on a virtual machine, and growth 
 scenario-cxlflash: ## user-space LUNs on the disks of another virtual machine; not part of "make test"
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_cxlflash.py
+
+scenario-dcd: ## dynamic capacity on four virtual machines that share one device; not part of "make test"
+	@scripts/bootstrap test
+	@pytest -v -s tests/scenarios/test_dcd_pool.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

@@ -32,7 +32,8 @@ options:
       memory:
         description:
           - The memory. V(serial:0x...) is the devdax namespace over the memdev with this serial number, V(/dev/daxX.Y) a devdax
-            device, and any other absolute path a file that several daemons of one machine share.
+            device, V(dcd:0x.../NAME) a mapping of dynamic capacity (M(dcd_mapping)),
+            and any other absolute path a file that several daemons of one machine share.
           - Required unless O(transports[].state=absent).
         type: str
       state:

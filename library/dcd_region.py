@@ -38,6 +38,16 @@ options:
           manager has to ask again.
         type: bool
         default: false
+      data_path:
+        description: Where the data of mappings goes. V(device) is the device itself, which lets only accepted extents through.
+          V(direct) is a persistent memdev over the same bytes, much faster where the device is emulated; only the daemon keeps
+          programs to accepted extents there.
+        type: str
+        choices: [device, direct]
+        default: device
+      direct_serial:
+        description: Serial number of that memdev. It needs a region and a namespace of mode devdax.
+        type: str
   state:
     description: V(absent) gives every extent and the device back. It is refused while a mapping uses it.
     type: str
@@ -91,6 +101,8 @@ _REGION = {
     "window": {"type": "int"},
     "limit": {"type": "str"},
     "remember": {"type": "bool", "default": False},
+    "data_path": {"type": "str", "choices": ["device", "direct"], "default": "device"},
+    "direct_serial": {"type": "str"},
 }
 SPEC: dict[str, Any] = {
     "argument_spec": {

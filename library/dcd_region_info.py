@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: dcd_region_info
 short_description: Dynamic capacity of a host, as its daemon has it
 description:
-  - Runs on a host. Tells the regions, the extents and their users, and what happened last.
+  - Runs on a host. Tells the regions, the extents, the mappings of their users, and what happened last.
 version_added: 0.1.0
 author:
   - cxl.lab contributors (!UNKNOWN)
@@ -45,6 +45,12 @@ extents:
   type: list
   elements: dict
   sample: [{serial: 3235774465, dpa: 0, size: 67108864, mappings: [], asked_back: false}]
+mappings:
+  description: The users, and where they map what they use.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{serial: 3235774465, name: bus, dpa: 536870912, size: 67108864, path: /dev/mem, offset: 25501368320}]
 events:
   description: What happened last, oldest first.
   returned: success
@@ -68,8 +74,8 @@ SPEC: dict[str, Any] = {
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     with DatapathClient(module.params["runtime_dir"]) as daemon:
-        nouns = {"regions": "dcd.region.list", "extents": "dcd.extent.list", "events": "dcd.event.list"}
-        return {"changed": False, **{name: daemon.call(method) for name, method in nouns.items()}}
+        nouns = ("region", "extent", "mapping", "event")
+        return {"changed": False, **{f"{noun}s": daemon.call(f"dcd.{noun}.list") for noun in nouns}}
 
 
 def main() -> None:

@@ -106,9 +106,10 @@ class Model:
 
     # ---- the fabric manager
 
-    def offer(self, *extents: tuple[int, int]) -> None:
+    def offer(self, *extents: tuple[int, int], tags: str = "", sequence: Sequence[int] = ()) -> None:
+        """`tags`: a letter for each extent; `sequence`: a number for each."""
         self.pending.append({block for extent in extents for block in _blocks(extent)})
-        self._events(0, extents)
+        self._events(0, extents, tags, sequence)
 
     def ask_back(self, *extents: tuple[int, int]) -> None:
         self._events(1, extents)
@@ -138,7 +139,7 @@ class Model:
         struct.pack_into("<I", raw, MAILBOX, 11)
         struct.pack_into("<Q", raw, MEMDEV, 1 << 4)
 
-    def _events(self, kind: int, extents: Sequence[tuple[int, int]]) -> None:
+    def _events(self, kind: int, extents: Sequence[tuple[int, int]], tags: str = "", sequence: Sequence[int] = ()) -> None:
         for number, (dpa, length) in enumerate(extents):
             if len(self.log) == LOG_RECORDS:
                 self.lost += 1
@@ -148,7 +149,8 @@ class Model:
             record[:16], record[0x10], record[0x30] = p.EVENT.bytes, 0x80, kind
             struct.pack_into("<H", record, 0x14, self._handle)
             record[0x35] = number + 1 < len(extents)
-            struct.pack_into("<QQ", record, 0x38, dpa, length)
+            tag, place = tags[number : number + 1].encode(), (*sequence, *[0] * len(extents))[number]
+            struct.pack_into("<QQ16sH", record, 0x38, dpa, length, tag, place)
             self.log.append(bytes(record))
         self._show_log()
 

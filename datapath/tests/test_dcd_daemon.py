@@ -116,7 +116,7 @@ def test_a_mapping_keeps_its_extent_over_a_restart(start, model):
     model.offer(E0)
     wait_until(lambda: daemon.call("dcd.extent.list"), "accepted")
     mapped = daemon.call("dcd.mapping.create", serial=SERIAL, name="tool", dpa=E0[0], size=BLOCK)
-    assert (mapped["path"], mapped["offset"], mapped["size"]) == ("/dev/mem", WINDOW.base + E0[0], BLOCK)
+    assert (mapped["path"], mapped["offset"], mapped["size"]) == (f"{daemon.runtime}/mem", WINDOW.base + E0[0], BLOCK)
     daemon.stop()
     assert model.committed and model.held() == [E0], "a stop changes nothing"
     again = start()
@@ -163,6 +163,48 @@ def test_a_group_gets_no_file(start, model, tmp_path):
     assert caught.value.code == Code.DENIED
 
 
+def test_a_transport_on_accepted_extents(start, model, tmp_path):
+    """Two hosts would map the same range each through its own device; here one is enough to see whose bytes are taken."""
+    os.truncate(os.open(tmp_path / "mem", os.O_CREAT | os.O_RDWR), WINDOW.base + sum(E0))
+    daemon = start()
+    daemon.call("dcd.region.create", serial=SERIAL)
+    model.offer(E0)
+    wait_until(lambda: daemon.call("dcd.extent.list"), "accepted")
+    with pytest.raises(DatapathError, match="mapping bus: is not there"):
+        daemon.call("cbd.transport.probe", memory="dcd:0x91/bus")
+    daemon.call("dcd.mapping.create", serial=SERIAL, name="bus", dpa=E0[0], size=E0[1])
+    daemon.call("cbd.transport.format", memory="dcd:0x91/bus", name="pool0", lease_ms=1000, ring_depth=16)
+    row = daemon.call("cbd.transport.register", memory="dcd:0x91/bus")
+    assert (row["name"], row["state"], row["size"]) == ("pool0", "running", E0[1])
+    with (tmp_path / "mem").open("rb") as file:
+        file.seek(WINDOW.base + E0[0])
+        assert any(file.read(4096)), "the bytes are those of the extent"
+    with pytest.raises(DatapathError, match="is the memory of transport pool0; unregister it"):
+        daemon.call("dcd.mapping.remove", serial=SERIAL, name="bus")
+    daemon.stop()
+    again = start()
+    wait_until(lambda: again.call("cbd.transport.list")[0]["state"] == "running", "device and transport are taken up again")
+    again.call("cbd.transport.unregister", transport="pool0")
+    again.call("dcd.mapping.remove", serial=SERIAL, name="bus")
+
+
+def test_a_mapping_that_lost_its_extents_is_no_memory(start, model):
+    daemon = start()
+    daemon.call("dcd.region.create", serial=SERIAL)
+    model.offer(E0)
+    wait_until(lambda: daemon.call("dcd.extent.list"), "accepted")
+    daemon.call("dcd.mapping.create", serial=SERIAL, name="bus", dpa=E0[0], size=BLOCK)
+    daemon.call("dcd.mapping.create", serial=SERIAL, name="odd", dpa=E0[0] + 1, size=100)
+    with pytest.raises(DatapathError, match="not whole pages"):
+        daemon.call("cbd.transport.probe", memory="dcd:145/odd")
+    daemon.stop()
+    model.accepted.clear()  # the machine was started anew
+    again = start()
+    wait_until(lambda: again.call("dcd.region.list")[0]["state"] == "running", "taken up again")
+    with pytest.raises(DatapathError, match="is not all accepted any more"):
+        again.call("cbd.transport.probe", memory="dcd:0x91/bus")
+
+
 def test_a_device_that_is_not_there(start, tmp_path):
     DesiredFile(tmp_path).save([DeviceState(0x99, None, None, False)])
     daemon = start()
@@ -191,6 +233,7 @@ def test_for_people(start, model, tmp_path):
     wait_until(lambda: said("extents") != "none", "accepted")
     assert said("extents").splitlines()[1].split() == ["0x91", "0x800000", "8M", "-", "no"]
     said("map", "0x91", "tool", "8M", "2M")
+    assert said("mappings").splitlines()[1].split() == ["0x91", "tool", "0x800000", "2M", str(tmp_path / "mem"), "0x5d0800000"]
     assert said("extents").splitlines()[1].split()[3] == "tool"
     assert "accepted" in said("events") and "0x800000+0x800000" in said("events")
     said("unmap", "145", "tool")
@@ -204,7 +247,7 @@ def test_for_people(start, model, tmp_path):
 )
 def test_a_damaged_state_is_never_guessed_at(tmp_path, text):
     file = DesiredFile(tmp_path)
-    state = DeviceState(1, 0, None, True, {"a": (0, 5)})
+    state = DeviceState(1, 0, None, True, 0x92, {"a": (0, 5)})
     file.save([state])
     assert file.load() == [state]
     file.path.write_text(text)

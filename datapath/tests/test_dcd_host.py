@@ -57,6 +57,19 @@ def test_no_region_no_accept(model):
     assert b"" not in model.commands
 
 
+def test_an_offer_from_before_the_region_is_refused_by_it(model):
+    model.offer(E0)
+    host = DcdHost(model)
+    host.make_region(WINDOW)
+    host.service()
+    assert model.held() == [] and model.log == [] and said(host) == ["refused: no region", "region made"]
+    model.offer(E0)
+    again = DcdHost(model)  # the daemon ended before it answered; the region is there
+    again.make_region(WINDOW)
+    again.service()
+    assert model.held() == [E0]
+
+
 def test_offer_accept_release(host, model):
     model.offer(E0)
     host.service()
@@ -71,6 +84,23 @@ def test_several_extents_as_one_chain(host, model):
     model.offer(E0, E1, (REGION, BLOCK))
     assert host.service() == 1
     assert model.held() == [E0, E1, (REGION, BLOCK)], "two regions, one request"
+
+
+@pytest.mark.parametrize(
+    ("tags", "sequence", "end"),
+    [
+        ("", (1, 2), "accepted"),
+        ("aa", (2, 1), "accepted"),
+        ("", (1, 3), "refused: a gap in the sequence"),
+        ("", (2,), "refused: a gap in the sequence"),
+        ("", (0, 1), "refused: a gap in the sequence"),
+        ("ab", (), "refused: several tags"),
+    ],
+)
+def test_shared_extents_come_in_order_and_under_one_tag(host, model, tags, sequence, end):
+    model.offer(E0, E1, tags=tags, sequence=sequence)
+    assert host.service() == 1 and said(host)[-1] == end
+    assert model.held() == ([E0, E1] if end == "accepted" else []) and model.pending == [] and model.log == []
 
 
 def test_a_release_under_a_user_is_ignored_and_can_be_asked_again(host, model):

@@ -115,7 +115,7 @@ def extended(memory, shared_file, tmp_path) -> Iterator[Pool]:
     with Mapping(first) as mapping:
         write_format(mapping, plan_format(first.size, "pool0"))
     made = Pool([first], 0, 0, -1, tmp_path)
-    made.grow(Memory(EXTENT, str(shared_file(4 * MIB)), MIB, "dcd", offset=2 * MIB), force=False)
+    made.grow(Memory(EXTENT, str(shared_file(4 * MIB)), MIB, "window", offset=2 * MIB), force=False)
     yield made
     for each in made.ranges:
         each.close()

@@ -47,12 +47,17 @@ class Call:
 
 
 def check_memory(value: str) -> str:
-    """ "serial:0x...", a devdax device or another absolute path.
+    """ "serial:0x...", "dcd:0x.../NAME", a devdax device or another absolute path.
 
     :raises LabError: for anything else.
     """
     if value.startswith("serial:"):
         parse_serial(value[len("serial:") :])
+        return value
+    if value.startswith("dcd:"):
+        serial, _, name = value[len("dcd:") :].partition("/")
+        parse_serial(serial)
+        check_name(name, "memory")
         return value
     return check_path(value, "memory")
 

@@ -12,7 +12,7 @@ import pytest
 from ansible.module_utils import dcd_module
 from ansible.module_utils.cxl_lab.dcd.monitor import QmpError
 from ansible.module_utils.cxl_lab.errors import LabError
-from ansible.modules import dcd_extent, dcd_extent_info, mhsld_info, mhsld_state
+from ansible.modules import dcd_balance_info, dcd_extent, dcd_extent_info, dcd_timeline_info, mhsld_info, mhsld_state
 from dcd_devices import MIB, FakeDevice
 from fakes import run_module
 from real_daemons import DATAPATH, needs_daemon
@@ -64,6 +64,13 @@ class Pool:
 
     def claims(self, **args):
         return self._run(mhsld_info, **self._fm, path=str(self.file), **args)
+
+    def balance(self, **args):
+        return self._run(dcd_balance_info, **self._fm, device="pool0", hosts=list(HOSTS), **args)
+
+    def told(self, **events):
+        common = {name: self._fm[name] for name in ("lab", "state_dir")}
+        return self._run(dcd_timeline_info, **common, events=events)
 
     def timeline(self):
         return (Path(self._fm["state_dir"]) / "demo" / "timeline.log").read_text()
@@ -330,3 +337,21 @@ def test_a_journal_that_is_damaged_is_never_guessed_at(pool, tmp_path):
         journal.write_text(bad)
         assert "is damaged" in pool.extent(A)["msg"]
     assert len(pool.devices["node1"].commands) == 1
+
+
+def test_a_balancing_policy_leaves_what_is_used(alone):
+    alone.extent(A, {**A, "tag": "c"})
+    move = {"from": "node1", "to": "node2", "tag": "a", "region": 0, "offset": 0, "size": 64 * MIB}
+    found = alone.balance()
+    assert (found["moves"], found["held"], found["changed"]) == ([move], {"node1": 128 * MIB, "node2": 0}, False)
+    used = {"node1": [{"serial": 0x91, "name": "tool", "dpa": 0, "size": 2 * MIB}]}
+    assert [each["tag"] for each in alone.balance(mappings=used)["moves"]] == ["c"]
+    assert "are not those of dcd_region_info" in alone.balance(mappings={"node1": ["x"]})["msg"]
+
+
+def test_a_time_line_of_everybody(alone):
+    assert alone.told()["timeline"] == []
+    alone.extent(A)
+    lines = alone.told(node1=[{"time": 0, "what": "accepted", "ranges": ["0x0+0x4000000"]}])["timeline"]
+    assert lines[0] == "1970-01-01T00:00:00.000Z  node1   accepted 0x0+0x4000000" and "fabric  node1 pool0" in lines[1]
+    assert "are not those of dcd_region_info" in alone.told(node1=["x"])["msg"]

@@ -9,14 +9,16 @@ from ansible.module_utils.cxl_lab.cbd import Call
 from ansible.module_utils.cxl_lab.errors import LabError
 
 
-@pytest.mark.parametrize("value", ["dax0.0", "serial:", "serial:xyz", "/dev/\n", "/" + "x" * 300, ""])
+@pytest.mark.parametrize(
+    "value", ["dax0.0", "serial:", "serial:xyz", "/dev/\n", "/" + "x" * 300, "", "dcd:0x91", "dcd:/a", "dcd:0x91/a/b"]
+)
 def test_memory_that_is_none(value):
     with pytest.raises(LabError):
         cbd.check_memory(value)
 
 
 def test_memory_in_its_forms():
-    for value in ("serial:0xc0de0001", "/dev/dax0.0", "/dev/shm/pool"):
+    for value in ("serial:0xc0de0001", "dcd:0xc0de0001/bus", "/dev/dax0.0", "/dev/shm/pool"):
         assert cbd.check_memory(value) == value
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -124,7 +125,7 @@ class VmLab:
         domains = subprocess.run(
             ["virsh", "-c", "qemu:///system", "list", "--all", "--name"], capture_output=True, text=True, check=False
         ).stdout
-        processes = [file.read_bytes().replace(b"\0", b" ").decode(errors="replace") for file in _command_lines()]
+        processes = _command_lines()
         files = [
             *Path("/dev/shm").glob(f"*{self.name}*"),
             *Path("/run").glob(f"*/*{self.name}*"),
@@ -138,5 +139,11 @@ class VmLab:
         ]
 
 
-def _command_lines() -> list[Path]:
-    return [file for file in Path("/proc").glob("[0-9]*/cmdline") if file.parent.name != str(os.getpid()) and file.exists()]
+def _command_lines() -> list[str]:
+    """Of all processes but this one; one that ends while it is looked at is no remainder."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        if file.parent.name != str(os.getpid()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found

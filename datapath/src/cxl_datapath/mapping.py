@@ -89,7 +89,7 @@ class Mapping:
 
 def open_memory(memory: Memory, writable: bool) -> int:
     """A descriptor of its file or device."""
-    hint = "run as root or change the owner of the device" if memory.kind == "devdax" else ""
+    hint = "" if memory.kind == "file" else "run as root or change the owner of the device"
     try:
         return os.open(memory.path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except OSError as error:

@@ -4,8 +4,7 @@
 A memory is named by
 * `/dev/daxX.Y`: a devdax device;
 * `serial:0x...`: the devdax device on the CXL region of the memdev with this serial number (memdev names change over boots);
-* `dcd:0x.../<mapping>`: a mapping of dynamic capacity (`cxl-datapath dcd map`) of the device with this serial number, for pools
-  of pages; where that is, the daemon knows (`Datapath.memory`);
+* `dcd:0x.../NAME`: the mapping NAME of the dynamic-capacity device with this serial number, a range of accepted extents;
 * any other absolute path: a regular file, for hosts that are processes of one machine.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,15 +27,24 @@ DEVDAX_ALIGN = 2 << 20
 _DAX = re.compile(r"dax[0-9]+\.[0-9]+")
 
 
+#: A window is mapped from `/dev/mem`: the kernel has no page structures for it, so that O_DIRECT cannot read into it.
+Kind = Literal["devdax", "file", "window"]
+
+
 @dataclass(frozen=True)
 class Memory:
-    """A memory that exists: `spec` as the user named it, `path` to map from `offset` on, `size` in bytes."""
+    """A memory that exists: `spec` as the user named it, `size` bytes to map of `path`, from `offset` on."""
 
     spec: str
     path: str
     size: int
-    kind: Literal["devdax", "file", "dcd"]
+    kind: Kind
     offset: int = 0
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it is dynamic capacity, which can be taken away, and is a part of what is at `path`."""
+        return self.spec.startswith("dcd:")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,46 +57,56 @@ class Memory:
         except (KeyError, TypeError, ValueError):
             raise DatapathError(Code.INVALID, "memory", f"{raw!r:.80} is no memory") from None
 
+    def is_same(self, other: Memory) -> bool:
+        """Whether both are the same bytes, whatever they are called."""
+        return (self.path, self.offset) == (other.path, other.offset)
+
+
+#: Finds a mapping of dynamic capacity, by the serial number of its device and its name.
+Extents = Callable[[int, str], Memory]
+
 
 def check_spec(value: object) -> str:
     """`value` when it has the form of a memory name; says nothing about existence."""
     if isinstance(value, str) and value.startswith("serial:"):
-        parse_serial(value.removeprefix("serial:"))
+        parse_serial(value)
         return value
     if isinstance(value, str) and value.startswith("dcd:"):
-        parse_dcd(value)
+        parse_mapping(value)
         return value
     return check_path("memory", value)
 
 
-def parse_dcd(spec: str) -> tuple[int, str]:
-    """Serial number and name of the mapping."""
-    serial, slash, name = spec.removeprefix("dcd:").partition("/")
-    if not slash:
-        raise DatapathError(
-            Code.INVALID, "memory", f"{spec!r:.60} names no mapping", "write dcd:0x<serial>/<name of the mapping>"
-        )
-    return parse_serial(serial), check_name("mapping", name)
+def parse_serial(spec: str) -> int:
+    return _serial(spec.removeprefix("serial:"), spec, "serial:0x<hex>")
 
 
-def parse_serial(text: str) -> int:
+def parse_mapping(spec: str) -> tuple[int, str]:
+    """Serial number and name in `dcd:0x.../NAME`."""
+    serial, _, name = spec.removeprefix("dcd:").partition("/")
+    return _serial(serial, spec, "dcd:0x<hex>/NAME"), check_name("mapping", name)
+
+
+def _serial(text: str, spec: str, form: str) -> int:
     if (
         re.fullmatch(r"0x[0-9a-fA-F]{1,16}|[0-9]{1,20}", text)
         and (serial := int(text, 0 if text.startswith("0x") else 10)) < 1 << 64
     ):
         return serial
-    raise DatapathError(Code.INVALID, "memory", f"{text!r:.60} is no serial number", "write it as 0x<hex>")
+    raise DatapathError(Code.INVALID, "memory", f"{spec!r:.60} holds no serial number", f"write {form}")
 
 
-def resolve(spec: str, sysfs: Path = Path("/sys"), dev: Path = Path("/dev")) -> Memory:
-    """The memory that `spec` names now. Raises `not_found`, `invalid` (not mappable), or what sysfs makes ambiguous."""
+def resolve(spec: str, sysfs: Path = Path("/sys"), dev: Path = Path("/dev"), extents: Extents | None = None) -> Memory:
+    """The memory that `spec` names now. Raises `not_found`, `invalid` (not mappable), or what sysfs makes ambiguous.
+
+    `extents`: of this host; only its daemon has them."""
     check_spec(spec)
-    if spec.startswith("serial:"):
-        return _devdax(spec, dax_of_serial(parse_serial(spec.removeprefix("serial:")), sysfs), sysfs, dev)
     if spec.startswith("dcd:"):
-        raise DatapathError(
-            Code.UNSUPPORTED, spec, "dynamic capacity is for pools of pages only", "see: cxl-datapath kmem-blk pool"
-        )
+        if extents is None:
+            raise DatapathError(Code.UNSUPPORTED, spec, "is known to the host's daemon only", "ask it: cxl-datapath dcd map")
+        return extents(*parse_mapping(spec))
+    if spec.startswith("serial:"):
+        return _devdax(spec, dax_of_serial(parse_serial(spec), sysfs), sysfs, dev)
     path = Path(spec)
     if path.parent == dev and _DAX.fullmatch(path.name):
         return _devdax(spec, path.name, sysfs, dev)

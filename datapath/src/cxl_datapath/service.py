@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import TypeVar
 
 from .cxlflash.master import Luns
 from .dcd.manager import DcdManager
 from .errors import Code, DatapathError
-from .memory import Memory, parse_dcd, resolve
+from .memory import Memory, resolve
 from .pool_session import PoolSession
 from .pool_state import PoolFile
 from .session import Session, Settings
@@ -30,11 +31,11 @@ class Datapath:
     """Everything that one daemon serves. Mutating methods hold `lock`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.dcd = DcdManager(settings.state, settings.sysfs, settings.dev)
+        self.settings = replace(settings, extents=self.dcd.memory)
         self.lock = asyncio.Lock()
         self.waits = Waits()
         self.sessions: dict[str, Session] = {}
-        self.dcd = DcdManager(settings.state, settings.sysfs)
         self.pools: dict[str, PoolSession] = {}
         self.luns = Luns(settings.runtime, settings.state, settings.lun_patience)
         self._file = StateFile(settings.state)
@@ -67,14 +68,9 @@ class Datapath:
         return self.sessions[name]
 
     async def memory(self, spec: str) -> Memory:
-        """What a pool of pages may lie on: as `resolve`, and mappings of dynamic capacity (`not_ready` while their device is)."""
-        return await asyncio.to_thread(self._memory, spec)
-
-    def _memory(self, spec: str) -> Memory:
-        if not spec.startswith("dcd:"):
-            return resolve(spec, self.settings.sysfs, self.settings.dev)
-        found = self.dcd.mapping(*parse_dcd(spec))
-        return Memory(spec, str(self.settings.dev / "mem"), found["size"], "dcd", found["offset"])
+        """What `spec` names on this host; see `resolve`. A mapping of dynamic capacity is `not_ready` while its device is."""
+        settings = self.settings
+        return await asyncio.to_thread(resolve, spec, settings.sysfs, settings.dev, settings.extents)
 
     def save(self) -> None:
         self._file.save([session.desired for session in self.sessions.values()])

@@ -27,7 +27,7 @@ from .lives import Start
 from .locks.base import Both, HostLock
 from .locks.etcd import EtcdLock
 from .mapping import Mapping
-from .memory import Memory, resolve
+from .memory import Extents, Memory, resolve
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 from .waits import Sleep, Waits, in_thread
@@ -45,6 +45,7 @@ class Settings:
     dev: Path = Path("/dev")
     lun_patience: float = 120.0  # seconds that programs wait for a LUN whose medium is away, as requests to a blkdev do
     etcd: str = ""  # URL of an etcd whose lock is taken beside the transport's own claim; empty: none
+    extents: Extents | None = None  # dynamic capacity of this host
 
 
 @dataclass
@@ -219,7 +220,7 @@ class Session:
     def _reference(self) -> dict[str, Any]:
         opened = self.need()
         memory = opened.memory
-        reference = {"spec": memory.spec, "path": memory.path, "size": memory.size, "kind": memory.kind}
+        reference = asdict(memory)
         host = {"host_id": opened.host_id, "host_epoch": opened.host_epoch}
         return {"transport": reference | host | {"uuid": self.desired.uuid, "runtime": str(self.settings.runtime)}}
 
@@ -247,7 +248,7 @@ class Session:
 
 
 def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Sleep) -> Opened:
-    memory = resolve(desired.memory, settings.sysfs, settings.dev)
+    memory = resolve(desired.memory, settings.sysfs, settings.dev, settings.extents)
     mapping = Mapping(memory)
     try:
         info = _attach_again(mapping, memory.spec)

@@ -45,6 +45,36 @@ def dax_properties(name: str, sysfs: Path) -> DaxProperties:
     )
 
 
+@dataclass(frozen=True)
+class DaxPlace:
+    """`size` bytes at the host address `start`, in units of `align` bytes; `driver` as in `DaxProperties`."""
+
+    name: str
+    start: int
+    size: int
+    align: int
+    driver: str
+
+
+def dax_places(sysfs: Path) -> list[DaxPlace]:
+    """Where each devdax device is that says so."""
+    found = []
+    for name in sorted(dax_names(sysfs)):
+        properties, resource = dax_properties(name, sysfs), sysfs / "bus/dax/devices" / name / "resource"
+        if resource.exists():
+            found.append(DaxPlace(name, _number(resource), properties.size, properties.align, properties.driver))
+    return found
+
+
+def region_start(name: str, sysfs: Path) -> int:
+    """Host address at which the CXL region of a devdax device begins."""
+    device = sysfs / "bus/dax/devices" / name
+    region = _region_above(device) or _region_around(device, sysfs)
+    if region is None:
+        raise DatapathError(Code.NOT_FOUND, name, "lies in no CXL region", "name a memdev with a region: cxl list -R")
+    return _number(region / "resource")
+
+
 def dax_names(sysfs: Path) -> list[str]:
     folder = sysfs / "bus/dax/devices"
     return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []

@@ -42,8 +42,21 @@ _COLUMNS = {
         "alive",
         "worker",
     ),
-    "region": ("serial", "function", "state", "base", "size", "available", "limit", "remember", "mappings", "reason"),
+    "region": (
+        "serial",
+        "function",
+        "state",
+        "base",
+        "size",
+        "available",
+        "limit",
+        "remember",
+        "data_path",
+        "mappings",
+        "reason",
+    ),
     "extent": ("serial", "dpa", "size", "mappings", "asked_back"),
+    "mapping": ("serial", "name", "dpa", "size", "path", "offset"),
     "event": ("time", "serial", "what", "ranges"),
     "lun": (
         "name",
@@ -92,7 +105,8 @@ def _field(key: str, value: Any) -> str:
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
     """A moment as a time of day, numbers that name a thing as such."""
     moment = {"time": time.strftime("%H:%M:%S", time.localtime(row["time"]))} if "time" in row else {}
-    names = {key: hex(row[key]) for key in ("serial", "base", "dpa") if isinstance(row.get(key), int)}
+    keys = ("serial", "base", "dpa", *(("offset",) if "path" in row else ()))  # an offset in a file can be a host address
+    names = {key: hex(row[key]) for key in keys if isinstance(row.get(key), int)}
     return {**row, **moment, **names}
 
 

@@ -15,8 +15,10 @@ from typing import Any, Literal, cast
 from ..durable import write_whole
 from ..errors import LabError
 from ..names import check_name
+from .timeline import stamp
 
 VERSION = 1
+LOG = "timeline.log"
 PHASES = ("offered", "accepted", "releasing")
 Phase = Literal["offered", "accepted", "releasing"]
 
@@ -47,7 +49,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "extents.json"
-        self._log = folder / "timeline.log"
+        self._log = folder / LOG
         self.entries = {entry.key: entry for entry in self._load()}
 
     @staticmethod
@@ -92,11 +94,10 @@ class Journal:
 
     def _trace(self, entry: Entry, what: str) -> None:
         """A line that a person reads; losing one is no reason to stop."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
         where = f"{entry.host} {entry.device} region {entry.region} {entry.offset:#x}+{entry.size:#x} tag {entry.tag}"
         try:
             with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{stamp}Z {where}: {what}\n")
+                file.write(f"{stamp(time.time())} {where}: {what}\n")
         except OSError:
             pass
 

@@ -11,17 +11,19 @@ from ..errors import LabError
 from ..sizes import parse_size
 
 Row = dict[str, Any]
-_SETTINGS = ("limit", "remember")
+_SETTINGS = ("limit", "remember", "direct_serial")
 
 
 @dataclass(frozen=True)
 class RegionWant:
-    """``window`` None: the only one. ``limit`` in bytes, None for none."""
+    """``window`` None: the only one. ``limit`` in bytes, None for none. ``direct``: serial number of the memdev through which
+    the data goes, None for the device itself."""
 
     serial: int
     window: int | None
     limit: int | None
     remember: bool
+    direct: int | None
 
     @property
     def subject(self) -> str:
@@ -43,11 +45,20 @@ def parse_wants(rows: Sequence[Mapping[str, Any]]) -> list[RegionWant]:
     for row in rows:
         serial = parse_serial(row["serial"])
         limit = None if row.get("limit") is None else parse_size(row["limit"], f"limit of {serial:#x}")
-        want = RegionWant(serial, row.get("window"), limit, bool(row.get("remember")))
+        want = RegionWant(serial, row.get("window"), limit, bool(row.get("remember")), _direct(row, serial))
         if want.serial in {other.serial for other in wants}:
             raise LabError(want.subject, "is named twice", "remove one of the entries")
         wants.append(want)
     return wants
+
+
+def _direct(row: Mapping[str, Any], serial: int) -> int | None:
+    wanted, through = row.get("data_path", "device") == "direct", row.get("direct_serial")
+    if wanted != (through is not None):
+        problem = "data_path direct goes through another memdev" if wanted else "direct_serial is for data_path direct"
+        step = "name it in direct_serial" if wanted else "write data_path: direct, or leave it out"
+        raise LabError(f"region over device {serial:#x}", problem, step)
+    return None if through is None else parse_serial(through)
 
 
 def find(wants: Sequence[RegionWant], answer: object) -> dict[int, Row]:
@@ -72,7 +83,13 @@ def plan(wants: Sequence[RegionWant], have: Mapping[int, Row], *, present: bool)
         if present and row is not None:
             _check_same(want, row)
         elif present:
-            params = {"serial": want.serial, "window": want.window, "limit": want.limit, "remember": want.remember}
+            params = {
+                "serial": want.serial,
+                "window": want.window,
+                "limit": want.limit,
+                "remember": want.remember,
+                "direct": want.direct,
+            }
             calls.append(Call(f"make a {want.subject}", "dcd.region.create", params))
         elif row is not None:
             calls.append(Call(f"destroy the {want.subject}", "dcd.region.destroy", {"serial": want.serial}))
@@ -81,7 +98,7 @@ def plan(wants: Sequence[RegionWant], have: Mapping[int, Row], *, present: bool)
 
 def _check_same(want: RegionWant, row: Row) -> None:
     # One that waits for its device shows no settings yet.
-    wanted = {"limit": want.limit, "remember": want.remember}
+    wanted = {"limit": want.limit, "remember": want.remember, "direct_serial": want.direct}
     different = [name for name in _SETTINGS if name in row and row[name] != wanted[name]]
     if different:
         name = different[0]

@@ -18,12 +18,16 @@ VERSION = 1
 
 @dataclass
 class DeviceState:
-    """A wanted region: the device by its serial number, the window by its place in the firmware's table (None: the only one)."""
+    """A wanted region: the device by its serial number, the window by its place in the firmware's table (None: the only one).
+
+    `direct`: serial number of the persistent memdev through which its bytes are mapped; None: through the device itself.
+    """
 
     serial: int
     window: int | None
     limit: int | None
     remember: bool
+    direct: int | None = None
     mappings: dict[str, Range] = field(default_factory=dict)
 
 
@@ -60,11 +64,11 @@ def _device(raw: Any) -> DeviceState:
     mappings = {
         check_name("mapping", name): (_number(first), _number(length)) for name, (first, length) in raw["mappings"].items()
     }
-    window, limit = raw["window"], raw["limit"]
+    numbers = {name: raw.get(name) for name in ("window", "limit", "direct")}
     if not isinstance(raw["remember"], bool):
         raise ValueError("remember is neither true nor false")
-    optional = [None if value is None else _number(value) for value in (window, limit)]
-    return DeviceState(_number(raw["serial"]), optional[0], optional[1], raw["remember"], mappings)
+    optional = {name: None if value is None else _number(value) for name, value in numbers.items()}
+    return DeviceState(_number(raw["serial"]), remember=raw["remember"], mappings=mappings, **optional)
 
 
 def _number(value: Any) -> int:

@@ -40,6 +40,10 @@ class DcdDevice:
         """Bytes of device addresses that its regions take."""
         return max(region.base + region.decoded for region in self.regions)
 
+    def is_led(self) -> bool:
+        """Whether a window leads to it."""
+        return any(decoder.committed for decoder in self._decoders.all())
+
     def lead(self, window: Window) -> bool:
         """Leads the window to the device; False when the decoder did so already."""
         plan = plan_decoder(self._decoders.all(), self.span, (window.base, window.size))
@@ -54,7 +58,7 @@ class DcdDevice:
 
     def give_back(self) -> None:
         """To the kernel's driver. Every decoder must be free: the kernel would take it for one of its own."""
-        if any(decoder.committed for decoder in self._decoders.all()):
+        if self.is_led():
             raise DatapathError(Code.BUSY, self.name, "has a region", "destroy it first: cxl-datapath dcd destroy")
         self._function.give_back()
 

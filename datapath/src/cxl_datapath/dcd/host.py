@@ -54,7 +54,11 @@ class DcdHost:
             self._trace("found", self.holdings.held)
 
     def make_region(self, window: Window, limit: int | None = None, remember: bool = False) -> bool:
-        """Leads the window to the device and accepts from now on; False when the decoder did so already."""
+        """Leads the window to the device and accepts from now on; False when the decoder did so already.
+
+        What was offered before there was a region is refused."""
+        if not self._device.is_led():
+            self.service()
         made = self._device.lead(window)
         self.window, self.terms = window, Terms(self.regions, limit, remember)
         self._trace("region made", [(0, self._device.span)])
@@ -126,7 +130,7 @@ class DcdHost:
     def _answer(self, request: Request) -> None:
         try:
             if request.kind == "add":
-                self._answer_offer(request.ranges)
+                self._answer_offer(request)
             elif request.kind == "release":
                 self._answer_release(request.ranges)
             elif request.kind == "forced":
@@ -141,16 +145,17 @@ class DcdHost:
             self._trace(f"stale {request.kind}", request.ranges)
             self._refresh()
 
-    def _answer_offer(self, offered: Sequence[Range]) -> None:
-        taken = take(self.terms, self.holdings, offered)
+    def _answer_offer(self, request: Request) -> None:
+        offered = request.ranges
+        taken = [] if request.fault else take(self.terms, self.holdings, offered)
         if not taken:
-            self._refuse(offered)
+            self._refuse(offered, request.fault)
             return
         self._device.accept(taken)
         self._refresh()
         self._trace("accepted" if union(taken) == union(offered) else "accepted in part", taken)
 
-    def _refuse(self, offered: Sequence[Range]) -> None:
+    def _refuse(self, offered: Sequence[Range], why: str) -> None:
         """An empty answer would say it, and ends QEMU when nothing is pending. A block taken and given back says the same."""
         first, length = offered[0]
         region = next((r for r in self.regions if r.base <= first < r.base + r.length), None)
@@ -165,7 +170,8 @@ class DcdHost:
             return
         self._device.release(block)
         self._refresh()
-        self._trace("refused" if self.terms.regions else "refused: no region", offered)
+        why = why if self.terms.regions else "no region"
+        self._trace(f"refused: {why}" if why else "refused", offered)
 
     def _is_half_refused(self, offered: Sequence[Range], block: list[Range]) -> bool:
         """Whether a daemon before this one ended between the two halves of a refusal."""

@@ -6,18 +6,22 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import Code, DatapathError
+from ..memory import PAGE, Kind, Memory
 from . import kernel
 from .config import serial_number
 from .desired import DesiredFile, DeviceState
 from .host import DcdHost
 from .keeper import Keeper, NotReady
 from .payloads import Range
+from .ranges import covers
+from .reach import Reach, directly, open_devdax, through_window
 from .registers import cxl_functions
-from .window import check_direct, choose, windows
+from .window import Window, check_direct, choose, windows
 
 Row = dict[str, Any]
 
@@ -27,9 +31,9 @@ log = logging.getLogger(__name__)
 class DcdManager:
     """Every method may wait for a device: call it in a thread. The caller makes sure that one mutates at a time."""
 
-    def __init__(self, state: Path, sysfs: Path) -> None:
+    def __init__(self, state: Path, sysfs: Path, dev: Path = Path("/dev")) -> None:
         self._file = DesiredFile(state)
-        self._sysfs = sysfs
+        self._sysfs, self._dev = sysfs, dev
         self._keepers: dict[int, Keeper] = {}
 
     def start(self) -> None:
@@ -42,15 +46,16 @@ class DcdManager:
         for keeper in self._keepers.values():
             keeper.stop()
 
-    def create(self, serial: int, window: int | None, limit: int | None, remember: bool) -> Row:
+    def create(self, wanted: DeviceState) -> Row:
         """Takes a device from the kernel's driver and makes its region. The same again is no change."""
+        serial = wanted.serial
         if found := self._keepers.get(serial):
-            have = (found.desired.window, found.desired.limit, found.desired.remember)
-            if have != (window, limit, remember):
-                what = f"is there with window {have[0]}, limit {have[1]}, remember {have[2]}"
+            have = found.desired
+            if replace(have, mappings={}) != wanted:
+                what = f"is there with window {have.window}, limit {have.limit}, remember {have.remember}, direct {have.direct}"
                 raise DatapathError(Code.EXISTS, f"region of {serial:#x}", what, "destroy it first")
             return self._row(found)
-        keeper = Keeper(DeviceState(serial, window, limit, remember), self._attach)
+        keeper = Keeper(wanted, self._attach)
         keeper.start()
         self._keepers[serial] = keeper
         try:
@@ -75,6 +80,12 @@ class DcdManager:
         with keeper.host() as host:
             new = name not in host.holdings.users
             host.map(name, wanted)
+            if new and host.window is not None:
+                try:
+                    self._reach(keeper.desired, host.window, wanted)
+                except DatapathError:
+                    host.unmap(name)
+                    raise
             keeper.desired.mappings[name] = wanted
             try:
                 self._save()
@@ -86,19 +97,41 @@ class DcdManager:
         return self.mapping(serial, name)
 
     def mapping(self, serial: int, name: str) -> Row:
-        """Where the range of a mapping is: offset and size in the file of host addresses."""
-        with self._keeper(serial).host() as host:
+        """Where the range of a mapping is: file, offset and size."""
+        keeper = self._keeper(serial)
+        with keeper.host() as host:
             if name not in host.holdings.users or host.window is None:
                 raise DatapathError(Code.NOT_FOUND, f"mapping {name}", "is not there", "make it: cxl-datapath dcd map")
             dpa, size = host.holdings.users[name]
-            return {
-                "serial": serial,
-                "name": name,
-                "dpa": dpa,
-                "size": size,
-                "path": "/dev/mem",
-                "offset": host.window.base + dpa,
-            }
+            reach = self._reach(keeper.desired, host.window, (dpa, size))
+            return {"serial": serial, "name": name, "dpa": dpa, "size": size, "path": str(reach.path), "offset": reach.offset}
+
+    def mappings(self) -> list[Row]:
+        """Every mapping of every device that is there."""
+        rows = []
+        for serial, keeper in list(self._keepers.items()):
+            for name in sorted(keeper.desired.mappings):
+                with contextlib.suppress(NotReady):
+                    rows.append(self.mapping(serial, name))
+        return rows
+
+    def memory(self, serial: int, name: str) -> Memory:
+        """A mapping as a memory for transports. Raises `not_ready` while not all of it is accepted, `invalid` off whole pages."""
+        row = self.mapping(serial, name)
+        wanted = (row["dpa"], row["size"])
+        with self._keeper(serial).host() as host:
+            if not covers(host.holdings.held, wanted):
+                hint = "offer its extents again, or unmap it"
+                raise DatapathError(Code.NOT_READY, f"mapping {name}", "is not all accepted any more", hint)
+        if wanted[0] % PAGE or wanted[1] % PAGE:
+            raise DatapathError(Code.INVALID, f"mapping {name}", f"is not whole pages of {PAGE} bytes", "map whole blocks of 2M")
+        kind: Kind = "window" if row["path"] == str(self._dev / "mem") else "devdax"
+        return Memory(f"dcd:{serial:#x}/{name}", row["path"], row["size"], kind, row["offset"])
+
+    def _reach(self, desired: DeviceState, window: Window, wanted: Range) -> Reach:
+        if desired.direct is not None:
+            return directly(desired.direct, wanted, self._sysfs, self._dev)
+        return through_window(window.base, wanted, self._sysfs, self._dev)
 
     def unmap(self, serial: int, name: str) -> Row:
         keeper = self._keeper(serial)
@@ -143,6 +176,7 @@ class DcdManager:
             raise DatapathError(Code.BUSY, name, f"the kernel has a region over it ({', '.join(used)})", hint)
         window = choose(windows(self._sysfs), desired.window)
         check_direct(self._sysfs, function.name)
+        open_devdax((window.base, window.size), self._sysfs)
         was_bound = function.driver() is not None
         try:
             host = DcdHost(function)
@@ -174,7 +208,15 @@ class DcdManager:
         return self._keepers[serial]
 
     def _row(self, keeper: Keeper) -> Row:
-        row: Row = {"serial": keeper.desired.serial, "remember": keeper.desired.remember, "reason": None}
+        desired = keeper.desired
+        path = "device" if desired.direct is None else "direct"
+        row: Row = {
+            "serial": desired.serial,
+            "remember": desired.remember,
+            "data_path": path,
+            "direct_serial": desired.direct,
+            "reason": None,
+        }
         try:
             with keeper.host() as host:
                 return host.view() | row

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .payloads import DcRegion, Event, Kind, Range
+from .payloads import DcRegion, Event, Extent, Kind, Range
 from .ranges import difference, intersection, overlap, total, union
 
 
@@ -34,10 +34,11 @@ class Holdings:
 
 @dataclass(frozen=True)
 class Request:
-    """What the fabric manager asked at once: one event, or a chain of them."""
+    """What the fabric manager asked at once: one event, or a chain of them. `fault`: why an offer cannot be taken as a whole."""
 
     kind: Kind
     ranges: tuple[Range, ...]
+    fault: str = ""
 
 
 def requests(events: Sequence[Event]) -> list[Request]:
@@ -56,7 +57,15 @@ def requests(events: Sequence[Event]) -> list[Request]:
 
 
 def _request(chain: Sequence[Event]) -> Request:
-    return Request(chain[0].kind, tuple(event.extent.range for event in chain))
+    return Request(chain[0].kind, tuple(event.extent.range for event in chain), _fault([event.extent for event in chain]))
+
+
+def _fault(extents: Sequence[Extent]) -> str:
+    """Shared extents are numbered from 1 on (CXL 3.1, table 8-51): with one missing, the others are no memory in order."""
+    numbers = sorted(extent.sequence for extent in extents)
+    if any(numbers) and numbers != list(range(1, len(extents) + 1)):
+        return "a gap in the sequence"
+    return "several tags" if len({extent.tag for extent in extents}) > 1 else ""
 
 
 def take(terms: Terms, holdings: Holdings, offered: Sequence[Range]) -> list[Range]:

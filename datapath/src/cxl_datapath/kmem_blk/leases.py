@@ -86,7 +86,7 @@ class Leases:
     def _check_tmpfs(self) -> None:
         for each in self._pool.ranges:
             if not each.volatile and filesystem_of(each.memory.path) != "tmpfs":
-                what = "is dynamic capacity" if each.memory.kind == "dcd" else "is a file on a disk, not memory"
+                what = "is dynamic capacity" if each.memory.dynamic else "is a file on a disk, not memory"
                 raise DatapathError(Code.UNSUPPORTED, each.memory.spec, what, "lease from devdax or from a file on tmpfs")
 
     def _from_file(self, pid: int, pages: list[int]) -> Lease:

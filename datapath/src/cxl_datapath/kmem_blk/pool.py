@@ -38,7 +38,7 @@ def lock_memory(memory: Memory) -> int:
 
 def _lock(fd: int, memory: Memory) -> None:
     """A file as a whole; of host addresses, which many memories share, only those of this one."""
-    if memory.kind == "dcd":
+    if memory.dynamic:
         wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, memory.offset, memory.size, 0)  # struct flock
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
     else:
@@ -147,7 +147,7 @@ class Pool:
         try:
             table = self._table()
             header = plan_range(mapping, memory.spec, self.superblock, table, force)
-            entry = write_range(self.ranges[0].mapping, mapping, header, table, volatile=memory.kind == "dcd")
+            entry = write_range(self.ranges[0].mapping, mapping, header, table, volatile=memory.dynamic)
             self.pages.add(mapping.mem, entry.first, entry.pages, fixed=1, volatile=entry.volatile)
         except BaseException:
             mapping.close()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from ..errors import Code, DatapathError
-from ..memory import parse_dcd
+from ..memory import parse_mapping
 from ..service import Datapath
 
 
@@ -29,6 +29,22 @@ def check_name_free(datapath: Datapath, name: str) -> None:
         raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
 
 
+def refuse_used_mapping(datapath: Datapath, serial: int, name: str) -> None:
+    """Raises `busy` when a transport or a pool of this host is in a mapping of dynamic capacity."""
+
+    def is_it(memory: str) -> bool:
+        return memory.startswith("dcd:") and parse_mapping(memory) == (serial, name)
+
+    for session in datapath.sessions.values():
+        if is_it(session.desired.memory):
+            hint = f"unregister it: cxl-datapath cbd transport unregister {session.name}"
+            raise DatapathError(Code.BUSY, f"mapping {name}", f"is the memory of transport {session.name}", hint)
+    for pool in datapath.pools.values():
+        if any(map(is_it, pool.desired.memories)):
+            hint = "take it out first: cxl-datapath kmem-blk pool shrink"
+            raise DatapathError(Code.BUSY, f"mapping {name}", f"is memory of pool {pool.name}", hint)
+
+
 def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
     """Raises `busy` when a pool of this host has the memory that `path` is, called `spec` by the user."""
     real = os.path.realpath(path)
@@ -36,12 +52,3 @@ def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
         for memory in pool.desired.memories:
             if spec == memory or real == os.path.realpath(memory):
                 raise DatapathError(Code.BUSY, spec, f"is memory of pool {pool.name}", "choose another, or stop that pool first")
-
-
-def refuse_pool_mapping(datapath: Datapath, serial: int, name: str) -> None:
-    """Raises `busy` when a mapping of dynamic capacity is memory of a pool of this host."""
-    for pool in datapath.pools.values():
-        for memory in pool.desired.memories:
-            if memory.startswith("dcd:") and parse_dcd(memory) == (serial, name):
-                hint = "take it out first: cxl-datapath kmem-blk pool shrink"
-                raise DatapathError(Code.BUSY, f"mapping {name}", f"is memory of pool {pool.name}", hint)

@@ -15,7 +15,7 @@ from ..cbd.occupants import Occupants
 from ..cbd.transport import attach, check_may_format, in_use, plan_format, probe, write_format
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
-from ..memory import Memory, check_spec, resolve
+from ..memory import Memory, check_spec
 from ..names import check_name
 from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
@@ -34,20 +34,16 @@ def _spec(_: str, value: Any) -> str:
 MEMORY = Field(_spec)
 
 
-async def _resolve(datapath: Datapath, spec: str) -> Memory:
-    return await asyncio.to_thread(resolve, spec, datapath.settings.sysfs, datapath.settings.dev)
-
-
 def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
     """The session on this memory, under whatever name the user gave the memory then."""
     for session in datapath.sessions.values():
-        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.path == memory.path):
+        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.is_same(memory)):
             return session
     return None
 
 
 async def probe_transport(datapath: Datapath, params: Params) -> Row:
-    memory = await _resolve(datapath, params["memory"])
+    memory = await datapath.memory(params["memory"])
 
     def look() -> Row:
         with looked_at(memory) as seen:
@@ -60,7 +56,7 @@ async def probe_transport(datapath: Datapath, params: Params) -> Row:
 
 async def format_transport(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over a transport or anything else, and always while a host is alive in it or somebody has it."""
-    memory = await _resolve(datapath, params["memory"])
+    memory = await datapath.memory(params["memory"])
     counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
     how = (params["coherence"], params["data_crc"])
     plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *how, lease_ms=params["lease_ms"])
@@ -108,7 +104,7 @@ def _members(session: Session) -> list[str]:
 
 async def register_transport(datapath: Datapath, params: Params) -> Row:
     session = _session_of(datapath, params["memory"], None)
-    memory = None if session and session.opened is None else await _resolve(datapath, params["memory"])
+    memory = None if session and session.opened is None else await datapath.memory(params["memory"])
     session = session or _session_of(datapath, params["memory"], memory)
     if session is not None:
         if session.opened is None:

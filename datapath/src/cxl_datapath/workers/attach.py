@@ -14,7 +14,7 @@ from ..cbd.transport import attach
 from ..core import ChannelConf
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
-from ..memory import Memory
+from ..memory import Kind, Memory
 from .lock import lock_file
 
 
@@ -25,7 +25,8 @@ class TransportRef:
     spec: str
     path: str
     size: int
-    kind: str
+    kind: Kind
+    offset: int
     uuid: str
     host_id: int
     host_epoch: int
@@ -39,7 +40,7 @@ class TransportRef:
         return lock_file(Path(self.runtime), kind, self.uuid, number)
 
     def memory(self) -> Memory:
-        return Memory(self.spec, self.path, self.size, "devdax" if self.kind == "devdax" else "file")
+        return Memory(self.spec, self.path, self.size, self.kind, self.offset)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,8 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled
 
 
 def _engine_conf(config: Config, store: Store, transport: Attached, entry: BackendEntry) -> BackendConf:
+    # What is read at once goes straight into the shared memory, where the kernel can do that.
+    inline = store.in_memory and config.transport.kind != "window"
     return BackendConf(
         fd=store.fd,
         is_block=store.is_block,
@@ -127,7 +129,7 @@ def _engine_conf(config: Config, store: Store, transport: Attached, entry: Backe
         capacity=entry.capacity,
         fence_off=fence_line_off(transport.registry, config.transport.host_id),
         host_epoch=config.transport.host_epoch,
-        engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
+        engine=ENGINE_INLINE if inline else ENGINE_AUTO,
         idle=IdleConf(0, 0),
     )
 
