@@ -47,7 +47,7 @@ def observe(runner: Runner, serial: int) -> Held:
     dax = tuple(device for region in regions if region.type == "ram" for device in observe_on_region(runner, region))
     devices = [space.device for space in namespaces if space.device]
     devices += [f"/dev/{device.name}" for device in dax if device.mode == "devdax"]
-    return Held(memdev, regions, namespaces, dax, tuple(_users(runner, devices)))
+    return Held(memdev, regions, namespaces, dax, tuple(users(runner, devices)))
 
 
 def plan(serial: int, held: Held, subject: str) -> list[Step]:
@@ -74,8 +74,8 @@ def plan(serial: int, held: Held, subject: str) -> list[Step]:
     return [*steps, Step(f"have boot forget {format_serial(serial)}", ("rm", "-f", *records))] if records else steps
 
 
-def _users(runner: Runner, devices: Sequence[str]) -> list[str]:
-    """Looks through the processes of the host, by a program that is sent there."""
+def users(runner: Runner, devices: Sequence[str]) -> list[str]:
+    """Who uses these devices of the host, as phrases: a program that is sent there looks through its processes."""
     if not devices:
         return []
     end = "import json, sys\nprint(json.dumps({device: users_of(device) for device in sys.argv[1:]}))"

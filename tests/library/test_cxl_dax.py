@@ -18,7 +18,11 @@ class Host(FakeRunner):
 
     def __init__(self, mode="system-ram", online=0, movable=True, region=True) -> None:
         self.mode, self.online, self.movable, self.busy = mode, online, movable, False
-        row = {**fixture("cxl_list_regions")[0], "type": "ram", "mappings": [{"position": 0, "memdev": "mem0", "decoder": "d"}]}
+        row = {
+            **fixture("cxl_list_regions")[0],
+            "type": "ram",
+            "mappings": [{"position": 0, "memdev": "mem0", "decoder": "decoder2.0"}],
+        }
         super().__init__(
             {
                 "cxl list -M": json.dumps(fixture("cxl_list_memdevs")),
