@@ -224,7 +224,7 @@ int cblk_chunk_open(const char *lun, uint32_t depth, bool read_only, bool is_vir
     init_locks(c);
     err = cblk_parse(lun, c->path, c->lun);
     if (!err)
-        err = idle_init(&c->idle, IDLE_FOR_ANSWER, &defaults);
+        err = idle_init(&c->idle, IDLE_FOR_BELL, &defaults);
     if (!err)
         err = mark_owner(c);
     if (!err)

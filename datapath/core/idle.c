@@ -42,11 +42,18 @@ void idle_sleep(uint64_t ns)
     nanosleep(&ts, NULL); /* waking early is harmless: every caller looks again */
 }
 
-/* Spinning is worth it while things come soon, whether this one came during a spin or during a sleep: where both sides sleep, a good
- * part of what one waits for are the sleeps of the other, which would go on for ever otherwise. */
+/* Spinning is worth it while things come soon. Where nobody rings this counts for what came during a sleep, too: both sides sleep, and
+ * a good part of what one waits for are the sleeps of the other, which would go on for ever otherwise. */
+static bool soon_enough(const struct idle *idle)
+{
+    if (idle->what == IDLE_FOR_BELL)
+        return !idle->slept_ns;
+    return !idle->slept_ns || idle_now_ns() - idle->since_ns < SOON * idle->spin_max_ns;
+}
+
 static void tune(struct idle *idle)
 {
-    bool soon = !idle->slept_ns || idle_now_ns() - idle->since_ns < SOON * idle->spin_max_ns;
+    bool soon = soon_enough(idle);
     uint64_t floor = idle->spin_max_ns / 8;
 
     idle->spin_ns = soon ? idle->spin_ns * 2 : idle->spin_ns / 2;
@@ -91,7 +98,7 @@ uint64_t idle_next(struct idle *idle)
         _mm_pause();
         return 0;
     }
-    if (idle->yields < YIELDS) {
+    if (idle->what != IDLE_FOR_BELL && idle->yields < YIELDS) {
         idle->yields++;
         sched_yield();
         return 0;

@@ -12,7 +12,11 @@
 
 /* For work, which comes or not, each sleep is as long as all before it; for an answer, which will come, an eighth of that, so that
  * it waits for us only an eighth of the time that it took. */
-enum idle_for { IDLE_FOR_WORK = 1, IDLE_FOR_ANSWER = 8 };
+enum idle_for {
+    IDLE_FOR_WORK = 1,
+    IDLE_FOR_BELL = 2, /* somebody wakes us: where spinning is not worth it a sleep is, and never a place at the end of the run queue */
+    IDLE_FOR_ANSWER = 8,
+};
 
 struct idle {
     enum idle_for what;

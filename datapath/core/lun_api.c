@@ -205,7 +205,7 @@ static int open_waiting(struct cxl_lun *lun)
 static int start(struct cxl_lun *lun, const struct cxl_lun_conf *conf)
 {
     enum cbd_engine kind = CBD_ENGINE_SYNC;
-    int err = idle_init(&lun->idle, IDLE_FOR_WORK, &conf->idle);
+    int err = idle_init(&lun->idle, IDLE_FOR_BELL, &conf->idle);
 
     if (!err)
         err = engine_choose(conf->engine, &kind);

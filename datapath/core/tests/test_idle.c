@@ -59,6 +59,26 @@ static void test_tuning(void)
     CHECK_EQ(spin_after(10000000000), 125000000);
 }
 
+/* Whoever is woken up has nothing to win by a place at the end of the run queue: on a busy machine that costs milliseconds. */
+static void test_bell(void)
+{
+    struct cbd_idle_conf conf = {.spin_us = 400000};
+    struct idle idle;
+
+    TEST("where somebody rings, a sleep follows the spin, and makes the next spin shorter however short it was");
+    CHECK_EQ(idle_init(&idle, IDLE_FOR_BELL, &conf), 0);
+    idle.spin_ns = 200000000;
+    while (!idle_next(&idle))
+        ;
+    CHECK_EQ(idle.yields, 0);
+    CHECK(idle.slept_ns > 0);
+    idle_busy(&idle);
+    CHECK_EQ(idle.spin_ns, 100000000);
+    CHECK_EQ(idle_next(&idle), 0);
+    idle_busy(&idle);
+    CHECK_EQ(idle.spin_ns, 200000000);
+}
+
 static void test_limits(void)
 {
     struct cbd_idle_conf conf = {.spin_us = 1000001};
@@ -135,6 +155,7 @@ int main(void)
     test_sleeps(IDLE_FOR_WORK);
     test_sleeps(IDLE_FOR_ANSWER);
     test_tuning();
+    test_bell();
     test_limits();
     test_peek();
     test_parked(CXL_COHERENCE_HARDWARE);
