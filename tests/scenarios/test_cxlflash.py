@@ -142,7 +142,7 @@ def test_conformance_against_a_disk_of_the_other_host() -> None:
     LAB.copy("node2", "/root/suite/tools", *tools)
     library = shell("node2", "find -L /opt/cxl-datapath/current/ -name libcxl_core.so | head -n 1").strip()
     told = (f"CXL_CORE_LIBRARY={library}", "CXL_TEST_LUN=/dev/cbd1", "PYTHONPATH=/root/suite/tools", "PYTHONDONTWRITEBYTECODE=1")
-    run = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "/root/suite/tests/lun")
+    run = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--rootdir=/root/suite", "/root/suite/tests/lun")
     print(LAB.on("node2", "env", *told, PYTHON, *run))
 
 
