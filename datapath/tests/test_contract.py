@@ -256,6 +256,19 @@ def test_damaged_entries_of_a_whole_path_are_written_again(lab):
     assert io_works(device, 0x43)
 
 
+def test_no_writer_beside_one_that_cannot_be_read(lab):
+    _, device = lab.mapped()
+    lab.node2.kill()
+    damage(lab.memory, "blkdevs")
+    start = {"transport": "pool0", "backend": 0, "frontend": "nbdkit"}
+    error = lab.node1.refuse(Code.BUSY, "cbd.blkdev.start", **start)
+    assert (error.object, "clear" in error.hint) == ("blkdev 0", True)
+    assert lab.node1.call("cbd.blkdev.start", **start, read_only=True)["read_only"]
+    lab.node2.start()
+    wait_until(lambda: lab.node2.worker("blkdev", "pool0", 0)["state"] == "running", "its host has written it again")
+    assert io_works(device, 0x44)
+
+
 def test_a_damaged_entry_is_cleared_by_the_stop_of_its_host(lab):
     disk, _ = lab.mapped()
     with paused([lab.node1.worker("backend", "pool0", 0)["pid"]]):

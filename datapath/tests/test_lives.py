@@ -12,7 +12,7 @@ from ram import Ram
 from cxl_datapath.cbd.geometry import FormatOptions
 from cxl_datapath.cbd.layout import BackendEntry, HostEntry, State
 from cxl_datapath.cbd.lines import Fence
-from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.lives import Start, predecessor
@@ -39,7 +39,7 @@ def transport() -> Attached:
     registry = Registry(ram, info)
     for number in (ME, OTHER):
         registry.hosts.write(HostEntry(State.RUNNING, number, 1, f"node{number}", bytes(16)))
-    ref = TransportRef("memory", "memory", SIZE, "file", str(info.uuid), ME, 1, "/nowhere")
+    ref = TransportRef("memory", "memory", SIZE, "file", 0, str(info.uuid), ME, 1, "/nowhere")
     return Attached(ref, ram, info, registry)
 
 
@@ -98,10 +98,22 @@ def config(transport: Attached, start: Start, life: int) -> Config:
 def test_a_life_begins_and_goes_on_in_the_entry(transport: Attached) -> None:
     transport.registry.backends.write(replace(THEIRS, state=State.NONE))
     first = _publish(config(transport, Start.FIRST, 0), STORE, transport, Guard(transport))
-    assert (first.life, first.epoch, first.host_id) == (THEIRS.epoch + 1, THEIRS.epoch + 1, ME)
+    assert (first.epoch, first.host_id) == (THEIRS.epoch + 1, ME)
+    assert first.life not in (0, THEIRS.life)
     again = _publish(config(transport, Start.AGAIN, first.life), STORE, transport, Guard(transport))
     assert (again.life, again.epoch) == (first.life, first.epoch + 1)
     assert transport.registry.backends.read(0) == again
+
+
+def test_no_life_comes_back_where_a_damaged_entry_was_cleared(transport: Attached) -> None:
+    first = _publish(config(transport, Start.FIRST, 0), STORE, transport, Guard(transport))
+    page = transport.registry.backends.page(0)
+    for copy in (0, ENTRY_COPY):
+        transport.mapping.write(page + copy + 100, b"\xff" * 4)
+    transport.registry.backends.clear(0)
+    second = _publish(config(transport, Start.FIRST, 0), STORE, transport, Guard(transport))
+    assert second.epoch == first.epoch
+    assert second.life != first.life
 
 
 @pytest.mark.parametrize("now", [THEIRS, replace(THEIRS, state=State.NONE)])

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import errno
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hosts import wait_until
 from lab import alive, io_works, needs_nbd, running, socket_of
-from mishaps import asleep, die, murder, unlock
+from mishaps import asleep, die, murder, unlock, with_pid
 from nbd_client import Command, NbdClient, Refused
 from trio import MANY, ONE, T, Trio, backend_row, progress, taken_over
 from verifying_writer import Background
 
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -45,6 +51,23 @@ def test_another_host_takes_the_backend_over(trio: Trio) -> None:
     trio.node1.call("cbd.backend.stop", **ONE)
     assert backend_row(trio.node1)["host"] == "node3"
     assert io_works(device, 0x31)
+
+
+def test_a_host_that_dies_while_it_takes_over_goes_on_with_that(trio: Trio) -> None:
+    _, device = trio.mapped()
+    die(trio.node1, trio.node3)
+    node3 = trio.host_id("node3")
+    with Mapping(resolve(trio.memory), writable=False) as memory, ThreadPoolExecutor(1) as others:
+        backends = Registry(memory, attach(memory, trio.memory)).backends
+        asked = others.submit(trio.node3.refuse, Code.FAILED, "cbd.backend.recover", **ONE)
+        while (entry := backends.read(0)) is None or entry.host_id != node3:
+            assert not asked.done(), asked.result()
+        with_pid(trio.node3.pid, signal.SIGSTOP)  # at once: it has not heard of it yet
+        murder(trio.node3)
+        asked.result()
+    trio.node3.start()
+    wait_until(lambda: backend_row(trio.node2)["alive"], "node3 serves what it took over")
+    assert io_works(device, 0x41)
 
 
 def test_a_copy_takes_the_place_of_the_medium(trio: Trio) -> None:

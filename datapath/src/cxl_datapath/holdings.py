@@ -87,13 +87,23 @@ def _was_cleared(opened: Opened, blkdev_id: int) -> bool:
 
 
 def check_rival(registry: Registry, entry: BlkdevEntry) -> None:
-    """Raises `busy` when the backend has a writer that the blkdev must not be beside."""
+    """Raises `busy` when the backend has, or may have, a writer that the blkdev must not be beside."""
+    if not entry.flags & BLKDEV_READ_ONLY:
+        _check_readable(registry, entry.id)
     users = [user for user in registry.blkdevs.used().values() if user.backend_id == entry.backend_id and user.id != entry.id]
     if not channels.may_join(users, entry.flags):
         writers = [user for user in users if not user.flags & BLKDEV_READ_ONLY]
         names = ", ".join(f"blkdev {user.id} of host {registry.host_name(user.host_id)}" for user in writers)
         hint = "stop that one (clear it if its host is dead), or use read_only here, or shared on all of them"
         raise DatapathError(Code.BUSY, f"backend {entry.backend_id}", f"is written by {names}", hint)
+
+
+def _check_readable(registry: Registry, own: int) -> None:
+    """Raises `busy` when another entry is damaged: it may be that of a writer, whose host writes it again."""
+    for number, found in enumerate(registry.blkdevs.all()):
+        if isinstance(found, DatapathError) and number != own:
+            hint = "its host writes it again by itself; if that one is gone, clear it: cxl-datapath cbd blkdev clear"
+            raise DatapathError(Code.BUSY, f"blkdev {number}", "its entry is damaged, so that it may be a writer, too", hint)
 
 
 def why_lost(opened: Opened, want: BlkdevState, first: bool = False) -> str:

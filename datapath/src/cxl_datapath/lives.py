@@ -7,13 +7,14 @@ was away while its backend was taken over or cleared has lost it: its medium may
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from .cbd.fencing import is_fenced
-from .cbd.layout import BackendEntry, State
+from .cbd.layout import U32_MAX, BackendEntry, State
 from .cbd.registry import Registry
 from .errors import Code, DatapathError
 from .state import BackendState
@@ -31,6 +32,11 @@ class Start(StrEnum):
     FIRST = "first"  # none: the id is free
     TAKEOVER = "takeover"  # that of a fenced host, in the life that is taken over
     AGAIN = "again"  # this host's own, in the same life
+
+
+def new_life() -> int:
+    """Its number: a u32 above 0, at random, because an entry that was damaged and cleared forgets which numbers it had."""
+    return 1 + secrets.randbelow(U32_MAX)
 
 
 def predecessor(registry: Registry, host_id: int, backend_id: int, life: int, start: Start) -> BackendEntry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from operator import attrgetter
 
 from .. import holdings, lives
@@ -76,6 +77,8 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
     worker = session.backends[state.id] = session.backend_worker(state, Start.TAKEOVER if heir_of else Start.FIRST)
     session.desired.backends.append(state)
     try:
+        if heir_of is not None:
+            datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
         await worker.start()
         _learn(session, state)
         datapath.save()
@@ -171,6 +174,8 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
             await _start(datapath, session, state, heir_of=entry)
         except BaseException:
             _put_back(session, mine)
+            with suppress(DatapathError):  # the reason of the failure says more
+                datapath.save()
             raise
     return _view(session, backend_id)
 

@@ -156,7 +156,7 @@ def _publish(config: Config, store: Store, transport: Attached, guard: Guard) ->
         physical_block_size=max(store.physical_block_size, block_size),
         discard_granularity=store.discard_granularity,
         host_epoch=config.transport.host_epoch,
-        life=before.life if before else epoch,
+        life=before.life if before else lives.new_life(),
     )
     guard.check_fence()
     table.write(entry)
