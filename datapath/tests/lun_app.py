@@ -203,10 +203,12 @@ class Child:
         """Waits for the end. Raises what the child raised."""
         ready, _, _ = select.select([self._reader], [], [], 4 * PATIENCE_S)
         assert ready, "the child hangs"
-        raw = self._reader.read()
+        try:
+            outcome = pickle.load(self._reader)  # not up to its end: a child of the child may have inherited the pipe
+        except EOFError:
+            outcome = AssertionError("the child died")
         os.waitpid(self.pid, 0)
         self._reader.close()
-        outcome = pickle.loads(raw) if raw else AssertionError("the child died")
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

@@ -172,8 +172,3 @@ def test_an_extent_that_a_power_cut_took_is_forgotten(start, model, memory, tmp_
 @pytest.mark.parametrize("spec", ["dcd:", "dcd:0x91", "dcd:zero/more", "dcd:0x91/", "dcd:0x91/../x"])
 def test_names_of_extents_that_cannot_be(start, memory, spec):  # noqa: F811
     assert refused(start(), "kmem_blk.pool.probe", memory=spec).code == Code.INVALID
-
-
-def test_a_transport_is_not_for_dynamic_capacity(start, memory):  # noqa: F811
-    error = refused(start(), "cbd.transport.format", memory=EXTENT, name="t0")
-    assert error.code == Code.UNSUPPORTED and error.hint

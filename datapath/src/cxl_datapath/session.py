@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -96,6 +97,13 @@ class Session:
     @property
     def name(self) -> str:
         return self.desired.name
+
+    def has(self, memory: Memory) -> bool:
+        """Whether the transport is in this memory, whatever either is called; while it is pending its name tells."""
+        if self.opened is not None:
+            return self.opened.memory.is_same(memory)
+        named = self.desired.memory
+        return named == memory.spec or (memory.kind == "file" and os.path.realpath(named) == memory.path)
 
     def need(self) -> Opened:
         """Raises `not_ready` with the reason while the transport is pending."""

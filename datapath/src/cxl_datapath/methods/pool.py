@@ -35,8 +35,7 @@ def _refuse_used(datapath: Datapath, memory: Memory) -> None:
     """Raises `busy` for memory that a transport, a backend or another pool of this host has."""
     hint = "choose another memory, or stop that one first"
     for session in datapath.sessions.values():
-        path = session.opened.memory.path if session.opened else os.path.realpath(session.desired.memory)
-        if path == memory.path:
+        if session.has(memory):
             raise DatapathError(Code.BUSY, memory.spec, f"is the memory of transport {session.name}", hint)
         for backend in session.desired.backends:
             if os.path.realpath(backend.path) == memory.path:

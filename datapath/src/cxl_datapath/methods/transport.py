@@ -37,7 +37,7 @@ MEMORY = Field(_spec)
 def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
     """The session on this memory, under whatever name the user gave the memory then."""
     for session in datapath.sessions.values():
-        if session.desired.memory == spec or (memory and session.opened and session.opened.memory.is_same(memory)):
+        if session.desired.memory == spec or (memory and session.has(memory)):
             return session
     return None
 

@@ -79,6 +79,8 @@ class Route:
         self.state = PathState.SERVING
         self._reason = ""
         self._broken_since: float | None = None
+        self._away = False  # whether the backend's host is
+        self._paused_away = False  # whether it was seen away since this pause began
         self._asked_at: float | None = None
         self._published_at = clock()
 
@@ -159,8 +161,11 @@ class Route:
                 self._report(PathState.OFFLINE, f"the backend answered no request for {io_timeout:g} s")
             return False
         if self._broken_since is None:
-            self._broken_since = now if broken else self._silent_since
+            self._broken_since, self._paused_away = now if broken else self._silent_since, self._away
             self._report(PathState.PAUSED, trouble or "")
+        elif self._away and not self._paused_away:
+            self._broken_since, self._paused_away = now, True  # it was silent because it is away: that has a time of its own
+            self._report(self.state, trouble or "")
         elif trouble and trouble != self._reason:
             self._report(self.state, trouble)
         if self._may_ask(now):
@@ -214,7 +219,8 @@ class Route:
             return f"backend {self.entry.backend_id} was stopped or cleared; stop this blkdev, then start one on another backend"
         if backend is None:
             return "the backend's entry cannot be read"
-        if is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend):
+        self._away = is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend)
+        if self._away:
             return f"its host {self._registry.host_name(backend.host_id)} is away"
         if backend.epoch != self.entry.backend_epoch:
             return "the backend was restarted"
