@@ -44,10 +44,20 @@ def paused(pids: Collection[int]) -> Iterator[None]:
     for pid in pids:
         with_pid(pid, signal.SIGSTOP)
     try:
+        wait_until(lambda: all(map(_stands_still, pids)), f"processes {pids} stand still")
         yield
     finally:
         for pid in pids:
             with_pid(pid, signal.SIGCONT)
+
+
+def _stands_still(pid: int) -> bool:
+    """The signal returns before the last thread has stopped."""
+    try:
+        states = [stat.read_text().rpartition(") ")[2][0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # a thread ended under our eyes: look again
+    return all(state in "TtZX" for state in states)
 
 
 def asleep(host: Host) -> AbstractContextManager[None]:

@@ -7,11 +7,11 @@ import array
 import errno
 import mmap
 import os
-import signal
 
 import pytest
 from cblk_app import BLOCK, blocks_at, failing, pattern
 from lun_app import lun_row
+from mishaps import paused
 
 from cxl_datapath.cblk import (
     ARESULT_BLOCKING,
@@ -164,12 +164,9 @@ class TestLists:
         chunk = open_chunk(100)
         write = Io(Type.WRITE, 0, pattern(5))
         engine = lun_row(host)["worker"]["pid"]
-        os.kill(engine, signal.SIGSTOP)
-        try:
+        with paused([engine]):
             failing(errno.ETIMEDOUT, cblk_listio, chunk, issue=[write], wait=[write], timeout_us=1000)
             assert write.status == Status.PENDING
-        finally:
-            os.kill(engine, signal.SIGCONT)
         assert cblk_listio(chunk, wait=[write]) == [write]
         assert write.status == Status.SUCCESS
 
