@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hosts import wait_until
 from lab import DISK, MIB, Lab, io_works, needs_nbd
 
+from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.file_id import FileId
 
 T = {"transport": "pool0"}
 ONE = T | {"id": 0}
-HERE = FileId(7, 2049, "b0" * 16)
+HERE = FileId(7, 2049, "b0" * 16, 5)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,8 @@ HERE = FileId(7, 2049, "b0" * 16)
         (replace(HERE, device=2050), False),
         (replace(HERE, device=2050, boot="b1" * 16), True),  # the kernel numbers its devices anew
         (replace(HERE, inode=8, boot="b1" * 16), False),
+        (replace(HERE, generation=6), False),
+        (replace(HERE, generation=0), True),  # written before generations were kept
     ],
 )
 def test_what_makes_a_file_the_same(other: FileId | None, same: bool) -> None:
@@ -40,6 +43,33 @@ def test_only_regular_files_are_remembered(tmp_path: Path) -> None:
     with Path("/dev/null").open("rb") as device:
         assert FileId.of(device.fileno()) is None
     assert FileId.of(-1) is None
+
+
+@pytest.mark.parametrize("boot", ["0" * 32, "1" * 32, "0123456789abcdef" * 2])
+def test_every_boot_id_can_be_remembered(boot: str) -> None:
+    """Also that of a kernel that does not tell, and one that looks like a number."""
+    there = replace(HERE, boot=boot)
+    assert FileId.from_json(asdict(there)) == there
+
+
+@pytest.mark.parametrize("boot", ["", "0" * 31, "g" * 32, 7, None])
+def test_what_is_no_boot_id(boot: object) -> None:
+    with pytest.raises(DatapathError) as caught:
+        FileId.from_json(asdict(HERE) | {"boot": boot})
+    assert caught.value.code == Code.INVALID
+
+
+def test_a_new_file_in_the_inode_of_the_old_one_is_another(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    seen = []
+    for _ in range(2):
+        with disk.open("wb") as file:
+            seen.append(FileId.of(file.fileno()))
+        disk.unlink()
+    old, new = seen
+    if 0 in (old.generation, new.generation):
+        pytest.skip("this file system tells no generations")
+    assert not old.is_same(new)
 
 
 def replaced(disk: Path) -> Path:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import Any, Self
 
 from .cbd.hosting import boot_id
-from .names import check_name
+from .errors import Code, DatapathError
 from .schema import integer
 
 _NUMBER = integer(0, (1 << 64) - 1)
+_FS_IOC_GETVERSION = 0x80087601  # ioctl_iflags(2): a number that a file system gives to each use of an inode
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class FileId:
     inode: int  # st_ino
     device: int  # st_dev
     boot: str  # boot id, 32 hex digits
+    generation: int = 0  # of the inode, which a new file may get once the old one is gone; 0 where nobody tells
 
     @classmethod
     def of(cls, fd: int) -> Self | None:
@@ -29,16 +34,33 @@ class FileId:
         found = os.fstat(fd) if fd >= 0 else None
         if found is None or not stat.S_ISREG(found.st_mode):
             return None
-        return cls(found.st_ino, found.st_dev, boot_id().hex())
+        return cls(found.st_ino, found.st_dev, boot_id().hex(), _generation(fd))
 
     @classmethod
     def from_json(cls, raw: Any) -> Self | None:
         """Raises `invalid`, KeyError, TypeError."""
         if raw is None:
             return None
-        return cls(_NUMBER("inode", raw["inode"]), _NUMBER("device", raw["device"]), check_name("boot", raw["boot"]))
+        numbers = (_NUMBER("inode", raw["inode"]), _NUMBER("device", raw["device"]))
+        return cls(*numbers, _boot(raw["boot"]), _NUMBER("generation", raw.get("generation", 0)))
 
     def is_same(self, other: FileId | None) -> bool:
         if other is None or self.inode != other.inode:
             return False
+        if 0 not in (self.generation, other.generation) and self.generation != other.generation:
+            return False
         return self.device == other.device or self.boot != other.boot
+
+
+def _generation(fd: int) -> int:
+    number = bytearray(8)  # the kernel writes an int, whatever the size in the request says
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, _FS_IOC_GETVERSION, number)
+    return int.from_bytes(number[:4], "little")
+
+
+def _boot(value: Any) -> str:
+    # Digits alone are right, too: zeros where the kernel does not tell.
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value):
+        return value
+    raise DatapathError(Code.INVALID, "boot", f"{value!r:.60} is no boot id of 32 hex digits")
