@@ -80,7 +80,9 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
     for entry in (fewer["cbd_backends"][1], fewer["cbd_blkdevs"][1]):
         entry["state"] = "absent"
     role = play.role("cbd", **fewer)
-    assert play.run(role)[0] == 0
+    for options in (("--check",), ()):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 2, output
     assert inside(lab) == ([(0, "node1"), (1, "node2")], [(0, "node2"), (1, "node3")])
     assert changed(play.run(role)[1]) == 0
 
