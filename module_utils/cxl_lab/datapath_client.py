@@ -49,7 +49,9 @@ class DatapathClient:
         except OSError as refused:
             self._socket.close()
             raise DaemonAbsent(
-                "cxl-datapathd", f"nobody listens on {path}", "install and start the daemon on this host"
+                "cxl-datapathd",
+                f"nobody listens on {path}",
+                "install and start the daemon on this host: ansible-playbook -i INVENTORY playbooks/datapath.yml",
             ) from refused
         self._lines = self._socket.makefile("rb")
         self._calls = 0
