@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import Code, DatapathError, from_errno
+from .readiness import has_input
 
 TIMEOUT_S = 120.0  # without an answer, and without a word of the daemon what it waits for; leases make some waits long
 WORD_S = 2.0  # after so long a person wants to know what is waited for
@@ -93,7 +93,7 @@ class Client:
         """Returns when there is something to read. Raises `timeout` when the daemon stands still, TimeoutError when it
         waits for nothing and says nothing all the same."""
         said, deadline = "", time.monotonic() + TIMEOUT_S
-        while not self._has_answer(WORD_S):
+        while not has_input(self._socket, WORD_S):
             words = self._waits_for()
             if words:
                 deadline = time.monotonic() + TIMEOUT_S
@@ -102,12 +102,6 @@ class Client:
             if words not in ("", said):
                 self._on_wait(words)
             said = words
-
-    def _has_answer(self, seconds: float) -> bool:
-        # Not select(), which knows descriptors below 1024 only: this runs in programs of others.
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
-            return bool(selector.select(seconds))
 
     def _waits_for(self) -> str:
         try:

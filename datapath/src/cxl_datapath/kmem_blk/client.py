@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import socket
 from collections import deque
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import Code, DatapathError, from_errno
+from ..readiness import has_input
 from .layout import PAGE
 from .wire import Channels, receive, send
 
@@ -113,7 +113,7 @@ class PoolClient:
 
     def recalls(self, timeout: float = 0.0) -> list[dict[str, Any]]:
         """What the pool wants back: {"event": "recall", "lease": id, "pages": n}. Raises `failed` when the pool is gone."""
-        while select.select([self._link], [], [], 0.0 if self._events else timeout)[0]:
+        while has_input(self._link, 0.0 if self._events else timeout):
             packet = receive(self._link)
             if packet is None:
                 raise DatapathError(Code.FAILED, str(self.path), "the pool hung up", "it may be restarting: try again")
