@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 
 from .errors import Code, DatapathError, from_errno
@@ -52,18 +53,23 @@ def held(memory: Memory) -> Iterator[int]:
     """
     fd = open_memory(memory, writable=True)
     try:
-        _lock(memory, fd)
+        try:
+            take_lock(memory, fd)
+        except BlockingIOError:
+            hint = "is it a backend or a pool of another daemon? Stop that one, or choose another memory"
+            raise DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint) from None
         yield fd
     finally:
         os.close(fd)
 
 
-def _lock(memory: Memory, fd: int) -> None:
-    try:
+def take_lock(memory: Memory, fd: int) -> None:
+    """Locks a file as a whole; of host addresses, which many memories share, only those of this one. Raises BlockingIOError."""
+    if memory.dynamic:
+        wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, memory.offset, memory.size, 0)  # struct flock
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    else:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        hint = "is it a backend or a pool of another daemon? Stop that one, or choose another memory"
-        raise DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint) from None
 
 
 def allocate(memory: Memory, fd: int) -> None:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backing import take_lock
 from ..core import COHERENCE_SOFTWARE
 from ..errors import Code, DatapathError, from_errno
 from ..mapping import Mapping
@@ -29,20 +28,11 @@ def lock_memory(memory: Memory) -> int:
     except OSError as error:
         raise from_errno(error.errno or 0, memory.spec, "open it") from None
     try:
-        _lock(fd, memory)
+        take_lock(memory, fd)
     except BlockingIOError:
         os.close(fd)
         raise DatapathError(Code.BUSY, memory.spec, "a pool on it is open", "stop that pool first") from None
     return fd
-
-
-def _lock(fd: int, memory: Memory) -> None:
-    """A file as a whole; of host addresses, which many memories share, only those of this one."""
-    if memory.dynamic:
-        wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, memory.offset, memory.size, 0)  # struct flock
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @dataclass(frozen=True)
