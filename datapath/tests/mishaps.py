@@ -38,13 +38,18 @@ def with_pid(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def halt(*pids: int) -> None:
+    """SIGSTOP, and all of them have stopped: the signal alone returns while they still run."""
+    for pid in pids:
+        with_pid(pid, signal.SIGSTOP)
+    wait_until(lambda: all(map(_stands_still, pids)), f"processes {pids} stand still")
+
+
 @contextmanager
 def paused(pids: Collection[int]) -> Iterator[None]:
     """These processes stand still; in the end they go on."""
-    for pid in pids:
-        with_pid(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: all(map(_stands_still, pids)), f"processes {pids} stand still")
+        halt(*pids)
         yield
     finally:
         for pid in pids:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from mishaps import paused
 
 from cxl_datapath import cli, client
 from cxl_datapath.client import Client
@@ -30,11 +30,8 @@ def unreachable(runtime: Path) -> DatapathError:
 def test_a_daemon_that_stands_still_is_an_error_and_no_endless_wait(make_host, monkeypatch, capsys, words):
     host = make_host("node1")
     monkeypatch.setattr(client, "HELLO_S", 0.5)
-    os.kill(host.pid, signal.SIGSTOP)
-    try:
+    with paused({host.pid}):
         assert cli.main(["--runtime", str(host.runtime), *words]) == 1
-    finally:
-        os.kill(host.pid, signal.SIGCONT)
     said = capsys.readouterr().err
     assert f"{host.socket}: the daemon does not answer within 0.5 s; it stands still" in said
     assert host.call("status")["transports"] == []

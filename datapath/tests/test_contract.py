@@ -72,14 +72,9 @@ def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
 def test_a_host_that_was_formatted_away_stops_its_workers(lab, make_host):
     _, device = lab.mapped()
     server = int((lab.node2.runtime / "cbd0.pid").read_text())
-    for node in (lab.node1, lab.node2):
-        os.kill(node.pid, signal.SIGSTOP)
-    try:
+    with paused({lab.node1.pid, lab.node2.pid}):
         other = make_host("node3")
         other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)
-    finally:
-        for node in (lab.node1, lab.node2):
-            os.kill(node.pid, signal.SIGCONT)
     for node in (lab.node1, lab.node2):
         wait_until(lambda seen=node: seen.call("cbd.transport.list")[0]["state"] == "pending", "it notices")
     wait_until(lambda: not running(server), "the device is gone")

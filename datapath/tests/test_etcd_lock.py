@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from hosts import PATIENCE_S, wait_until
 from lab import MEMORY, MIB
+from mishaps import halt
 from refusals import refused
 
 from cxl_datapath.errors import Code, DatapathError
@@ -184,7 +185,7 @@ def test_a_holder_that_cannot_reach_etcd_believes_no_longer_than_its_lease(tmp_p
     try:
         lock = EtcdLock(etcd.url, NAME, ttl_s=2)
         lock.acquire(30)
-        os.kill(etcd.process.pid, signal.SIGSTOP)
+        halt(etcd.process.pid)
 
         def lost() -> bool:
             try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import MIB, alive, children, io_works, needs_nbd, running, stopped
+from mishaps import halt
 
 from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
 from cxl_datapath.cbd.registry import Registry
@@ -177,7 +178,7 @@ def test_a_folder_in_place_of_the_socket_is_named(make_host):
 def test_a_daemon_that_stops_in_the_middle_of_a_start_logs_no_traceback(lab):
     lab.node1.call("cbd.backend.start", transport="pool0", path=str(lab.disk()))
     mute = lab.node1.worker("backend", "pool0", 0)["pid"]
-    os.kill(mute, signal.SIGSTOP)
+    halt(mute)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(str(lab.node2.socket))

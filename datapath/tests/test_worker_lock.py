@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import needs_nbd, running
+from mishaps import halt
 from nbd_client import NbdClient
 
 from cxl_datapath.errors import Code, DatapathError
@@ -110,7 +111,7 @@ def test_a_server_with_its_worker_is_given_time(folder: Path, monkeypatch: pytes
 def test_a_server_that_hangs_with_its_worker_goes_after_that_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE_S", 0.2)
     with server(folder, "cxl_datapath.worker") as (parent, pid):
-        parent.send_signal(signal.SIGSTOP)
+        halt(parent.pid)
         with contextlib.suppress(DatapathError):  # the stopped parent still has the lock
             monkeypatch.setattr(lock, "EVICT_S", 1.0)
             lock.hold(Waiting(), folder / "lock", "blkdev 0", folder / "pid")  # type: ignore[arg-type]

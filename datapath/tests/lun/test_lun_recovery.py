@@ -13,6 +13,7 @@ from typing import Any
 
 from hosts import Host, wait_until
 from lun_app import CHUNK, READ, App, Child, kill_engine, lun_row, make_lun, needs_file, take, wait_unused
+from mishaps import halt
 
 from cxl_datapath import cblk
 from cxl_datapath.cxlflash import wire
@@ -29,7 +30,7 @@ def dying(host: Host, work: Callable[[], Any]) -> Any:
     """What `work` returns when the engine that it began with never answers, and dies."""
     wait_until(lambda: lun_row(host)["state"] == "running", "the LUN runs")
     engine = lun_row(host)["worker"]["pid"]
-    os.kill(engine, signal.SIGSTOP)
+    halt(engine)
     with ThreadPoolExecutor() as pool:
         outcome = pool.submit(work)
         for _ in range(20):  # by then the daemon has passed the request on
@@ -209,7 +210,7 @@ class TestLibrary:
         """The engine is stopped, so that all of them are in flight when it dies."""
         chunk = chunk_of(host, 100, 64)
         engine = lun_row(host)["worker"]["pid"]
-        os.kill(engine, signal.SIGSTOP)
+        halt(engine)
         tags = [cblk.cblk_awrite(chunk, bytes([lba + 1]) * BLOCK, lba) for lba in range(32)]
         os.kill(engine, signal.SIGKILL)
         assert [cblk.cblk_aresult(chunk, tag, cblk.ARESULT_BLOCKING)[0] for tag in tags] == [1] * 32

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hosts import Host, wait_until
 from lun_app import CHUNK, MIB, App, Child, Ctx, living, lun_row, make_lun, needs_file, wait_unused
+from mishaps import halt
 
 from cxl_datapath import cblk
 from cxl_datapath.cxlflash import wire
@@ -266,7 +267,7 @@ class TestLibrary:
         """Nobody is left who could write all ones."""
         chunk = chunk_of(host, 10)
         engine = lun_row(host)["worker"]["pid"]
-        os.kill(engine, signal.SIGSTOP)
+        halt(engine)
         tag = cblk.cblk_awrite(chunk, b"\x52" * BLOCK, 3)
         host.kill()
         os.kill(engine, signal.SIGKILL)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import pytest
 from hosts import wait_until
 from lab import DISK, Lab, io_works, needs_nbd, socket_of
+from mishaps import halt
 from nbd_client import Command, NbdClient
 from verifying_writer import Background
 
@@ -199,7 +200,7 @@ def test_completions_that_nobody_may_write_cost_an_error_each(lab: Lab, peer: Pe
     worker = lab.node1.worker("backend", "pool0", 0)["pid"]
     with NbdClient(socket_of(device)) as client:
         client.call(Command.WRITE, 0, data=b"1" * 4096)
-        os.kill(worker, signal.SIGSTOP)
+        halt(worker)
         try:
             ring = peer.geometry.channel_off(peer.channel) + CHANNEL_RINGS + peer._ring_bytes()
             right = Slot(READ, 0, 4096, DATA_CRC, 0, 0, 4096, data_crc=crc32c(bytes(4096)))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from hosts import wait_until
 from kill_loop import pauses
 from lab import needs_nbd
+from mishaps import paused
 from nbd_client import Command, Export, Flag, NbdClient, ProtocolError, Refused, Reply, Unanswered
 from verifying_writer import BLOCK, Background, Corrupt, Gap, Ledger, Pattern, Writer
 
@@ -288,11 +288,8 @@ def test_what_is_no_nbd_server_is_named(place: Path) -> None:
 def test_a_request_without_an_answer_ends_the_patience(place: Path) -> None:
     with nbdkit(place, "memory", str(SIZE)) as server:
         client = NbdClient(place, patience_s=0.3)
-        server.send_signal(signal.SIGSTOP)
-        try:
+        with paused({server.pid}):
             client.submit(Command.READ, 0, 512)
             with pytest.raises(Unanswered, match="is connected"):
                 client.wait(30)
-        finally:
-            server.send_signal(signal.SIGCONT)
         client.close()
