@@ -24,6 +24,12 @@ options:
     description: Where the daemon accepts connections once it is ready, the path of a unix socket or C(host:port).
     type: str
     required: true
+  user:
+    description:
+      - Who needs it, for a daemon that several share, for example a lab. It is remembered below O(run_dir).
+      - With O(state=stopped) only this user goes; the daemon is stopped when nobody else is left who asked for it.
+    type: str
+    default: ""
   run_dir:
     description: Folder of the pid file and the log. Made when it is missing.
     type: path
@@ -51,6 +57,14 @@ EXAMPLES = r"""
     command: [/usr/sbin/libvirtd]
     socket: /run/libvirt/libvirt-sock
 
+- name: The lab alpha does not need it any more
+  cxl_service:
+    name: libvirtd
+    command: [/usr/sbin/libvirtd]
+    socket: /run/libvirt/libvirt-sock
+    user: alpha
+    state: stopped
+
 - name: A disk over NBD, at one address of this host
   cxl_service:
     name: disk0
@@ -63,36 +77,54 @@ service:
   description: The daemon afterwards.
   returned: success
   type: dict
-  sample: {name: libvirtd, running: true, pid: 4711}
+  contains:
+    users:
+      description: Who asked for it and did not say yet that it may go.
+  sample: {name: libvirtd, running: true, pid: 4711, users: [alpha]}
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab.detached import RUN_FOLDER, Daemon, parse_address
+from ..module_utils.cxl_lab.locking import folder_held
 from ..module_utils.cxl_lab.names import check_name
+from ..module_utils.cxl_lab.service_users import Users
 from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     name, address = check_name(params["name"], "name"), parse_address(params["socket"])
+    user = check_name(params["user"], "user") if params["user"] else ""
     daemon = Daemon(name, params["command"], address, Path(params["run_dir"]))
+    # A lab that starts and one that goes must not meet between the look at the users and what follows from it.
+    with folder_held(daemon.folder) if user and not module.check_mode else contextlib.nullcontext():
+        changed = settle(daemon, params["state"], Users.of(daemon), user, module.check_mode)
+        found = {"running": daemon.answers(), "pid": daemon.own_pid(), "users": Users.of(daemon).others("")}
+        return {"changed": changed, "service": {"name": daemon.name, **found}}
+
+
+def settle(daemon: Daemon, state: str, users: Users, user: str, check: bool) -> bool:
+    """Brings the daemon and the mark of its user to their state; True when something changed or would."""
     running = daemon.answers()
+    needed = state != "stopped" or (user and users.others(user))
     # One of ours that does not answer, or is not what is wanted any more, makes way for a new one.
-    stop = daemon.own_pid() != 0 and (params["state"] != "started" or not running or daemon.is_outdated())
-    start = params["state"] != "stopped" and (stop or not running)
-    if not module.check_mode:
+    outdated = state == "restarted" or (state == "started" and (not running or daemon.is_outdated()))
+    stop = daemon.own_pid() != 0 and (not needed or outdated)
+    start = state != "stopped" and (stop or not running)
+    marked = bool(user) and users.has(user) != (state != "stopped")
+    if not check:
+        if marked:
+            (users.drop if state == "stopped" else users.add)(user)
         if stop:
             daemon.stop()
         if start:
             daemon.start()
-    return {
-        "changed": stop or start,
-        "service": {"name": daemon.name, "running": daemon.answers(), "pid": daemon.own_pid()},
-    }
+    return bool(stop or start or marked)
 
 
 def main() -> None:
@@ -102,6 +134,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "command": {"type": "list", "elements": "str", "required": True},
             "socket": {"type": "str", "required": True},
+            "user": {"type": "str", "default": ""},
             "run_dir": {"type": "path", "default": str(RUN_FOLDER)},
             "state": {"type": "str", "choices": ["started", "stopped", "restarted"], "default": "started"},
         },

@@ -23,6 +23,34 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def folder_held(folder: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a folder itself (made if missing), for a folder that may go when nobody needs it any more.
+
+    Whoever removes it does so by ``rmdir``: one that another process has just filled stays.
+    """
+    while True:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:  # it went in this moment
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(descriptor, folder):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def build_once(target: Path, build: Callable[[Path], None]) -> bool:
     """Makes the folder ``target`` by ``build(partial)`` unless it is there; True when it was made now.
 

@@ -53,7 +53,7 @@ def test_start_twice_and_stop_twice(service, folder):
     second = service()
     assert second["changed"] is False and second["service"] == first["service"]
     gone = service(state="stopped")
-    assert gone["changed"] is True and gone["service"] == {"name": "server", "running": False, "pid": 0}
+    assert gone["changed"] is True and gone["service"] == {"name": "server", "running": False, "pid": 0, "users": []}
     assert service(state="stopped")["changed"] is False and list((folder / "run").iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_check_mode_starts_and_stops_nothing(service, folder):
     pid = service()["service"]["pid"]
     for state in ("stopped", "restarted"):
         planned = service(check=True, state=state)
-        assert planned["changed"] is True and planned["service"] == {"name": "server", "running": True, "pid": pid}
+        assert planned["changed"] is True and planned["service"] == {"name": "server", "running": True, "pid": pid, "users": []}
 
 
 @pytest.mark.parametrize("state", ["started", "stopped", "restarted"])
@@ -106,7 +106,7 @@ def test_a_daemon_of_somebody_else_is_left_alone(service, folder, state):
     other = Daemon("other", [sys.executable, "-c", SERVER, str(folder / "socket")], folder / "socket", folder / "run")
     other.start()
     result = service(state=state)
-    assert result["changed"] is False and result["service"] == {"name": "server", "running": True, "pid": 0}
+    assert result["changed"] is False and result["service"] == {"name": "server", "running": True, "pid": 0, "users": []}
     assert other.own_pid() != 0
 
 
@@ -161,3 +161,22 @@ def test_a_daemon_that_listens_at_a_port(service):
 @pytest.mark.parametrize("address", ["relative", "host", "host:0", "host:65536", "a b:1", "[::1]:1", ""])
 def test_what_is_no_address(service, address):
     assert service(socket=address)["msg"].startswith(f"socket: {address!r} is no address")
+
+
+def test_it_stays_while_somebody_else_needs_it(service, folder):
+    first = service(user="alpha")
+    assert first["changed"] is True and first["service"]["users"] == ["alpha"]
+    assert service(user="alpha")["changed"] is False
+    planned = service(user="beta", check=True)
+    assert planned["changed"] is True and planned["service"]["users"] == ["alpha"]
+    assert service(user="beta")["service"] == {**first["service"], "users": ["alpha", "beta"]}
+    left = service(user="alpha", state="stopped")
+    assert left["changed"] is True and left["service"] == {**first["service"], "users": ["beta"]}
+    assert service(user="alpha", state="stopped")["changed"] is False
+    gone = service(user="beta", state="stopped")
+    assert gone["changed"] is True and gone["service"]["running"] is False
+    assert list((folder / "run").iterdir()) == []
+
+
+def test_the_name_of_a_user_is_a_name(service):
+    assert "user" in service(user="../x")["msg"]

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.cxl_lab.locking import build_once, locked
+from ansible.module_utils.cxl_lab.locking import build_once, folder_held, locked
 
 MODULE_UTILS = Path(__file__).resolve().parents[2] / "module_utils"
 BUILDER = """
@@ -90,3 +91,21 @@ def test_the_lock_ends_with_its_block(tmp_path):
     with locked(path):
         pass
     assert path.exists()
+
+
+def test_a_folder_that_goes_while_somebody_waits_for_it_is_made_again(tmp_path):
+    folder = tmp_path / "run"
+    entered = threading.Event()
+
+    def come() -> None:
+        with folder_held(folder):
+            entered.set()
+            (folder / "mark").touch()
+
+    with folder_held(folder):
+        thread = threading.Thread(target=come)
+        thread.start()
+        assert not entered.wait(0.2)
+        folder.rmdir()
+    thread.join(10)
+    assert (folder / "mark").exists()
