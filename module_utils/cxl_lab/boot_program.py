@@ -37,12 +37,18 @@ def memdev_name(serial: int, patience_s: float) -> str:
         time.sleep(0.5)
 
 
+def covers(region: dict[str, Any], kind: str, names: list[str]) -> bool:
+    """Whether it takes memory of that type from one of the memdevs. ``cxl list -R -m`` does not tell: it names what lies below
+    the same host bridge, too."""
+    return region["type"] == kind and any(mapping["memdev"] in names for mapping in region.get("mappings", []))
+
+
 def make(record: dict[str, Any], patience_s: float) -> str:
-    """Makes one region, unless something lies over one of its memdevs already; returns what went wrong, "" if nothing did."""
+    """Makes one region, unless one of its type lies over its memdevs already; returns what went wrong, "" if nothing did."""
     names = [memdev_name(serial, patience_s) for serial in record["serials"]]
     if not all(names):
         return "the memdev is not there"
-    if any(listed("-R", "-i", "-m", name) for name in names):
+    if any(covers(region, record["type"], names) for region in listed("-R", "-T", "-i")):
         return ""
     command = ["cxl", "create-region", "-t", record["type"], "-s", str(record["size"])]
     command += ["-w", str(len(names)), "-g", str(record["granularity"])] if len(names) > 1 else []

@@ -26,7 +26,7 @@ CXL = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
 "list -M") cat "$here/memdevs" ;;
-"list -R "*) cat "$here/regions" ;;
+"list -R -T -i") cat "$here/regions" ;;
 create-region*) echo "$*" >> "$here/made"; exit "$(cat "$here/exit" 2>/dev/null || echo 0)" ;;
 *) exit 9 ;;
 esac
@@ -49,6 +49,10 @@ def cxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "regions").write_text("")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder
+
+
+def region_over(memdev: str, kind: str) -> dict:
+    return {"region": "region0", "type": kind, "mappings": [{"position": 0, "memdev": memdev, "decoder": "decoder2.0"}]}
 
 
 def records(root: Path) -> Path:
@@ -89,9 +93,17 @@ def test_the_program_on_the_host_makes_the_region_under_its_decoder_with_its_uui
 
 def test_a_memdev_under_a_region_is_left_alone(root, cxl):
     BootRegions(root).remember(REGION)
-    (cxl / "regions").write_text('[{"region": "region0"}]')
+    (cxl / "regions").write_text(json.dumps([region_over("mem3", "pmem")]))
     assert boot_program.main(records(root), 0) == 0
     assert not (cxl / "made").exists()
+
+
+@pytest.mark.parametrize(("memdev", "kind"), [("mem0", "pmem"), ("mem3", "ram")])
+def test_a_region_of_another_memdev_or_type_is_no_obstacle(root, cxl, memdev, kind):
+    BootRegions(root).remember(REGION)
+    (cxl / "regions").write_text(json.dumps([region_over(memdev, kind)]))
+    assert boot_program.main(records(root), 0) == 0
+    assert "-m mem3" in (cxl / "made").read_text()
 
 
 def test_what_cannot_be_made_is_said_and_the_others_are_made(root, cxl, capsys):
