@@ -131,6 +131,17 @@ def test_an_interleaved_region_is_made_in_its_order(root, cxl):
     assert (cxl / "made").read_text() == f"create-region {shape}\n"
 
 
+def test_volatile_memory_of_a_device_comes_before_its_persistent_memory(root, cxl, monkeypatch):
+    monkeypatch.setattr(boot_program, "ONLINE_POLICY", root / "auto_online_blocks")
+    boot = BootRegions(root)
+    boot.remember({**REGION, "serials": ["0x7"]})
+    boot.remember(REGION)
+    boot.remember({**REGION, "type": "ram", "uuid": ""})
+    assert boot_program.main(records(root), 0) == 0
+    made = [line.split()[2] for line in (cxl / "made").read_text().splitlines()]
+    assert made == ["ram", "pmem", "pmem"]
+
+
 def test_volatile_memory_stays_offline_at_boot(root, cxl, monkeypatch):
     policy = root / "auto_online_blocks"
     monkeypatch.setattr(boot_program, "ONLINE_POLICY", policy)
