@@ -92,9 +92,14 @@ class _Planner:
         return 1 + self._port_count(parent) + sum(map(self._buses_below, below))
 
     def _port_count(self, parent: Bridge | Switch) -> int:
-        # A bridge with a single root port has no HDM decoders and could carry one region only; the second port may stay empty.
-        least = 2 if isinstance(parent, Bridge) else 1
+        least = 2 if isinstance(parent, Bridge) and not self._is_passed_through(parent) else 1
         return parent.ports or max(least, *(number + 1 for number, _ in self._numbered(parent)), 0)
+
+    def _is_passed_through(self, bridge: Bridge) -> bool:
+        """A bridge with a single root port has no HDM decoders, and could carry one region only: others get a second port, which
+        may stay empty. Dynamic capacity alone wants it so: its host programs the decoder of the device and none above it."""
+        children = self._children.get(bridge.name, [])
+        return len(children) == 1 and isinstance(children[0], Memory) and children[0].dynamic == children[0].capacity
 
     def _numbered(self, parent: Bridge | Switch) -> list[tuple[int, Switch | Memory]]:
         """The children with their ports: those that were asked for, and the next free one for the others."""

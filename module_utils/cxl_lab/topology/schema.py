@@ -78,7 +78,12 @@ POOL: Mapping[str, Field] = {
 
 BRIDGE: Mapping[str, Field] = {
     "name": name("Name of the CXL host bridge"),
-    "ports": integer("Root ports; as many as are plugged in, and at least 2", 1, MAX_PORTS, default=None),
+    "ports": integer(
+        "Root ports; as many as are plugged in, and at least 2; 1 for a lone device of dynamic capacity",
+        1,
+        MAX_PORTS,
+        default=None,
+    ),
     "bus": integer("PCI bus number", 32, 254, default=None),
     "hdm_for_passthrough": flag("Whether a bridge with a single root port has HDM decoders"),
     "hosts": list_of_names("Hosts that have it"),

@@ -225,3 +225,17 @@ def test_a_host_with_packages_of_its_own_starts_from_its_own_image():
 def test_what_is_no_package():
     with pytest.raises(LabError, match=r"hosts\[0\].extra_packages: \['-o'\] is no list of packages"):
         parse_topology({"hosts": [{"name": "a", "extra_packages": ["-o"]}]})
+
+
+@pytest.mark.parametrize(
+    ("memories", "ports"),
+    [
+        ([{"name": "a", "dynamic": "512M"}], 1),
+        ([{"name": "a", "dynamic": "512M"}, {"name": "b", "dynamic": "512M"}], 2),
+        ([{"name": "a", "dynamic": "512M", "size": "256M"}], 2),
+        ([{"name": "a", "size": "256M"}], 2),
+    ],
+)
+def test_a_lone_device_of_dynamic_capacity_gets_a_bridge_that_passes_everything_through(memories, ports):
+    topology = parse_topology({"hosts": [{"name": "n"}], "memories": [{"hosts": ["n"], **memory} for memory in memories]})
+    assert len(plan_machines("lab", topology, PLATFORM)[0].fabric.ports) == ports
