@@ -13,8 +13,8 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
-from ..file_id import FileId
 from ..lives import Start
+from ..medium_id import medium_from_json
 from ..names import check_backend_path, pool_of
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
@@ -91,7 +91,7 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
 def _learn(session: Session, state: BackendState) -> None:
     """What its worker found when it started."""
     info = session.backends[state.id].info
-    state.life, state.file = info["life"], FileId.from_json(info["file"])
+    state.life, state.file = info["life"], medium_from_json(info["file"])
 
 
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
