@@ -16,6 +16,11 @@ import pytest
 from hosts import Host, wait_until
 from lab import alive, children, running
 
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
+from cxl_datapath.cbd.transport import attach
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
+
 
 def murder(host: Host) -> None:
     """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
@@ -31,6 +36,14 @@ def die(host: Host, observer: Host) -> None:
     """The same, and another host has seen it: before that, it might only be slow."""
     murder(host)
     wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
+
+
+def damage(memory: str, *kinds: str) -> None:
+    """Both copies of the entries 0 of these tables."""
+    with Mapping(resolve(memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, memory))
+        for kind in kinds:
+            mapping.write(getattr(registry, kind).page(0), b"\xaa" * 2 * ENTRY_COPY)
 
 
 def with_pid(pid: int, number: int) -> None:

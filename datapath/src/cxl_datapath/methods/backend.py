@@ -227,11 +227,11 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
         await need_dead(session, view["host_id"], f"backend {backend_id}")
     if not params["force"]:
         _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
-    return await clear_entry(session, _TABLE, view, _clear)
+    return await clear_entry(session, _TABLE, view, _clear, params["force"])
 
 
-async def _clear(opened: Opened, entry: BackendEntry) -> None:
-    holdings.clear_dead_backend(opened, entry)
+async def _clear(opened: Opened, backend_id: int, host_id: int) -> None:
+    holdings.clear_dead_backend(opened, backend_id, host_id)
 
 
 async def list_backends(datapath: Datapath, params: Params) -> list[Row]:

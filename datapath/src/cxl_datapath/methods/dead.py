@@ -34,13 +34,14 @@ async def need_dead(session: Session, host_id: int, what: str) -> Dead | None:
     return Dead(host_id, epoch)
 
 
-async def bury(opened: Opened, dead: Dead | None) -> None:
-    """Fences the incarnation, then waits a lease: what it had in hand has ended by then. The claim is held."""
-    if dead is not None:
-        if dead.epoch:
-            await asyncio.to_thread(fence, opened.registry, dead.host_id, dead.epoch)
-        name = opened.registry.host_name(dead.host_id)
-        with opened.waits.on(f"what host {name} had in hand to be over, {opened.lease_s:g} s"):
+async def bury(opened: Opened, *found: Dead | None) -> None:
+    """Fences the incarnations, then waits a lease: what they had in hand has ended by then. The claim is held."""
+    if dead := [each for each in found if each is not None]:
+        for each in dead:
+            if each.epoch:
+                await asyncio.to_thread(fence, opened.registry, each.host_id, each.epoch)
+        names = ", ".join(opened.registry.host_name(each.host_id) for each in dead)
+        with opened.waits.on(f"what host {names} had in hand to be over, {opened.lease_s:g} s"):
             await asyncio.sleep(opened.lease_s)
         opened.lock.check()
 
