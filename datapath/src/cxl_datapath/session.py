@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import holdings, lives
+from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
 from .cbd.hosting import LOST_HINT, Registration, boot_id, register
@@ -62,6 +63,7 @@ class Opened:
     claim: Bakery
     lock: HostLock  # the claim, or the claim and more
     waits: Waits
+    shared: int  # descriptor that keeps everybody off the memory who wants to have it for something else
 
     @property
     def host_id(self) -> int:
@@ -74,6 +76,10 @@ class Opened:
     @property
     def lease_s(self) -> float:
         return self.info.lease_s
+
+    def close(self) -> None:
+        self.mapping.close()
+        os.close(self.shared)
 
     def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
         return True if host_id == self.host_id else self.liveness.alive(host_id, epoch)
@@ -117,7 +123,7 @@ class Session:
     async def open(self) -> None:
         """Maps, attaches, registers this host. Takes up to a lease when an earlier incarnation must be seen dead."""
         try:
-            opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), lambda late: late.mapping.close())
+            opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), Opened.close)
         except DatapathError as error:
             self.reason = error
             raise
@@ -177,7 +183,7 @@ class Session:
             await asyncio.gather(*(worker.end(patience) for worker in group))
         opened, self.opened = self.opened, None
         if opened is not None:
-            opened.mapping.close()
+            opened.close()
 
     def keep_workers(self) -> None:
         """Starts everything that is wanted, in the background."""
@@ -257,8 +263,11 @@ class Session:
 
 def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Sleep) -> Opened:
     memory = resolve(desired.memory, settings.sysfs, settings.dev, settings.extents)
-    mapping = Mapping(memory)
-    try:
+    with contextlib.ExitStack() as undo:
+        shared = share(memory)
+        undo.callback(os.close, shared)
+        mapping = Mapping(memory)
+        undo.callback(mapping.close)
         info = _attach_again(mapping, memory.spec)
         if str(info.uuid) != desired.uuid:
             what = f"was formatted again: it holds transport {info.name} with uuid {info.uuid}, registered was {desired.uuid}"
@@ -275,10 +284,9 @@ def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Slee
         liveness = Liveness(info.lease_s)
         claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
         lock = _lock(claim, info, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits)
-    except BaseException:
-        mapping.close()
-        raise
+        opened = Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits, shared)
+        undo.pop_all()
+    return opened
 
 
 async def _acquire(opened: Opened) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import suppress
 from operator import attrgetter
 
@@ -26,7 +25,7 @@ from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known, running
-from .in_use import refuse_pool_memory
+from .in_use import is_same_file, refuse_pool_memory
 
 _TABLE = attrgetter("backends")
 
@@ -96,13 +95,12 @@ def _learn(session: Session, state: BackendState) -> None:
 
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
-    real = os.path.realpath(path)
     refuse_pool_memory(datapath, path, path)
     for other in datapath.sessions.values():
-        if real == os.path.realpath(other.opened.memory.path if other.opened else other.desired.memory):
+        if is_same_file(path, other.opened.memory.path if other.opened else other.desired.memory):
             raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
-            if os.path.realpath(backend.path) == real:
+            if is_same_file(path, backend.path):
                 if other is session:
                     return backend
                 raise DatapathError(Code.BUSY, path, f"is backend {backend.id} of transport {other.name}", "stop that one first")
