@@ -7,8 +7,8 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,10 @@ class Session:
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
+        self.changing = asyncio.Lock()  # held by each change of what this host has in the transport
+        self._opening = asyncio.Lock()
         self._claiming = asyncio.Lock()
+        self._unsaved: list[BackendState | BlkdevState] = []
         self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
 
     @property
@@ -120,8 +123,29 @@ class Session:
             )
         return self.opened
 
+    def settled(self) -> TransportState:
+        """What is to be there after a restart of the daemon."""
+        backends = [want for want in self.desired.backends if want not in self._unsaved]
+        blkdevs = [want for want in self.desired.blkdevs if want not in self._unsaved]
+        return replace(self.desired, backends=backends, blkdevs=blkdevs)
+
+    @contextlib.contextmanager
+    def unsaved(self, want: BackendState | BlkdevState) -> Iterator[None]:
+        """Its start may fail yet, and the state be written meanwhile by a change of another transport."""
+        self._unsaved.append(want)
+        try:
+            yield
+        finally:
+            self._unsaved.remove(want)
+
     async def open(self) -> None:
-        """Maps, attaches, registers this host. Takes up to a lease when an earlier incarnation must be seen dead."""
+        """Maps, attaches, registers this host, if that is still to do. Takes up to a lease when an earlier incarnation must be
+        seen dead."""
+        async with self._opening:
+            if self.opened is None:
+                await self._open()
+
+    async def _open(self) -> None:
         try:
             opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), Opened.close)
         except DatapathError as error:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from operator import attrgetter
 
 from .. import holdings, lives
@@ -76,9 +76,10 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
     worker = session.backends[state.id] = session.backend_worker(state, Start.TAKEOVER if heir_of else Start.FIRST)
     session.desired.backends.append(state)
     try:
-        if heir_of is not None:
-            datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
-        await worker.start()
+        with session.unsaved(state) if heir_of is None else nullcontext():
+            if heir_of is not None:
+                datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
+            await worker.start()
         _learn(session, state)
         datapath.save()
     except BaseException:

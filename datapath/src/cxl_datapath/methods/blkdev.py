@@ -73,7 +73,9 @@ async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry
     worker = session.blkdevs[state.id] = session.blkdev_worker(state, entry)
     session.desired.blkdevs.append(state)
     try:
-        await worker.start()
+        with session.unsaved(state):
+            check_name_free(datapath, state.name, but=state)  # a change of another transport may have taken it meanwhile
+            await worker.start()
         datapath.save()
     except BaseException:
         await worker.end(patience=5.0)

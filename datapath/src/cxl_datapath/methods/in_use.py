@@ -9,13 +9,14 @@ from pathlib import Path
 from ..errors import Code, DatapathError
 from ..memory import parse_mapping
 from ..service import Datapath
+from ..state import BlkdevState
 
 
-def device_names(datapath: Datapath) -> dict[str, str]:
+def device_names(datapath: Datapath, but: BlkdevState | None = None) -> dict[str, str]:
     """Names of devices of this host, and whose they are."""
     found = {}
     for session in datapath.sessions.values():
-        for blkdev in session.desired.blkdevs:
+        for blkdev in (each for each in session.desired.blkdevs if each is not but):
             found[blkdev.name] = f"blkdev {blkdev.id} of transport {session.name}"
     for pool in datapath.pools.values():
         for entry in (pool.desired.volume, pool.desired.swap):
@@ -24,8 +25,9 @@ def device_names(datapath: Datapath) -> dict[str, str]:
     return found
 
 
-def check_name_free(datapath: Datapath, name: str) -> None:
-    owner = device_names(datapath).get(name)
+def check_name_free(datapath: Datapath, name: str, but: BlkdevState | None = None) -> None:
+    """Raises `exists`. `but`: who is about to have it."""
+    owner = device_names(datapath, but).get(name)
     if owner is not None:
         raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
 

@@ -45,6 +45,11 @@ def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session
     return None
 
 
+def _known(datapath: Datapath, params: Params) -> str | None:
+    session = _session_of(datapath, params["memory"], None)
+    return session.name if session else None
+
+
 async def probe_transport(datapath: Datapath, params: Params) -> Row:
     memory = await datapath.memory(params["memory"])
 
@@ -200,7 +205,7 @@ _FORMAT = {
 METHODS = {
     "cbd.transport.probe": Method(probe_transport, {"memory": MEMORY}),
     "cbd.transport.format": Method(format_transport, _FORMAT, mutates=True),
-    "cbd.transport.register": Method(register_transport, {"memory": MEMORY}, mutates=True),
+    "cbd.transport.register": Method(register_transport, {"memory": MEMORY}, mutates=True, within=_known),
     "cbd.transport.unregister": Method(unregister_transport, {"transport": TRANSPORT}, mutates=True),
     "cbd.transport.list": Method(list_transports),
 }
