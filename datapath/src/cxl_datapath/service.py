@@ -135,6 +135,7 @@ class Datapath:
                 async with session.changing:
                     await session.open()
                     session.keep_workers()
+                    self.save()
                 return
             except DatapathError as error:
                 log.warning("transport %s: %s; next try in %.0f s", session.name, error, delay)

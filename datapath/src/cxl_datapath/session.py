@@ -17,7 +17,7 @@ from . import holdings, lives
 from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
-from .cbd.hosting import LOST_HINT, Registration, boot_id, register
+from .cbd.hosting import LOST_HINT, Registration, Seat, boot_id, register
 from .cbd.layout import BlkdevEntry, Info
 from .cbd.lines import Heartbeat
 from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
@@ -139,8 +139,8 @@ class Session:
             self._unsaved.remove(want)
 
     async def open(self) -> None:
-        """Maps, attaches, registers this host, if that is still to do. Takes up to a lease when an earlier incarnation must be
-        seen dead."""
+        """Maps, attaches, registers this host, if that is still to do; the caller saves. Takes up to a lease when an earlier
+        incarnation must be seen dead."""
         async with self._opening:
             if self.opened is None:
                 await self._open()
@@ -152,6 +152,7 @@ class Session:
             self.reason = error
             raise
         self.opened, self.reason = opened, None
+        self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
         holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
         self.fail_lost_devices()
@@ -304,7 +305,7 @@ def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Slee
             with waits.on(f"{who} to be silent for {lease_s:g} s"):
                 return watch(read, hosts, lease_s, sleep=sleep)
 
-        registration = register(registry, settings.host_name, boot_id(), sleep=sleep, watch_hosts=watch_own)
+        registration = register(registry, settings.host_name, boot_id(), sleep=sleep, watch_hosts=watch_own, seat=desired.seat)
         liveness = Liveness(info.lease_s)
         claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
         lock = _lock(claim, info, settings.etcd)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from .cbd.geometry import ENTRIES_MAX
+from .cbd.hosting import Seat
 from .cbd.layout import QUEUES_MAX, U32_MAX
 from .errors import Code, DatapathError, from_errno
 from .frontends import CHOICES
@@ -84,6 +85,7 @@ class TransportState:
     uuid: str
     backends: list[BackendState] = field(default_factory=list)
     blkdevs: list[BlkdevState] = field(default_factory=list)
+    seat: Seat | None = None  # None until it is registered, and in files that were written before seats were kept
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
@@ -93,7 +95,12 @@ class TransportState:
             check_name("uuid", raw["uuid"]),
             _unique([BackendState.from_json(each) for each in _list(raw["backends"])]),
             _unique([BlkdevState.from_json(each) for each in _list(raw["blkdevs"])]),
+            _seat(raw.get("seat")),
         )
+
+
+def _seat(raw: Any) -> Seat | None:
+    return None if raw is None else Seat(_ID("seat", raw["id"]), _EPOCH("seat", raw["epoch"]))
 
 
 _NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError)

@@ -137,6 +137,7 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
         if session.opened is None:
             await session.open()
             session.keep_workers()
+            datapath.save()
         return transport_view(session)
     assert memory is not None
     refuse_medium(datapath, memory.path, params["memory"])
