@@ -167,7 +167,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what, dead)
         await _set_aside(session, mine)
         try:
             await _start(datapath, session, state, heir_of=entry)

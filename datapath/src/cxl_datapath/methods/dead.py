@@ -46,11 +46,14 @@ async def bury(opened: Opened, *found: Dead | None) -> None:
         opened.lock.check()
 
 
-def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str) -> None:
-    """Raises `busy` when the object belongs to a life of its host that began after the one that was buried."""
+def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str, dead: Dead | None) -> None:
+    """Raises `busy` when the object belongs to another host than the one that was buried, or to a later life of that."""
     registry = opened.registry
     if 0 <= host_id < registry.hosts.count and registry.incarnation(host_id) and not is_fenced(registry, host_id, host_epoch):
         name = registry.host_name(host_id)
+        if dead is not None and dead.host_id != host_id:
+            hint = f"it is served there; see: cxl-datapath cbd backend list {opened.info.name}"
+            raise DatapathError(Code.BUSY, what, f"was taken over by host {name} meanwhile", hint)
         raise DatapathError(Code.BUSY, what, f"its host {name} is alive again", f"stop it on {name}")
 
 

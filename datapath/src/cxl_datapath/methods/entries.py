@@ -101,6 +101,6 @@ async def clear_entry(
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, table_of, number)  # its host may have come back before this one had the claim
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what, dead)
         await clear(opened, entry.id, entry.host_id)
     return view | {"state": "cleared"}
