@@ -84,15 +84,17 @@ def asleep(host: Host) -> AbstractContextManager[None]:
 
 
 def unlock(path: Path, pid: int) -> None:
-    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
+    """Takes the locks of a file away from a process: hosts on different machines do not see each other's locks."""
     libc = ctypes.CDLL(None, use_errno=True)
     inode = path.stat().st_ino
-    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
+    opened = [int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode]
+    assert opened, f"process {pid} has not opened {path}"
     process = os.pidfd_open(pid)
-    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
-    assert mine >= 0, os.strerror(ctypes.get_errno())
-    fcntl.flock(mine, fcntl.LOCK_UN)
-    os.close(mine)
+    for fd in opened:
+        mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
+        assert mine >= 0, os.strerror(ctypes.get_errno())
+        fcntl.flock(mine, fcntl.LOCK_UN)
+        os.close(mine)
     os.close(process)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from claimants import Claimant
 from hosts import Host, wait_until
 from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped
-from mishaps import damage, paused
+from mishaps import damage, paused, unlock
 
 from cxl_datapath.cbd.metadata import seal
 from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
@@ -70,6 +70,8 @@ def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
 def test_a_host_that_was_formatted_away_stops_its_workers(lab, make_host):
     _, device = lab.mapped()
     server = int((lab.node2.runtime / "cbd0.pid").read_text())
+    for node in (lab.node1, lab.node2):
+        unlock(Path(lab.memory), node.pid)
     with paused({lab.node1.pid, lab.node2.pid}):
         other = make_host("node3")
         other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)

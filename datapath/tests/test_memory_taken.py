@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hosts import Host
 from lab import LEASE_MS, MEMORY, Lab
+from mishaps import paused
 
 from cxl_datapath.backing import Use, share, share_file, take_lock
 from cxl_datapath.errors import Code, DatapathError
@@ -102,3 +103,11 @@ def test_the_medium_of_a_backend_is_no_memory(lab: Lab, other: Host, link: str, 
     other.call("cbd.backend.stop", transport="pool1", id=0)
     for host in (lab.node1, lab.node2, other):
         assert host.call("cbd.transport.register", memory=lab.memory)["state"] == "running"
+
+
+def test_the_memory_of_a_host_that_only_sleeps_is_not_formatted(lab: Lab, other: Host) -> None:
+    with paused({lab.node1.pid, lab.node2.pid}):
+        error = other.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool2", force=True)
+        assert "locked by another process" in error.message
+        assert "transport" in error.hint
+    assert other.call("cbd.transport.probe", memory=lab.memory)["info"]["name"] == "pool0"
