@@ -16,6 +16,11 @@ import pytest
 from hosts import Host, wait_until
 from lab import alive, children, running
 
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
+from cxl_datapath.cbd.transport import attach
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
+
 
 def murder(host: Host) -> None:
     """SIGKILL for the daemon and all that it started, at one moment, as when a machine loses power: none sees another die."""
@@ -31,6 +36,14 @@ def die(host: Host, observer: Host) -> None:
     """The same, and another host has seen it: before that, it might only be slow."""
     murder(host)
     wait_until(lambda: alive(observer, host.name) is False, f"{observer.name} sees {host.name} dead")
+
+
+def damage(memory: str, *kinds: str) -> None:
+    """Both copies of the entries 0 of these tables."""
+    with Mapping(resolve(memory)) as mapping:
+        registry = Registry(mapping, attach(mapping, memory))
+        for kind in kinds:
+            mapping.write(getattr(registry, kind).page(0), b"\xaa" * 2 * ENTRY_COPY)
 
 
 def with_pid(pid: int, number: int) -> None:
@@ -71,15 +84,17 @@ def asleep(host: Host) -> AbstractContextManager[None]:
 
 
 def unlock(path: Path, pid: int) -> None:
-    """Takes the lock of a file away from a process: hosts on different machines do not see each other's locks."""
+    """Takes the locks of a file away from a process: hosts on different machines do not see each other's locks."""
     libc = ctypes.CDLL(None, use_errno=True)
     inode = path.stat().st_ino
-    fd = next(int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode)
+    opened = [int(link.name) for link in Path(f"/proc/{pid}/fd").iterdir() if _inode(link) == inode]
+    assert opened, f"process {pid} has not opened {path}"
     process = os.pidfd_open(pid)
-    mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
-    assert mine >= 0, os.strerror(ctypes.get_errno())
-    fcntl.flock(mine, fcntl.LOCK_UN)
-    os.close(mine)
+    for fd in opened:
+        mine = libc.syscall(438, process, fd, 0)  # pidfd_getfd: the same open file, for a lock belongs to that
+        assert mine >= 0, os.strerror(ctypes.get_errno())
+        fcntl.flock(mine, fcntl.LOCK_UN)
+        os.close(mine)
     os.close(process)
 
 

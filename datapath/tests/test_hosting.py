@@ -17,12 +17,12 @@ from ram import Ram
 from cxl_datapath.cbd import fencing
 from cxl_datapath.cbd.claim import IDLE
 from cxl_datapath.cbd.geometry import FormatOptions
-from cxl_datapath.cbd.hosting import SETTLE_S, Registration, plan_places
+from cxl_datapath.cbd.hosting import SETTLE_S, Registration, Seat, plan_places
 from cxl_datapath.cbd.hosting import register as register_for_real
 from cxl_datapath.cbd.layout import HostEntry, State
-from cxl_datapath.cbd.lines import Claim, Fence, Heartbeat, Intent
+from cxl_datapath.cbd.lines import HEARTBEAT_OFF, Claim, Fence, Heartbeat, Intent
 from cxl_datapath.cbd.liveness import watch
-from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.registry import ENTRY_COPY, Registry
 from cxl_datapath.cbd.transport import attach, plan_format, write_format
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.mapping import Mapping
@@ -49,8 +49,10 @@ def nobody_alive(_read, _hosts, _lease_s):
     return set()
 
 
-def register(registry: Registry, name: str, boot: bytes = BOOT, watch_hosts=nobody_alive, sleep=lambda _: None) -> Registration:
-    return register_for_real(registry, name, boot, sleep=sleep, watch_hosts=watch_hosts)
+def register(
+    registry: Registry, name: str, boot: bytes = BOOT, watch_hosts=nobody_alive, sleep=lambda _: None, **seat
+) -> Registration:
+    return register_for_real(registry, name, boot, sleep=sleep, watch_hosts=watch_hosts, **seat)
 
 
 def refused(registry: Registry, name: str, code: Code, **how: object) -> DatapathError:
@@ -359,3 +361,72 @@ def test_processes_that_register_at_the_same_moment_never_share_an_entry(shared_
         finally:
             for claimant in claimants:
                 claimant.kill()
+
+
+# ---- an entry that is damaged
+
+
+def damage_entry(registry: Registry, host: int) -> None:
+    registry._memory.write(registry.hosts.page(host), b"\xaa" * 2 * ENTRY_COPY)
+
+
+def test_a_host_that_lives_writes_its_damaged_entry_again(registry):
+    registration = register(registry, "node1")
+    damage_entry(registry, 0)
+    registration.beat()
+    assert registry.hosts.read(0) == registration.entry
+
+
+def test_a_damaged_entry_is_left_to_whoever_may_have_it_by_now(registry):
+    registration = register(registry, "node1")
+    damage_entry(registry, 0)
+    fencing.fence(registry, 0, 1)
+    assert "declared dead" in lost(registration).message
+    assert registry.hosts.is_damaged(0)
+
+
+def test_what_came_in_the_place_of_the_transport_is_left_alone(registry):
+    registration = register(registry, "node1")
+    damage_entry(registry, 0)
+    registry._memory.write(0, b"\xaa" * 8192)
+    assert "gone or another's" in lost(registration).message
+    assert registry.hosts.is_damaged(0)
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_a_host_that_comes_back_knows_its_damaged_entry(registry, fenced):
+    register(registry, "node1")
+    damage_entry(registry, 0)
+    if fenced:
+        fencing.fence(registry, 0, 3)
+    again = register(registry, "node1", seat=Seat(0, 1))
+    assert (again.id, again.epoch) == (0, 4 if fenced else 2)
+    assert registry.hosts.read(0) == again.entry
+    again.beat()
+
+
+def test_a_damaged_entry_whose_heartbeat_moves_is_another_daemons(registry):
+    register(registry, "node1")
+    damage_entry(registry, 0)
+    error = refused(registry, "node1", Code.EXISTS, seat=Seat(0, 1), watch_hosts=lambda read, hosts, lease_s: set(hosts))
+    assert "alive" in error.message
+    assert registry.hosts.is_damaged(0)
+
+
+def test_a_damaged_entry_that_somebody_else_may_have_is_passed_over(registry):
+    register(registry, "node1")
+    registry.beat(0, Heartbeat(9, 2))  # another host came after this one had been cleared
+    damage_entry(registry, 0)
+    assert register(registry, "node1", seat=Seat(0, 1)).id == 1
+    damage_entry(registry, 1)
+    registry._memory.write(registry.hosts.page(1) + HEARTBEAT_OFF, b"\xaa" * 64)
+    fencing.fence(registry, 1, 1)
+    assert register(registry, "node1", seat=Seat(1, 1)).id == 2
+
+
+def test_a_damaged_entry_is_nothing_to_a_host_that_is_in_another_one(registry):
+    register(registry, "node2")
+    register(registry, "node1")
+    damage_entry(registry, 0)
+    assert register(registry, "node1", seat=Seat(0, 1)).id == 1
+    assert register(registry, "node3", seat=Seat(9, 1)).id == 2

@@ -91,6 +91,22 @@ def test_everything_else_is_lost(transport: Attached, entry: BackendEntry | None
     assert "stop it here" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("entry", "life", "words"),
+    [
+        (THEIRS, LIFE, "was taken over by host node1"),
+        (replace(THEIRS, life=LIFE + 1), LIFE, "its number given to a backend of host node1"),
+        (THEIRS, 0, "the number of a backend of host node1"),
+    ],
+)
+def test_what_became_of_it_is_said_for_good(transport: Attached, entry: BackendEntry, life: int, words: str) -> None:
+    transport.registry.backends.write(entry)
+    with pytest.raises(DatapathError) as caught:
+        predecessor(transport.registry, ME, 0, life, Start.AGAIN)
+    assert words in caught.value.message
+    assert " now" not in caught.value.message
+
+
 def config(transport: Attached, start: Start, life: int) -> Config:
     return Config(transport.ref, 0, "/dev/sdx", False, life, start)
 

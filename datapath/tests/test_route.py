@@ -288,6 +288,17 @@ def test_a_damaged_backend_entry_is_a_pause(world):
 # ---- before the front end starts
 
 
+def test_a_backend_that_cannot_be_read_may_run_and_is_not_said_to_be_stopped(world):
+    world.registry.backends._memory.write(world.registry.backends.page(0), b"\xaa" * 2048)
+    with pytest.raises(DatapathError) as caught:
+        world.route._first_backend()
+    assert (caught.value.code, "damaged" in caught.value.message) == (Code.CORRUPT, True)
+    world.registry.backends.clear(0)
+    with pytest.raises(DatapathError) as caught:
+        world.route._first_backend()
+    assert (caught.value.code, caught.value.message) == (Code.NOT_READY, "is not running")
+
+
 def waits(world, *script):
     world.link.script = list(script)
     world.route.wait_answered()

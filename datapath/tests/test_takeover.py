@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hosts import wait_until
+from hosts import Host, wait_until
 from lab import alive, io_works, needs_nbd, running, socket_of
 from mishaps import asleep, die, murder, unlock, with_pid
 from nbd_client import Command, NbdClient, Refused
@@ -21,7 +21,7 @@ from verifying_writer import Background
 
 from cxl_datapath.cbd.registry import Registry
 from cxl_datapath.cbd.transport import attach
-from cxl_datapath.errors import Code
+from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.mapping import Mapping
 from cxl_datapath.memory import resolve
 
@@ -68,6 +68,26 @@ def test_a_host_that_dies_while_it_takes_over_goes_on_with_that(trio: Trio) -> N
     trio.node3.start()
     wait_until(lambda: backend_row(trio.node2)["alive"], "node3 serves what it took over")
     assert io_works(device, 0x41)
+
+
+def test_who_comes_second_to_a_takeover_hears_who_was_first(trio: Trio) -> None:
+    trio.mapped()
+    die(trio.node1, trio.node3)
+    wait_until(lambda: alive(trio.node2, "node1") is False, "node2 sees it, too")
+
+    def recover(node: Host) -> str:
+        try:  # each its copy: on machines of their own none would hear of the other's lock
+            return str(node.call("cbd.backend.recover", **ONE, path=str(trio.disk(node.name)))["host"])
+        except DatapathError as error:
+            assert error.code == Code.BUSY
+            return f"{error.message}; {error.hint}"
+
+    with ThreadPoolExecutor() as pool:
+        said = dict(zip(("node2", "node3"), pool.map(recover, (trio.node2, trio.node3)), strict=True))
+    (first,) = [name for name, word in said.items() if word == name]
+    (second,) = [word for name, word in said.items() if name != first]
+    assert f"host {first}" in second
+    assert "alive again" not in second
 
 
 def test_a_copy_takes_the_place_of_the_medium(trio: Trio) -> None:

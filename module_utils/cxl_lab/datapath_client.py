@@ -51,7 +51,8 @@ class DatapathClient:
             raise DaemonAbsent(
                 "cxl-datapathd",
                 f"nobody listens on {path}",
-                "install and start the daemon on this host: ansible-playbook -i INVENTORY playbooks/datapath.yml",
+                "install and start the daemon on this host, unless the lab is just being removed: "
+                "ansible-playbook -i INVENTORY playbooks/datapath.yml",
             ) from refused
         self._lines = self._socket.makefile("rb")
         self._calls = 0

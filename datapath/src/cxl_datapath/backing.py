@@ -7,11 +7,15 @@ import contextlib
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from enum import IntEnum
 
 from .errors import Code, DatapathError, from_errno
 from .mapping import Bytes, Mapping, open_memory
 from .memory import Memory
+
+_LOOKS, _LOOK_S = 10, 0.1  # at a lock that somebody may have only to see that he could
 
 
 class FileBytes:
@@ -47,7 +51,7 @@ def looked_at(memory: Memory) -> Iterator[Bytes]:
 
 @contextlib.contextmanager
 def held(memory: Memory) -> Iterator[int]:
-    """Its descriptor, while nobody else has it who locks what he has: backends lock their files, pools their memory.
+    """Its descriptor, while nobody else has it who locks what he has: backends their files, pools and transports their memory.
 
     Raises `busy`.
     """
@@ -56,20 +60,80 @@ def held(memory: Memory) -> Iterator[int]:
         try:
             take_lock(memory, fd)
         except BlockingIOError:
-            hint = "is it a backend or a pool of another daemon? Stop that one, or choose another memory"
-            raise DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint) from None
+            raise _locked(memory, "a transport, a backend or a pool") from None
         yield fd
     finally:
         os.close(fd)
 
 
+def share(memory: Memory, sleep: Callable[[float], None] = time.sleep) -> int:
+    """A descriptor that says of a memory that hosts of this machine have a transport in it. Raises `busy`."""
+    fd = open_memory(memory, writable=False)
+    try:
+        for left in reversed(range(_LOOKS)):
+            try:
+                _share(memory, fd)
+                return fd
+            except BlockingIOError:
+                if not left:
+                    raise _locked(memory, "a backend or a pool") from None
+            sleep(_LOOK_S)
+        raise AssertionError("unreachable")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _share(memory: Memory, fd: int) -> None:
+    if memory.dynamic:
+        _lock_range(fd, fcntl.F_RDLCK, memory.offset, memory.size)
+    else:
+        share_file(fd, Use.MEMORY)
+
+
 def take_lock(memory: Memory, fd: int) -> None:
     """Locks a file as a whole; of host addresses, which many memories share, only those of this one. Raises BlockingIOError."""
     if memory.dynamic:
-        wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, memory.offset, memory.size, 0)  # struct flock
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+        _lock_range(fd, fcntl.F_WRLCK, memory.offset, memory.size)
     else:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Use(IntEnum):
+    """For what several processes may have one file, and which byte of it they lock to say so (its content is not touched)."""
+
+    MEMORY = 0  # of a transport
+    MEDIUM = 1  # of backends that only read
+
+
+def share_file(fd: int, use: Use) -> None:
+    """Locks a file together with others of the same use. Raises BlockingIOError.
+
+    Who comes says so before it looks: of two that come at once with different uses at least one hears of the other.
+    """
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    _lock_range(fd, fcntl.F_RDLCK, use, 1)
+    for other in set(Use) - {use}:
+        if _is_locked(fd, other):
+            raise BlockingIOError
+
+
+_FLOCK = "hhqqi4x"  # struct flock
+
+
+def _lock_range(fd: int, kind: int, start: int, length: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0))
+
+
+def _is_locked(fd: int, start: int) -> bool:
+    wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
+    found: tuple[int, ...] = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted))
+    return found[0] != fcntl.F_UNLCK
+
+
+def _locked(memory: Memory, by: str) -> DatapathError:
+    hint = f"is it {by} of another daemon? Stop that one, or choose another memory"
+    return DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint)
 
 
 def allocate(memory: Memory, fd: int) -> None:

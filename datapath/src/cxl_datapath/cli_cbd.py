@@ -9,6 +9,8 @@ from typing import Any
 from .cli_values import Verb, id_or_name, size
 from .frontends import CHOICES
 
+_DAMAGED = "; even if its entry is damaged and may be that of a host that lives"
+
 
 def add(nouns: Any, verb: Verb) -> None:
     cbd = nouns.add_parser("cbd", help="block devices over shared memory").add_subparsers(dest="object", required=True)
@@ -37,7 +39,7 @@ def add(nouns: Any, verb: Verb) -> None:
     recover.add_argument("--path", default=None, help="its medium or a copy of it on this host (default: the same path)")
     recover.add_argument("--read-only", action="store_true", default=None, help="for reading only (default: as it was)")
     clear = _one(verb(backend, "clear", "cbd.backend.clear", "remove the entry of a dead host's backend"))
-    clear.add_argument("--force", action="store_true", help="even if live hosts use it; they get I/O errors")
+    clear.add_argument("--force", action="store_true", help="even if live hosts use it; they get I/O errors" + _DAMAGED)
 
     blkdev = cbd.add_parser("blkdev", help="remote block devices used here").add_subparsers(dest="verb", required=True)
     verb(blkdev, "list", "cbd.blkdev.list", "all in a transport").add_argument("transport")
@@ -52,7 +54,8 @@ def add(nouns: Any, verb: Verb) -> None:
     start.add_argument("--shared", action="store_true", help="beside other writers that are shared as well")
     start.add_argument("--io-timeout", type=int, default=120, help="seconds to wait for a backend that is away (%(default)s)")
     _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
-    _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
+    clear = _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
+    clear.add_argument("--force", action="store_true", help=_DAMAGED.removeprefix("; "))
 
 
 def _format_arguments(made: argparse.ArgumentParser) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which file a backend was started on: another one that took its path has other data."""
+"""Which regular file it is, whatever its path. See `medium_id` for what a backend is started on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .cbd.hosting import boot_id
 from .errors import Code, DatapathError
 from .schema import integer
 
-_NUMBER = integer(0, (1 << 64) - 1)
+NUMBER = integer(0, (1 << 64) - 1)
 _FS_IOC_GETVERSION = 0x80087601  # ioctl_iflags(2): a number that a file system gives to each use of an inode
 
 
@@ -30,7 +30,7 @@ class FileId:
 
     @classmethod
     def of(cls, fd: int) -> Self | None:
-        """None for a block device, and for a medium without a descriptor (-1)."""
+        """None for what is no regular file, and for a medium without a descriptor (-1)."""
         found = os.fstat(fd) if fd >= 0 else None
         if found is None or not stat.S_ISREG(found.st_mode):
             return None
@@ -41,11 +41,11 @@ class FileId:
         """Raises `invalid`, KeyError, TypeError."""
         if raw is None:
             return None
-        numbers = (_NUMBER("inode", raw["inode"]), _NUMBER("device", raw["device"]))
-        return cls(*numbers, _boot(raw["boot"]), _NUMBER("generation", raw.get("generation", 0)))
+        numbers = (NUMBER("inode", raw["inode"]), NUMBER("device", raw["device"]))
+        return cls(*numbers, boot_of(raw["boot"]), NUMBER("generation", raw.get("generation", 0)))
 
-    def is_same(self, other: FileId | None) -> bool:
-        if other is None or self.inode != other.inode:
+    def is_same(self, other: object) -> bool:
+        if not isinstance(other, FileId) or self.inode != other.inode:
             return False
         if 0 not in (self.generation, other.generation) and self.generation != other.generation:
             return False
@@ -59,7 +59,8 @@ def _generation(fd: int) -> int:
     return int.from_bytes(number[:4], "little")
 
 
-def _boot(value: Any) -> str:
+def boot_of(value: Any) -> str:
+    """The boot id that somebody wrote down. Raises `invalid`."""
     # Digits alone are right, too: zeros where the kernel does not tell.
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value):
         return value

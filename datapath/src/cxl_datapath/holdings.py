@@ -199,17 +199,33 @@ def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> None:
 # ---- of dead hosts -----------------------------------------------------------------------------------------------------
 
 
-def clear_dead_blkdev(opened: Opened, entry: BlkdevEntry) -> list[int]:
+def owners(opened: Opened, kind: str, number: int) -> set[int]:
+    """Hosts that have a backend or blkdev, as its words on the channels tell; empty when there are none.
+
+    Whoever gives it up, or clears it, takes those back. Who takes a backend over only fences their host.
+    """
+    found = set()
+    for channel in range(opened.info.geometry.channel_count):
+        lines = opened.registry.lines(channel)
+        line = lines.backend if kind == "backend" else lines.blkdev
+        if line is None or line.state == State.NONE or number != (line.backend_id if kind == "backend" else line.blkdev_id):
+            continue
+        if kind == "blkdev" or not is_fenced(opened.registry, line.host_id, line.host_epoch):
+            found.add(line.host_id)
+    return found
+
+
+def clear_dead_blkdev(opened: Opened, blkdev_id: int) -> list[int]:
     """Clears the blkdev of a fenced host; the channels that its backend has to give back."""
-    found = _end_blkdev_lines(opened, entry.id)
-    opened.registry.blkdevs.clear(entry.id)
+    found = _end_blkdev_lines(opened, blkdev_id)
+    opened.registry.blkdevs.clear(blkdev_id)
     opened.registration.ring()
     return found
 
 
-def clear_dead_backend(opened: Opened, entry: BackendEntry) -> None:
-    end_backend_lines(opened.registry, opened.info.geometry.channel_count, entry.id, entry.host_id)
-    opened.registry.backends.clear(entry.id)
+def clear_dead_backend(opened: Opened, backend_id: int, host_id: int) -> None:
+    end_backend_lines(opened.registry, opened.info.geometry.channel_count, backend_id, host_id)
+    opened.registry.backends.clear(backend_id)
     opened.registration.ring()
 
 
@@ -218,10 +234,10 @@ def clear_dead_host(opened: Opened, host_id: int) -> None:
     registry = opened.registry
     for blkdev in registry.blkdevs.used().values():
         if blkdev.host_id == host_id:
-            clear_dead_blkdev(opened, blkdev)
+            clear_dead_blkdev(opened, blkdev.id)
     for backend in registry.backends.used().values():
         if backend.host_id == host_id:
-            clear_dead_backend(opened, backend)
+            clear_dead_backend(opened, backend.id, host_id)
     for channel in range(opened.info.geometry.channel_count):
         line = registry.lines(channel).backend
         if line and line.host_id == host_id and line.state != State.NONE:

@@ -52,8 +52,17 @@ def predecessor(registry: Registry, host_id: int, backend_id: int, life: int, st
         or (start is Start.TAKEOVER and is_fenced(registry, before.host_id, before.host_epoch))
     ):
         return before
-    what = f"belongs to host {registry.host_name(before.host_id)} now"
-    raise DatapathError(Code.EXISTS, f"backend {backend_id}", what, "stop it here; if it was taken over, that host has the data")
+    raise _lost_to(registry.host_name(before.host_id), before, life)
+
+
+def _lost_to(name: str, before: BackendEntry, life: int) -> DatapathError:
+    """In words that stay true when that host stops it: who lost it does not look again at once."""
+    what, hint = f"was removed from the transport, and its number given to a backend of host {name}", _LOST_HINT
+    if before.life == life:
+        what, hint = f"was taken over by host {name}", "stop it here; the data is where that host took it over"
+    elif not life:
+        what, hint = f"has the number of a backend of host {name}", "stop it here, then start it again"
+    return DatapathError(Code.EXISTS, f"backend {before.id}", what, hint)
 
 
 def _readable(registry: Registry, backend_id: int) -> BackendEntry | None:

@@ -136,9 +136,10 @@ class ControlServer:
             )
 
     async def _locked(self, name: str, checked: dict[str, Any]) -> Any:
-        async with self._datapath.lock:
+        method = METHODS[name]
+        async with self._datapath.changing(method.within(self._datapath, checked)):
             log.info("%s %s", name, json.dumps(checked))
-            return await METHODS[name].run(self._datapath, checked)
+            return await method.run(self._datapath, checked)
 
     async def _send(self, writer: asyncio.StreamWriter, number: Any, answer: Any) -> None:
         if isinstance(answer, Handed):

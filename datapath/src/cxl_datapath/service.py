@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -28,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Datapath:
-    """Everything that one daemon serves. Mutating methods hold `lock`."""
+    """Everything that one daemon serves. Mutating methods hold a lock, see `changing`."""
 
     def __init__(self, settings: Settings) -> None:
         self.dcd = DcdManager(settings.state, settings.sysfs, settings.dev)
         self.settings = replace(settings, extents=self.dcd.memory)
-        self.lock = asyncio.Lock()
+        self._changing = asyncio.Lock()
         self.waits = Waits()
         self.sessions: dict[str, Session] = {}
         self.pools: dict[str, PoolSession] = {}
@@ -67,13 +69,23 @@ class Datapath:
             )
         return self.sessions[name]
 
+    @contextlib.asynccontextmanager
+    async def changing(self, transport: str | None) -> AsyncIterator[None]:
+        """One change at a time: of a transport of this host, else of everything that is in none. Each may last for leases."""
+        while True:
+            session = self.sessions.get(transport or "")
+            async with session.changing if session else self._changing:
+                if session is self.sessions.get(transport or ""):
+                    yield
+                    return
+
     async def memory(self, spec: str) -> Memory:
         """What `spec` names on this host; see `resolve`. A mapping of dynamic capacity is `not_ready` while its device is."""
         settings = self.settings
         return await asyncio.to_thread(resolve, spec, settings.sysfs, settings.dev, settings.extents)
 
     def save(self) -> None:
-        self._file.save([session.desired for session in self.sessions.values()])
+        self._file.save([session.settled() for session in self.sessions.values()])
 
     def save_pools(self) -> None:
         self._pool_file.save([pool.desired for pool in self.pools.values()])
@@ -90,11 +102,12 @@ class Datapath:
 
     async def forget(self, session: Session) -> None:
         """Drops a session: no more retries, memory unmapped. The caller saves."""
+        if self.sessions.get(session.name) is session:
+            del self.sessions[session.name]
         task = self._restoring.pop(session.name, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self.sessions.pop(session.name, None)
         await session.close()
 
     async def stop(self) -> None:
@@ -119,10 +132,10 @@ class Datapath:
         delay = RETRY_FIRST_S
         while True:
             try:
-                async with self.lock:
-                    if session.opened is None:
-                        await session.open()
+                async with session.changing:
+                    await session.open()
                     session.keep_workers()
+                    self.save()
                 return
             except DatapathError as error:
                 log.warning("transport %s: %s; next try in %.0f s", session.name, error, delay)

@@ -7,16 +7,17 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import holdings, lives
+from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
-from .cbd.hosting import LOST_HINT, Registration, boot_id, register
+from .cbd.hosting import LOST_HINT, Registration, Seat, boot_id, register
 from .cbd.layout import BlkdevEntry, Info
 from .cbd.lines import Heartbeat
 from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
@@ -62,6 +63,7 @@ class Opened:
     claim: Bakery
     lock: HostLock  # the claim, or the claim and more
     waits: Waits
+    shared: int  # descriptor that keeps everybody off the memory who wants to have it for something else
 
     @property
     def host_id(self) -> int:
@@ -74,6 +76,10 @@ class Opened:
     @property
     def lease_s(self) -> float:
         return self.info.lease_s
+
+    def close(self) -> None:
+        self.mapping.close()
+        os.close(self.shared)
 
     def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
         return True if host_id == self.host_id else self.liveness.alive(host_id, epoch)
@@ -91,7 +97,10 @@ class Session:
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
+        self.changing = asyncio.Lock()  # held by each change of what this host has in the transport
+        self._opening = asyncio.Lock()
         self._claiming = asyncio.Lock()
+        self._unsaved: list[BackendState | BlkdevState] = []
         self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
 
     @property
@@ -114,14 +123,36 @@ class Session:
             )
         return self.opened
 
-    async def open(self) -> None:
-        """Maps, attaches, registers this host. Takes up to a lease when an earlier incarnation must be seen dead."""
+    def settled(self) -> TransportState:
+        """What is to be there after a restart of the daemon."""
+        backends = [want for want in self.desired.backends if want not in self._unsaved]
+        blkdevs = [want for want in self.desired.blkdevs if want not in self._unsaved]
+        return replace(self.desired, backends=backends, blkdevs=blkdevs)
+
+    @contextlib.contextmanager
+    def unsaved(self, want: BackendState | BlkdevState) -> Iterator[None]:
+        """Its start may fail yet, and the state be written meanwhile by a change of another transport."""
+        self._unsaved.append(want)
         try:
-            opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), lambda late: late.mapping.close())
+            yield
+        finally:
+            self._unsaved.remove(want)
+
+    async def open(self) -> None:
+        """Maps, attaches, registers this host, if that is still to do; the caller saves. Takes up to a lease when an earlier
+        incarnation must be seen dead."""
+        async with self._opening:
+            if self.opened is None:
+                await self._open()
+
+    async def _open(self) -> None:
+        try:
+            opened = await in_thread(partial(_open, self.desired, self.settings, self.waits), Opened.close)
         except DatapathError as error:
             self.reason = error
             raise
         self.opened, self.reason = opened, None
+        self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
         holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
         self.fail_lost_devices()
@@ -177,7 +208,7 @@ class Session:
             await asyncio.gather(*(worker.end(patience) for worker in group))
         opened, self.opened = self.opened, None
         if opened is not None:
-            opened.mapping.close()
+            opened.close()
 
     def keep_workers(self) -> None:
         """Starts everything that is wanted, in the background."""
@@ -257,8 +288,11 @@ class Session:
 
 def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Sleep) -> Opened:
     memory = resolve(desired.memory, settings.sysfs, settings.dev, settings.extents)
-    mapping = Mapping(memory)
-    try:
+    with contextlib.ExitStack() as undo:
+        shared = share(memory)
+        undo.callback(os.close, shared)
+        mapping = Mapping(memory)
+        undo.callback(mapping.close)
         info = _attach_again(mapping, memory.spec)
         if str(info.uuid) != desired.uuid:
             what = f"was formatted again: it holds transport {info.name} with uuid {info.uuid}, registered was {desired.uuid}"
@@ -271,14 +305,13 @@ def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Slee
             with waits.on(f"{who} to be silent for {lease_s:g} s"):
                 return watch(read, hosts, lease_s, sleep=sleep)
 
-        registration = register(registry, settings.host_name, boot_id(), sleep=sleep, watch_hosts=watch_own)
+        registration = register(registry, settings.host_name, boot_id(), sleep=sleep, watch_hosts=watch_own, seat=desired.seat)
         liveness = Liveness(info.lease_s)
         claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
         lock = _lock(claim, info, settings.etcd)
-        return Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits)
-    except BaseException:
-        mapping.close()
-        raise
+        opened = Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits, shared)
+        undo.pop_all()
+    return opened
 
 
 async def _acquire(opened: Opened) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from .cbd.geometry import ENTRIES_MAX
+from .cbd.hosting import Seat
 from .cbd.layout import QUEUES_MAX, U32_MAX
 from .errors import Code, DatapathError, from_errno
-from .file_id import FileId
 from .frontends import CHOICES
+from .medium_id import MediumId, medium_from_json
 from .memory import check_spec
 from .names import check_backend_path, check_blkdev_name, check_name
 from .schema import boolean, choice, integer
@@ -37,7 +38,7 @@ class BackendState:
     path: str
     read_only: bool
     life: int = 0  # of its entry; 0 until it is published, and in files that were written before lives were kept
-    file: FileId | None = None  # that it was started on; None for other media, and until it is known
+    file: MediumId | None = None  # or the device that it was started on; None for a pool, and until it is known
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
@@ -46,7 +47,7 @@ class BackendState:
             check_backend_path("backend", raw["path"]),
             boolean("read_only", raw["read_only"]),
             _EPOCH("life", raw.get("life", 0)),
-            FileId.from_json(raw.get("file")),
+            medium_from_json(raw.get("file")),
         )
 
 
@@ -84,6 +85,7 @@ class TransportState:
     uuid: str
     backends: list[BackendState] = field(default_factory=list)
     blkdevs: list[BlkdevState] = field(default_factory=list)
+    seat: Seat | None = None  # None until it is registered, and in files that were written before seats were kept
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
@@ -93,7 +95,12 @@ class TransportState:
             check_name("uuid", raw["uuid"]),
             _unique([BackendState.from_json(each) for each in _list(raw["backends"])]),
             _unique([BlkdevState.from_json(each) for each in _list(raw["blkdevs"])]),
+            _seat(raw.get("seat")),
         )
+
+
+def _seat(raw: Any) -> Seat | None:
+    return None if raw is None else Seat(_ID("seat", raw["id"]), _EPOCH("seat", raw["epoch"]))
 
 
 _NOT_UNDERSTOOD = (ValueError, KeyError, TypeError, AttributeError, RecursionError, DatapathError)

@@ -16,6 +16,8 @@ from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.frontends import CHOICES
 from cxl_datapath.state import StateFile
 
+_FILE = {"inode": 12, "device": 2049, "boot": "b0" * 16, "generation": 7}
+_LOOP = {"marks": {"serial": "x"}, "below": _FILE, "start": 512, "size": 4096, "device": 1793, "sequence": 3, "boot": "b0" * 16}
 _BLKDEV = {"id": 1, "backend": 2, "queues": 4, "frontend": "auto", "name": "cbd1", "read_only": False, "shared": True}
 GOOD: dict[str, Any] = {
     "version": 2,
@@ -24,10 +26,13 @@ GOOD: dict[str, Any] = {
             "memory": "serial:0xa1",
             "name": "pool0",
             "uuid": "12345678-0000-0000-0000-000000000000",
-            "backends": [{"id": 0, "path": "/dev/sdb", "read_only": False}, {"id": 3, "path": "/srv/disk", "read_only": True}],
+            "backends": [
+                {"id": 0, "path": "/dev/sdb", "read_only": False},
+                {"id": 3, "path": "/srv/disk", "read_only": True, "life": 4, "file": _LOOP},
+            ],
             "blkdevs": [_BLKDEV | {"io_timeout": 30, "backend_life": 7}],
         },
-        {"memory": "/dev/dax1.0", "name": "pool1", "uuid": "2", "backends": [], "blkdevs": []},
+        {"memory": "/dev/dax1.0", "name": "pool1", "uuid": "2", "backends": [], "blkdevs": [], "seat": {"id": 2, "epoch": 5}},
     ],
 }
 
@@ -56,6 +61,7 @@ def test_what_is_loaded_is_in_range(raw: bytes) -> None:
             assert (error.code, error.object) == (Code.CORRUPT, str(file.path))
             return
         for transport in found:
+            assert transport.seat is None or 0 <= transport.seat.id < ENTRIES_MAX
             for backend in transport.backends:
                 assert 0 <= backend.id < ENTRIES_MAX
             for blkdev in transport.blkdevs:

@@ -36,16 +36,31 @@ def boot_id(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> bytes:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """The entry that a host had last, and in which incarnation, as it remembers."""
+
+    id: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Place:
     """An entry that a host may take. `before`: what is in it now. `rival`: it says running, so its heartbeat must stand still."""
 
     id: int
     epoch: int
     rival: bool
-    before: HostEntry | None
+    before: HostEntry | DatapathError | None
+
+    def holds(self, now: HostEntry | DatapathError | None) -> bool:
+        """Whether nothing has changed in it."""
+        return now == self.before or (isinstance(now, DatapathError) and isinstance(self.before, DatapathError))
 
 
-def plan_places(entries: list[HostEntry | DatapathError | None], fenced: Callable[[int], int], name: str) -> list[Place]:
+Entries = list[HostEntry | DatapathError | None]
+
+
+def plan_places(entries: Entries, fenced: Callable[[int], int], name: str) -> list[Place]:
     """The host's own old entry if there is one (running or cleared), else all free ones, never used ones first. Pure.
 
     `fenced(id)` is the last dead epoch of an entry: a new incarnation is above it. Raises `full`.
@@ -64,11 +79,25 @@ def plan_places(entries: list[HostEntry | DatapathError | None], fenced: Callabl
             own.append(replace(place, rival=entry.state != State.NONE and entry.epoch > dead))
         elif entry.state == State.NONE:
             cleared.append(place)
-    own.sort(key=lambda place: place.before is not None and place.before.state == State.NONE)
+    own.sort(key=lambda place: isinstance(place.before, HostEntry) and place.before.state == State.NONE)
     if places := own[:1] or never + cleared:
         return places
     hint = "unregister a host that is gone, from its own daemon, or clear a dead one: cxl-datapath cbd host clear"
     raise DatapathError(Code.FULL, f"host {name}", f"all {len(entries)} host entries are taken", hint)
+
+
+def damaged_seat(registry: Registry, entries: Entries, name: str, seat: Seat | None) -> Place | None:
+    """The damaged entry that this host had, where nobody else can have it since: another host would have beaten in it, and
+    whoever cleared it would have fenced this one."""
+    if seat is None or seat.id >= len(entries) or not registry.hosts.is_damaged(seat.id):
+        return None
+    if any(isinstance(entry, HostEntry) and entry.name == name and entry.state != State.NONE for entry in entries):
+        return None
+    dead, heartbeat = fenced_epoch(registry, seat.id), registry.heartbeat(seat.id)
+    if heartbeat.epoch != seat.epoch if heartbeat else dead >= seat.epoch:
+        return None
+    epoch = max(seat.epoch, dead) + 1
+    return Place(seat.id, epoch, seat.epoch > dead, entries[seat.id]) if epoch <= U32_MAX else None
 
 
 class Registration:
@@ -95,13 +124,19 @@ class Registration:
         return is_fenced(self._registry, self.id, self.epoch)
 
     def beat(self) -> None:
-        """One heartbeat. Raises `busy` when this incarnation is fenced, and when somebody else is in its entry."""
+        """One heartbeat. Raises `busy` when this incarnation is fenced, and when somebody else is in its entry.
+
+        An entry that nobody can read any more is ours still, in a transport that is: it is written again.
+        """
         refuse_fenced(self._registry, self.id, self.epoch, self.entry.name)
-        if not self._registry.hosts.still(self.entry):
+        whole = self._registry.hosts.still(self.entry)
+        if not whole and not (self._registry.hosts.is_damaged(self.id) and self._registry.is_current()):
             self._refuse("its entry in the transport is gone or another's: the transport was formatted or damaged", LOST_HINT)
         seen = self._registry.heartbeat(self.id)
         if self._beaten is not None and seen not in (self._beaten, None):
             self._refuse("another daemon beats in its entry", "give each daemon its own --host-name")
+        if not whole:
+            self._registry.hosts.write(self.entry)
         self._counter = (self._counter + 1) & _U64
         self._beaten = Heartbeat(self._counter, self.epoch)
         self._registry.beat(self.id, self._beaten)
@@ -131,11 +166,12 @@ class _Registrar:
     settle_s: float  # how long a wish and an entry must stand before they count
     sleep: Callable[[float], None]
     watch: Watch
+    seat: Seat | None
 
     def register(self) -> Registration:
         for attempt in range(_TRIES):
             self._check_current()
-            places = plan_places(self.registry.hosts.all(), lambda host: fenced_epoch(self.registry, host), self.name)
+            places = self._places(self.registry.hosts.all())
             # Who lost an entry to another host goes for any free one, or all losers would meet again.
             place = random.choice(places) if attempt else places[0]
             if place.rival:
@@ -146,6 +182,11 @@ class _Registrar:
             self.sleep((2 + random.random()) * self.settle_s)
         hint = "try again; is a host of another version writing the intent lines?"
         raise DatapathError(Code.BUSY, f"host {self.name}", f"other hosts took each entry that it tried ({_TRIES} times)", hint)
+
+    def _places(self, entries: Entries) -> list[Place]:
+        if (own := damaged_seat(self.registry, entries, self.name, self.seat)) is not None:
+            return [own]
+        return plan_places(entries, lambda host: fenced_epoch(self.registry, host), self.name)
 
     def _check_current(self) -> None:
         """Raises `busy` when the transport is being formatted: its areas may be elsewhere from now on."""
@@ -163,7 +204,7 @@ class _Registrar:
         wish = Intent(secrets.randbits(64))
         self.registry.write_intent(place.id, wish)
         self.sleep(self.settle_s)
-        if self.registry.intent(place.id) != wish or self._now(place.id) != place.before:
+        if self.registry.intent(place.id) != wish or not place.holds(self._now(place.id)):
             return None
         entry = HostEntry(State.RUNNING, place.id, place.epoch, self.name, self.boot)
         self.registry.hosts.write(entry)
@@ -198,9 +239,11 @@ def register(
     settle_s: float = SETTLE_S,
     sleep: Callable[[float], None] = time.sleep,
     watch_hosts: Watch = watch,
+    seat: Seat | None = None,
 ) -> Registration:
-    """Takes an entry of this host with a new epoch. Blocks up to one lease when an earlier incarnation must be seen dead.
+    """Takes an entry of this host with a new epoch, also a damaged one that was its `seat`. Blocks up to one lease when an
+    earlier incarnation must be seen dead.
 
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """
-    return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts).register()
+    return _Registrar(registry, name, boot, settle_s, sleep, watch_hosts, seat).register()

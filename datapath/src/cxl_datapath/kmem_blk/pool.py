@@ -31,7 +31,9 @@ def lock_memory(memory: Memory) -> int:
         take_lock(memory, fd)
     except BlockingIOError:
         os.close(fd)
-        raise DatapathError(Code.BUSY, memory.spec, "a pool on it is open", "stop that pool first") from None
+        raise DatapathError(
+            Code.BUSY, memory.spec, "a pool or a transport on it is open", "stop that pool, or unregister the transport, first"
+        ) from None
     return fd
 
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from operator import attrgetter
 
 from .. import holdings, lives
@@ -13,8 +12,8 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
-from ..file_id import FileId
 from ..lives import Start
+from ..medium_id import medium_from_json
 from ..names import check_backend_path, pool_of
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
@@ -26,7 +25,7 @@ from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known, running
-from .in_use import refuse_pool_memory
+from .in_use import is_same_file, refuse_pool_memory
 
 _TABLE = attrgetter("backends")
 
@@ -77,9 +76,10 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
     worker = session.backends[state.id] = session.backend_worker(state, Start.TAKEOVER if heir_of else Start.FIRST)
     session.desired.backends.append(state)
     try:
-        if heir_of is not None:
-            datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
-        await worker.start()
+        with session.unsaved(state) if heir_of is None else nullcontext():
+            if heir_of is not None:
+                datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
+            await worker.start()
         _learn(session, state)
         datapath.save()
     except BaseException:
@@ -91,18 +91,17 @@ async def _start(datapath: Datapath, session: Session, state: BackendState, heir
 def _learn(session: Session, state: BackendState) -> None:
     """What its worker found when it started."""
     info = session.backends[state.id].info
-    state.life, state.file = info["life"], FileId.from_json(info["file"])
+    state.life, state.file = info["life"], medium_from_json(info["file"])
 
 
 def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
-    real = os.path.realpath(path)
     refuse_pool_memory(datapath, path, path)
     for other in datapath.sessions.values():
-        if real == os.path.realpath(other.opened.memory.path if other.opened else other.desired.memory):
+        if is_same_file(path, other.opened.memory.path if other.opened else other.desired.memory):
             raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
-            if os.path.realpath(backend.path) == real:
+            if is_same_file(path, backend.path):
                 if other is session:
                     return backend
                 raise DatapathError(Code.BUSY, path, f"is backend {backend.id} of transport {other.name}", "stop that one first")
@@ -168,7 +167,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what, dead)
         await _set_aside(session, mine)
         try:
             await _start(datapath, session, state, heir_of=entry)
@@ -227,11 +226,11 @@ async def clear_backend(datapath: Datapath, params: Params) -> Row:
         await need_dead(session, view["host_id"], f"backend {backend_id}")
     if not params["force"]:
         _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
-    return await clear_entry(session, _TABLE, view, _clear)
+    return await clear_entry(session, _TABLE, view, _clear, params["force"])
 
 
-async def _clear(opened: Opened, entry: BackendEntry) -> None:
-    holdings.clear_dead_backend(opened, entry)
+async def _clear(opened: Opened, backend_id: int, host_id: int) -> None:
+    holdings.clear_dead_backend(opened, backend_id, host_id)
 
 
 async def list_backends(datapath: Datapath, params: Params) -> list[Row]:

@@ -14,13 +14,18 @@ from ..service import Datapath
 Params = dict[str, Any]
 
 
+def named_transport(_: Datapath, params: Params) -> str | None:
+    return params.get("transport")
+
+
 @dataclass(frozen=True)
 class Method:
-    """`run` gets checked parameters. A mutating method runs under the daemon's lock, one at a time."""
+    """`run` gets checked parameters. Mutating methods run one at a time `within` a transport, and so do those within none."""
 
     run: Callable[[Datapath, Params], Awaitable[Any]]
     fields: dict[str, Field] = field(default_factory=dict)
     mutates: bool = False
+    within: Callable[[Datapath, Params], str | None] = named_transport
 
 
 @dataclass(frozen=True)

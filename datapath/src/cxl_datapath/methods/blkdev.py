@@ -73,7 +73,9 @@ async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry
     worker = session.blkdevs[state.id] = session.blkdev_worker(state, entry)
     session.desired.blkdevs.append(state)
     try:
-        await worker.start()
+        with session.unsaved(state):
+            check_name_free(datapath, state.name, but=state)  # a change of another transport may have taken it meanwhile
+            await worker.start()
         datapath.save()
     except BaseException:
         await worker.end(patience=5.0)
@@ -175,12 +177,12 @@ async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     view = entry_row(rows, blkdev_id)
     if view is None:
         raise not_ours(session, _TABLE, blkdev_id)
-    return await clear_entry(session, _TABLE, view, _clear)
+    return await clear_entry(session, _TABLE, view, _clear, params["force"])
 
 
-async def _clear(opened: Opened, entry: BlkdevEntry) -> None:
-    given_back = holdings.clear_dead_blkdev(opened, entry)
-    await holdings.wait_released(opened, given_back, entry.id)
+async def _clear(opened: Opened, blkdev_id: int, _: int) -> None:
+    given_back = holdings.clear_dead_blkdev(opened, blkdev_id)
+    await holdings.wait_released(opened, given_back, blkdev_id)
 
 
 async def list_blkdevs(datapath: Datapath, params: Params) -> list[Row]:
@@ -203,6 +205,6 @@ _START = {
 METHODS = {
     "cbd.blkdev.start": Method(start_blkdev, _START, mutates=True),
     "cbd.blkdev.stop": Method(stop_blkdev, _ONE, mutates=True),
-    "cbd.blkdev.clear": Method(clear_blkdev, _ONE, mutates=True),
+    "cbd.blkdev.clear": Method(clear_blkdev, _ONE | {"force": Field(boolean, False)}, mutates=True),
     "cbd.blkdev.list": Method(list_blkdevs, {"transport": TRANSPORT}),
 }

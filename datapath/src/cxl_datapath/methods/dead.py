@@ -34,22 +34,26 @@ async def need_dead(session: Session, host_id: int, what: str) -> Dead | None:
     return Dead(host_id, epoch)
 
 
-async def bury(opened: Opened, dead: Dead | None) -> None:
-    """Fences the incarnation, then waits a lease: what it had in hand has ended by then. The claim is held."""
-    if dead is not None:
-        if dead.epoch:
-            await asyncio.to_thread(fence, opened.registry, dead.host_id, dead.epoch)
-        name = opened.registry.host_name(dead.host_id)
-        with opened.waits.on(f"what host {name} had in hand to be over, {opened.lease_s:g} s"):
+async def bury(opened: Opened, *found: Dead | None) -> None:
+    """Fences the incarnations, then waits a lease: what they had in hand has ended by then. The claim is held."""
+    if dead := [each for each in found if each is not None]:
+        for each in dead:
+            if each.epoch:
+                await asyncio.to_thread(fence, opened.registry, each.host_id, each.epoch)
+        names = ", ".join(opened.registry.host_name(each.host_id) for each in dead)
+        with opened.waits.on(f"what host {names} had in hand to be over, {opened.lease_s:g} s"):
             await asyncio.sleep(opened.lease_s)
         opened.lock.check()
 
 
-def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str) -> None:
-    """Raises `busy` when the object belongs to a life of its host that began after the one that was buried."""
+def need_fenced(opened: Opened, host_id: int, host_epoch: int, what: str, dead: Dead | None) -> None:
+    """Raises `busy` when the object belongs to another host than the one that was buried, or to a later life of that."""
     registry = opened.registry
     if 0 <= host_id < registry.hosts.count and registry.incarnation(host_id) and not is_fenced(registry, host_id, host_epoch):
         name = registry.host_name(host_id)
+        if dead is not None and dead.host_id != host_id:
+            hint = f"it is served there; see: cxl-datapath cbd backend list {opened.info.name}"
+            raise DatapathError(Code.BUSY, what, f"was taken over by host {name} meanwhile", hint)
         raise DatapathError(Code.BUSY, what, f"its host {name} is alive again", f"stop it on {name}")
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Container
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ from ..cbd.registry import Registry, Table
 from ..errors import Code, DatapathError
 from ..session import Opened, Session
 from ..views import Row
+from .damaged import clear_damaged
 from .dead import bury, need_dead, need_fenced, refuse_own
 
 E = TypeVar("E", BackendEntry, BlkdevEntry)
@@ -85,12 +85,14 @@ def not_ours(session: Session, table_of: TableOf[E], number: int) -> DatapathErr
     return DatapathError(Code.DENIED, f"{entry.WHAT} {number}", f"belongs to host {owner}", f"stop it on {owner}")
 
 
-async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: Callable[[Opened, E], Awaitable[None]]) -> Row:
-    """Clears the entry of a dead host, or one that is damaged. `view` is its row, `clear` gives back what goes with it."""
+async def clear_entry(
+    session: Session, table_of: TableOf[E], view: Row, clear: Callable[[Opened, int, int], Awaitable[None]], force: bool
+) -> Row:
+    """Clears the entry of a dead host, or one that is damaged. `view` is its row, `clear` gives back what goes with it, by the
+    numbers of entry and host. `force`: also a damaged one that may be a living host's."""
     number = view["id"]
     if view["state"] == "corrupt":
-        async with session.claim() as opened:
-            await _clear_damaged(opened, table_of(opened.registry), number)
+        await clear_damaged(session, table_of(session.need().registry), number, clear, force)
         return view | {"state": "cleared"}
     entry = running(session, table_of, number)
     what = f"{entry.WHAT} {number}"
@@ -99,16 +101,6 @@ async def clear_entry(session: Session, table_of: TableOf[E], view: Row, clear: 
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, table_of, number)  # its host may have come back before this one had the claim
-        need_fenced(opened, entry.host_id, entry.host_epoch, what)
-        await clear(opened, entry)
+        need_fenced(opened, entry.host_id, entry.host_epoch, what, dead)
+        await clear(opened, entry.id, entry.host_id)
     return view | {"state": "cleared"}
-
-
-async def _clear_damaged(opened: Opened, table: Table[E], number: int) -> None:
-    """Raises `busy` when the owner lives: it writes the entry again."""
-    await asyncio.sleep(opened.lease_s)
-    opened.lock.check()
-    if not table.is_damaged(number):
-        what, hint = f"{table.kind.WHAT} {number}", f"see: cxl-datapath cbd {table.kind.WHAT} list"
-        raise DatapathError(Code.BUSY, what, "was written again by its host, which is alive", hint)
-    table.clear(number)

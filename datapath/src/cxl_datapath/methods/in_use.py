@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ..errors import Code, DatapathError
 from ..memory import parse_mapping
 from ..service import Datapath
+from ..state import BlkdevState
 
 
-def device_names(datapath: Datapath) -> dict[str, str]:
+def device_names(datapath: Datapath, but: BlkdevState | None = None) -> dict[str, str]:
     """Names of devices of this host, and whose they are."""
     found = {}
     for session in datapath.sessions.values():
-        for blkdev in session.desired.blkdevs:
+        for blkdev in (each for each in session.desired.blkdevs if each is not but):
             found[blkdev.name] = f"blkdev {blkdev.id} of transport {session.name}"
     for pool in datapath.pools.values():
         for entry in (pool.desired.volume, pool.desired.swap):
@@ -23,8 +25,9 @@ def device_names(datapath: Datapath) -> dict[str, str]:
     return found
 
 
-def check_name_free(datapath: Datapath, name: str) -> None:
-    owner = device_names(datapath).get(name)
+def check_name_free(datapath: Datapath, name: str, but: BlkdevState | None = None) -> None:
+    """Raises `exists`. `but`: who is about to have it."""
+    owner = device_names(datapath, but).get(name)
     if owner is not None:
         raise DatapathError(Code.EXISTS, f"name {name}", f"is taken by {owner} on this host", "choose another name")
 
@@ -47,8 +50,26 @@ def refuse_used_mapping(datapath: Datapath, serial: int, name: str) -> None:
 
 def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
     """Raises `busy` when a pool of this host has the memory that `path` is, called `spec` by the user."""
-    real = os.path.realpath(path)
     for pool in datapath.pools.values():
         for memory in pool.desired.memories:
-            if spec == memory or real == os.path.realpath(memory):
+            if spec == memory or is_same_file(path, memory):
                 raise DatapathError(Code.BUSY, spec, f"is memory of pool {pool.name}", "choose another, or stop that pool first")
+
+
+def refuse_medium(datapath: Datapath, path: str, spec: str) -> None:
+    """Raises `busy` when a backend of this host is on the file that `path` is, called `spec` by the user."""
+    for session in datapath.sessions.values():
+        for backend in session.desired.backends:
+            if is_same_file(path, backend.path):
+                what = f"is backend {backend.id} of transport {session.name}"
+                raise DatapathError(Code.BUSY, spec, what, "choose another memory, or stop that one first")
+
+
+def is_same_file(one: str, other: str) -> bool:
+    """Also through links of any kind, where both are there."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return Path(one).samefile(other)
+    except OSError:
+        return False

@@ -20,7 +20,7 @@ from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from ..views import Row
 from .base import Method, Params
-from .in_use import refuse_pool_memory
+from .in_use import refuse_medium, refuse_pool_memory
 
 
 def pool_session(datapath: Datapath, name: str) -> PoolSession:
@@ -37,9 +37,7 @@ def _refuse_used(datapath: Datapath, memory: Memory) -> None:
     for session in datapath.sessions.values():
         if session.has(memory):
             raise DatapathError(Code.BUSY, memory.spec, f"is the memory of transport {session.name}", hint)
-        for backend in session.desired.backends:
-            if os.path.realpath(backend.path) == memory.path:
-                raise DatapathError(Code.BUSY, memory.spec, f"is backend {backend.id} of transport {session.name}", hint)
+    refuse_medium(datapath, memory.path, memory.spec)
     refuse_pool_memory(datapath, memory.path, memory.spec)
 
 

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from typing import Any
 
 from ..backing import allocate, held, looked_at
@@ -24,7 +25,9 @@ from ..state import TransportState
 from ..views import Row, info_view, transport_view
 from ..waits import Sleep, in_thread
 from .base import TRANSPORT, Method, Params
-from .in_use import refuse_pool_memory
+from .in_use import refuse_medium, refuse_pool_memory
+
+_LOOKS, _LOOK_S = 10, 0.1  # for the hosts that have a memory which is to be formatted
 
 
 def _spec(_: str, value: Any) -> str:
@@ -40,6 +43,11 @@ def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session
         if session.desired.memory == spec or (memory and session.has(memory)):
             return session
     return None
+
+
+def _known(datapath: Datapath, params: Params) -> str | None:
+    session = _session_of(datapath, params["memory"], None)
+    return session.name if session else None
 
 
 async def probe_transport(datapath: Datapath, params: Params) -> Row:
@@ -63,29 +71,48 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     session = _session_of(datapath, params["memory"], memory)
     if session is not None:
         raise in_use(session.name, _members(session))
-
-    for each in datapath.sessions.values():
-        for backend in each.desired.backends:
-            if os.path.realpath(backend.path) == memory.path:
-                what = f"is backend {backend.id} of transport {each.name}"
-                raise DatapathError(Code.BUSY, params["memory"], what, "choose another memory, or stop that one first")
+    refuse_medium(datapath, memory.path, params["memory"])
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work(sleep: Sleep) -> None:
-        with held(memory) as fd, looked_at(memory) as seen:
-            occupants = Occupants(seen, probe(seen).info)
+        with looked_at(memory) as seen:
+            found = probe(seen).info
+            name, occupants = found.name if found else memory.spec, Occupants(seen, found)
 
+            @cache
             def alive() -> list[str]:
                 with datapath.waits.on(f"the hosts in {memory.spec} to be silent for {occupants.lease_s:g} s"):
                     return occupants.alive(sleep)
 
+            # Whoever has it is told at once. It is not held while hosts are waited for: they may still come.
+            with _alone(memory, name, lambda: alive() or occupants.moved(), sleep):
+                pass
             check_may_format(seen, memory.spec, params["force"], alive)
-            allocate(memory, fd)
-            with Mapping(memory) as mapping:
-                write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
+            with _alone(memory, name, occupants.moved, sleep) as fd:
+                allocate(memory, fd)
+                with Mapping(memory) as mapping:
+                    write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
 
     await in_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
+
+
+@contextmanager
+def _alone(memory: Memory, name: str, hosts: Callable[[], list[str]], sleep: Sleep) -> Iterator[int]:
+    """`held`; where it is not, the hosts that are in the transport say more than that somebody has a lock. One that is about to
+    come has the lock some time before it has an entry."""
+    with ExitStack() as stack:
+        for left in reversed(range(_LOOKS)):
+            try:
+                fd = stack.enter_context(held(memory))
+                break
+            except DatapathError as error:
+                if error.code == Code.BUSY and (found := hosts()):
+                    raise in_use(name, found) from None
+                if error.code != Code.BUSY or not left:
+                    raise
+            sleep(_LOOK_S)
+        yield fd
 
 
 def _refuse_moved(occupants: Occupants, name: str) -> None:
@@ -110,8 +137,10 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
         if session.opened is None:
             await session.open()
             session.keep_workers()
+            datapath.save()
         return transport_view(session)
     assert memory is not None
+    refuse_medium(datapath, memory.path, params["memory"])
     info = await asyncio.to_thread(_peek, memory)
     if info.name in datapath.sessions:
         other = datapath.sessions[info.name]
@@ -177,7 +206,7 @@ _FORMAT = {
 METHODS = {
     "cbd.transport.probe": Method(probe_transport, {"memory": MEMORY}),
     "cbd.transport.format": Method(format_transport, _FORMAT, mutates=True),
-    "cbd.transport.register": Method(register_transport, {"memory": MEMORY}, mutates=True),
+    "cbd.transport.register": Method(register_transport, {"memory": MEMORY}, mutates=True, within=_known),
     "cbd.transport.unregister": Method(unregister_transport, {"transport": TRANSPORT}, mutates=True),
     "cbd.transport.list": Method(list_transports),
 }

@@ -19,8 +19,8 @@ from ..cbd.liveness import Liveness, look_s
 from ..cbd.registry import Registry
 from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
 from ..errors import Code, DatapathError
-from ..file_id import FileId
 from ..lives import Start
+from ..medium_id import MediumId, medium_from_json, medium_of
 from ..names import check_backend_path
 from .attach import Attached, TransportRef, attach_worker
 from .guard import Guard
@@ -40,7 +40,7 @@ class Config:
     read_only: bool
     life: int  # that it goes on with; 0 in its first start
     start: Start
-    file: FileId | None = None  # that it goes on with
+    file: MediumId | None = None  # or the device that it goes on with
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
@@ -51,7 +51,7 @@ class Config:
             bool(raw["read_only"]),
             int(raw["life"]),
             Start(raw["start"]),
-            FileId.from_json(raw["file"]),
+            medium_from_json(raw["file"]),
         )
 
 
@@ -65,7 +65,7 @@ def run(link: Link) -> None:
     pooled = PoolMedium.of(config.path, Path(config.transport.runtime), f"backend-{config.id}")
     store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
     try:
-        _check_file(config, store, transport.info.name)
+        _check_medium(config, store, transport.info.name)
         _serve(link, config, store, transport, pooled)
     finally:
         if pooled:
@@ -74,11 +74,12 @@ def run(link: Link) -> None:
             os.close(store.fd)
 
 
-def _check_file(config: Config, store: Store, transport: str) -> None:
-    """Raises `invalid` when another file is at the path than before."""
-    if config.file is None or config.file.is_same(FileId.of(store.fd)):
+def _check_medium(config: Config, store: Store, transport: str) -> None:
+    """Raises `invalid` when another file or device is at the path than before."""
+    if config.file is None or config.file.is_same(medium_of(store.fd)):
         return
-    what = f"is not the file that backend {config.id} was started on: another one was moved or made there"
+    noun, how = ("device", "another one has its place") if store.is_block else ("file", "another one was moved or made there")
+    what = f"is not the {noun} that backend {config.id} was started on: {how}"
     command = f"cxl-datapath cbd backend recover {transport} {config.id} --path {config.path}"
     raise DatapathError(Code.INVALID, config.path, what, f"put that one back; or, if this one has its data, run: {command}")
 
@@ -98,7 +99,7 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled
             "engine": engine.engine(),
             "epoch": entry.epoch,
             "life": entry.life,
-            "file": asdict(file) if (file := FileId.of(store.fd)) else None,
+            "file": asdict(file) if (file := medium_of(store.fd)) else None,
         }
         link.emit("ready", info=info)
         news = News(transport.registry)

@@ -306,6 +306,8 @@ class Route:
         return None if self._removed else backend
 
     def _first_backend(self) -> BackendEntry:
+        """Raises `not_ready` where it was stopped, and why its entry cannot be read: then it may run all the same."""
+        self._registry.backends.read(self.entry.backend_id)
         backend = self._read_backend()
         if backend is None:
             raise DatapathError(

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..backing import Use, share_file
 from ..cbd.layout import (
     BACKEND_DISCARD,
     BACKEND_READ_ONLY,
@@ -145,9 +146,13 @@ def _queue_limit(device: int, name: str) -> int:
 
 def _file_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if read_only else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        if read_only:
+            share_file(fd, Use.MEDIUM)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DatapathError(Code.BUSY, path, "is locked by another process", "is it a backend of another daemon?") from None
+        hint = "is it a backend, a pool or the memory of a transport of this or another daemon? Choose another file"
+        raise DatapathError(Code.BUSY, path, "is locked by another process", hint) from None
     capacity = os.fstat(fd).st_size
     block = _direct_block(fd, capacity) if direct else None
     if direct and block is None:
