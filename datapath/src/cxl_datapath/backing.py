@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from .errors import Code, DatapathError, from_errno
+from .lock_holder import lock_holder
 from .mapping import Bytes, Mapping, open_memory
 from .memory import Memory
 
@@ -56,8 +57,8 @@ def held(memory: Memory) -> Iterator[int]:
         try:
             take_lock(memory, fd)
         except BlockingIOError:
-            hint = "is it a backend or a pool of another daemon? Stop that one, or choose another memory"
-            raise DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint) from None
+            hint = "stop what uses it there, for example a backend or a pool of another daemon, or choose another memory"
+            raise DatapathError(Code.BUSY, memory.spec, f"is locked by {lock_holder(fd)}", hint) from None
         yield fd
     finally:
         os.close(fd)
