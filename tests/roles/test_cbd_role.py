@@ -87,8 +87,9 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
     assert changed(play.run(role)[1]) == 0
 
     role = play.role("cbd", **lists(lab), cbd_state="absent")
-    code, output = play.run(role)
-    assert code == 0 and changed(output) == 7, output
+    for options in (("--check",), ()):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 7, output
     assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
     assert changed(play.run(role)[1]) == 0
 
@@ -152,6 +153,18 @@ def test_a_host_dies_and_the_playbook_recovers(lab, play):
     after["cbd_hosts"] = [{"host": "node3", "name": "node1"}]
     code, output = play.run(play.role("cbd", **after), "--limit", "node2,node3")
     assert code == 0 and changed(output) == 0, output
+
+    # It comes back. The lists do not know any more what it had, and clear it away with the rest.
+    lab.hosts["node1"].start()
+    lab.hosts["node1"].call("cbd.transport.register", memory=lab.memory)
+    assert [row["state"] for row in lab.hosts["node1"].call("cbd.backend.list", transport="pool0")].count("lost") == 2
+    after["cbd_transports"][0]["hosts"] = list(HOSTS)
+    after["cbd_hosts"] = []
+    role = play.role("cbd", **after, cbd_state="absent")
+    for options in (("--check",), ()):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 7, output
+    assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
 
 
 @pytest.mark.parametrize("file", INVENTORIES, ids=lambda file: file.parents[1].name)
