@@ -21,15 +21,15 @@ inventory:
 	@test -e $(INVENTORY) || { echo "make: INVENTORY=$(INVENTORY) does not exist; see ls inventories" >&2; exit 2; }
 
 lab: inventory ## install what is missing and build the lab of $(INVENTORY)
-	@scripts/bootstrap lab
+	@scripts/bootstrap lab $(INVENTORY)
 	@$(PLAYBOOK) site.yml
 
 down: inventory ## remove the lab; caches stay
-	@scripts/bootstrap lab
+	@scripts/bootstrap lab $(INVENTORY)
 	@$(PLAYBOOK) playbooks/down.yml
 
 status: inventory ## how the lab of $(INVENTORY) is, in a table
-	@scripts/bootstrap lab
+	@scripts/bootstrap lab $(INVENTORY)
 	@$(PLAYBOOK) playbooks/status.yml
 
 test: lint unit local scenario ## install what is missing and run every test

@@ -47,7 +47,7 @@ options:
         type: bool
       state:
         description:
-          - V(present) starts the backend.
+          - V(present) starts the backend. It is refused for what this host had and lost, because its data may be old.
           - V(absent) stops it. It is refused while a blkdev uses it.
           - V(recovered) makes this host serve a backend whose host died, once that host is dead for certain. Blkdevs go on
             with it by themselves; requests in flight are sent again. Nothing happens where this host serves it already.
@@ -123,6 +123,12 @@ backends:
       read_only: false
       fenced: false
       host: node1
+gone:
+  description: Those of the list that were there and are not any more, as they were before; in check mode those that would go.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 steps:
   description: What was done, or would be done in check mode.
   returned: success

@@ -139,6 +139,12 @@ blkdevs:
       state: running
       fenced: false
       host: node2
+gone:
+  description: Those of the list that were there and are not any more, as they were before; in check mode those that would go.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 steps:
   description: What was done, or would be done in check mode.
   returned: success

@@ -40,7 +40,8 @@ options:
         description:
           - V(formatted) makes sure that the transport lies on the memory. Do this on one host.
           - V(registered) makes sure that this host takes part in it. Do this on every host.
-          - V(absent) makes sure that this host takes no part in it. The transport stays in the memory.
+          - V(absent) makes sure that this host takes no part in it. The transport stays in the memory. It is refused while this
+            host has backends or blkdevs in it; those that it lost while it was away are forgotten.
         type: str
         choices: [formatted, registered, absent]
         default: registered
@@ -91,6 +92,20 @@ options:
           - A transport that is already as wanted is left alone.
         type: bool
         default: false
+  leaving:
+    description:
+      - What tasks before this one stop on this host, as they return it (C(gone)). In check mode, in which it is still there, it
+        does not keep the host from leaving a transport; otherwise what is really there decides.
+    type: dict
+    suboptions:
+      backends:
+        description: What M(cbd_backend) returned.
+        type: list
+        elements: dict
+      blkdevs:
+        description: What M(cbd_blkdev) returned.
+        type: list
+        elements: dict
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -145,6 +160,12 @@ transports:
       channels: 62
       ring_depth: 64
       slot_bytes: 65536
+gone:
+  description: Those of the list that were there and are not any more, as they were before; in check mode those that would go.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 steps:
   description: What was done, or would be done in check mode.
   returned: success
@@ -153,13 +174,15 @@ steps:
   sample: ["register this host in transport pool0"]
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cbd_module import RUNTIME_OPTION, Kind, reach
 from ..module_utils.cxl_lab import cbd_transport
-from ..module_utils.cxl_lab.cbd import Seen, check_rows
+from ..module_utils.cxl_lab.cbd import Row, Seen, check_rows
 from ..module_utils.cxl_lab.cbd_transport import TransportWant
 from ..module_utils.cxl_lab.datapath_client import DatapathClient
 from ..module_utils.lab_module import run_module
@@ -191,28 +214,28 @@ SPEC: dict[str, Any] = {
             "options": _TRANSPORT,
             "required_if": [("state", "formatted", ["memory"]), ("state", "registered", ["memory"])],
         },
+        "leaving": {"type": "dict", "options": {kind: {"type": "list", "elements": "dict"} for kind in ("backends", "blkdevs")}},
         **RUNTIME_OPTION,
     },
     "supports_check_mode": True,
 }
 
 
-def observe(client: DatapathClient, wants: list[TransportWant]) -> Seen:
-    """This host's transports, and what lies on each memory that matters."""
+def observe(leaving: dict[str, list[Row]], client: DatapathClient, wants: list[TransportWant]) -> Seen:
+    """This host's transports, but for what is ``leaving`` them, and what lies on each memory that matters."""
     memories = {want.memory for want in wants if want.state != "absent"}
     return {
-        "transports": check_rows(client.call("cbd.transport.list"), "cbd.transport.list"),
+        "transports": cbd_transport.without(check_rows(client.call("status").get("transports"), "status"), leaving),
         "probes": {memory: client.call("cbd.transport.probe", memory=memory) for memory in sorted(memories)},
     }
 
 
-KIND = Kind(
-    "transports", cbd_transport.parse, cbd_transport.check, cbd_transport.plan, cbd_transport.find, cbd_transport.SHOWN, observe
-)
+KIND = Kind("transports", cbd_transport.parse, cbd_transport.check, cbd_transport.plan, cbd_transport.find, cbd_transport.SHOWN)
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    return reach(module, KIND)
+    leaving = (module.params["leaving"] or {}) if module.check_mode else {}
+    return reach(module, replace(KIND, observe=partial(observe, {kind: rows or [] for kind, rows in leaving.items()})))
 
 
 def main() -> None:

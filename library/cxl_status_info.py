@@ -20,6 +20,10 @@ options:
     description: Folder of the daemon's control socket.
     type: path
     default: /run/cxl-datapath
+  devices:
+    description: Whether the host has the CXL devices of its machine. One that is a process of the machine has none.
+    type: bool
+    default: true
   hosts:
     description:
       - Hosts for the table, by their names, each with the C(status) that this module returned there, or nothing where it did
@@ -84,6 +88,7 @@ from ..module_utils.lab_module import run_module
 SPEC: dict[str, Any] = {
     "argument_spec": {
         "runtime_dir": {"type": "path", "default": "/run/cxl-datapath"},
+        "devices": {"type": "bool", "default": True},
         "hosts": {"type": "dict"},
         "machines": {"type": "list", "elements": "dict", "default": []},
     },
@@ -94,7 +99,7 @@ SPEC: dict[str, Any] = {
 def work(module: AnsibleModule) -> dict[str, Any]:
     if module.params["hosts"] is not None:
         return {"changed": False, "table": table(module.params["hosts"], module.params["machines"])}
-    return {"changed": False, "status": collect(HostRunner(), module.params["runtime_dir"])}
+    return {"changed": False, "status": collect(HostRunner(), module.params["runtime_dir"], module.params["devices"])}
 
 
 def main() -> None:

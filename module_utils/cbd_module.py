@@ -155,6 +155,7 @@ def _result(kind: Kind, before: dict[str, list[Row]], after: dict[str, list[Row]
     return {
         "changed": bool(steps),
         kind.noun: [row for rows in after.values() for row in rows],
+        "gone": [row for subject, rows in before.items() for row in rows if not after.get(subject)],
         "steps": steps,
         "diff": {"before": shown(before), "after": shown(after)},
     }

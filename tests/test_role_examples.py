@@ -55,6 +55,7 @@ def test_the_readme_has_an_example_that_the_installed_collection_understands(
 ) -> None:
     found = examples(role)
     assert found, "there is no example"
+    assert "(../../README.md#as-a-collection)" in (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
     (tmp_path / "ansible.cfg").write_text("[defaults]\n", encoding="utf-8")
     for number, example in enumerate(found):
         play = tmp_path / f"example{number}.yml"

@@ -20,6 +20,7 @@ from cxl_datapath.workers.backend import Handlers
 
 SIZE = 1 << 20
 LEASE_S = 1.0
+OPTIONS = FormatOptions(hosts=2, backends=1, blkdevs=1, channels=2, ring_depth=2, slot_bytes=4096)
 BACKEND_HOST, BLKDEV_HOST = 0, 1
 
 
@@ -43,8 +44,7 @@ class World:
         self.now = 100.0
         self.beats = 0
         memory = Ram(SIZE)
-        options = FormatOptions(hosts=2, backends=1, blkdevs=1, channels=2, ring_depth=2, slot_bytes=4096)
-        write_format(memory, plan_format(SIZE, "pool0", options, "software", True, lease_ms=int(LEASE_S * 1000)))
+        write_format(memory, plan_format(SIZE, "pool0", OPTIONS, "software", True, lease_ms=int(LEASE_S * 1000)))
         self.registry = Registry(memory, attach(memory, "memory"))
         for host in (BACKEND_HOST, BLKDEV_HOST):
             self.registry.hosts.write(HostEntry(State.RUNNING, host, 1, f"node{host + 1}", bytes(16)))
@@ -142,10 +142,27 @@ def test_a_damaged_entry_of_a_fenced_host_is_left_alone(world):
     assert world.registry.backends.is_damaged(0)
 
 
-@pytest.mark.parametrize("change", [{"state": State.NONE}, {"epoch": 2}, {"host_id": BLKDEV_HOST}])
-def test_an_entry_that_somebody_else_wrote_is_left_alone(world, change):
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"state": State.NONE}, "was cleared out of transport pool0 by somebody else; forget it: .* backend stop pool0 0"),
+        ({"epoch": 2}, "was written anew by its own host, but not for this worker; look at: .* backend list pool0"),
+        ({"host_id": BLKDEV_HOST}, "belongs to host node2 now; forget it: .* backend stop pool0 0"),
+    ],
+)
+def test_an_entry_that_somebody_else_wrote_is_left_alone(world, change, why):
     other = replace(world.registry.backends.read(0), **change)
     world.registry.backends.write(other)
-    with pytest.raises(DatapathError, match="changed by somebody else"):
+    with pytest.raises(DatapathError, match=why):
         world.handlers.follow()
     assert world.registry.backends.read(0) == other
+
+
+def test_a_transport_that_was_lost_is_said_to_be(world):
+    memory = world.registry._memory
+    memory.write(0, bytes(SIZE))
+    with pytest.raises(DatapathError, match=r"transport pool0 was lost: .*registered again: docs/cbd.md"):
+        world.handlers.follow()
+    write_format(memory, plan_format(SIZE, "pool0", OPTIONS, "software", True))
+    with pytest.raises(DatapathError, match="transport pool0 was lost"):
+        world.handlers.follow()

@@ -166,6 +166,35 @@ def test_the_name_of_what_was_lost_does_not_mean_what_another_host_has_under_its
     assert trio.node1.call("cbd.backend.stop", **T, id=str(disk))["state"] == "stopped"
 
 
+# ---- leaving
+
+
+def test_who_leaves_a_transport_forgets_what_it_lost_there(trio: Trio) -> None:
+    disk, other = trio.disk(), trio.disk("other")
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    trio.node1.call("cbd.blkdev.start", **START, name="mine")
+    die(trio.node1, trio.node3)
+    trio.node3.call("cbd.backend.recover", **ONE)
+    trio.node3.call("cbd.blkdev.clear", **ONE)
+    come_back(trio.node1, trio.node3)
+    wait_until(lambda: shown(trio.node1, "blkdev") == [(0, "lost")], "node1 lost both")
+    listed = trio.node1.cli("cbd", "backend", "list", "pool0").stdout
+    assert "given up (backend 0: was taken over by host node3" in listed
+    assert "waiting" not in listed
+
+    trio.node1.call("cbd.backend.start", **T, path=str(other))
+    trio.node1.call("cbd.blkdev.start", **START | {"backend": 1}, name="own")
+    refused = trio.node1.refuse(Code.BUSY, "cbd.transport.unregister", **T)
+    assert "blkdev 1, backend 1 in it" in refused.message
+    trio.node1.call("cbd.blkdev.stop", **T, id="own")
+    trio.node1.call("cbd.backend.stop", **T, id=str(other))
+
+    assert trio.node1.call("cbd.transport.unregister", **T)["state"] == "unregistered"
+    assert shown(trio.node3, "backend") == [(0, "running")]
+    trio.node1.call("cbd.transport.register", memory=trio.memory)
+    assert shown(trio.node1, "blkdev") == []
+
+
 # ---- a takeover that fails
 
 

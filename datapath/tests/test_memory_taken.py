@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -108,6 +109,6 @@ def test_the_medium_of_a_backend_is_no_memory(lab: Lab, other: Host, link: str, 
 def test_the_memory_of_a_host_that_only_sleeps_is_not_formatted(lab: Lab, other: Host) -> None:
     with paused({lab.node1.pid, lab.node2.pid}):
         error = other.refuse(Code.BUSY, "cbd.transport.format", memory=lab.memory, name="pool2", force=True)
-        assert "locked by another process" in error.message
+        assert re.search(r"is locked by \S+ \(process \d+\)", error.message)
         assert "transport" in error.hint
     assert other.call("cbd.transport.probe", memory=lab.memory)["info"]["name"] == "pool0"

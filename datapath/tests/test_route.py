@@ -353,6 +353,15 @@ def test_an_entry_that_is_not_ours_ends_the_worker(world):
     assert world.registry.lines(0).blkdev.state == State.RUNNING, "the lines are another host's now"
 
 
+def test_a_transport_that_was_lost_ends_the_worker_and_is_said_to_be(world):
+    entry = world.registry.blkdevs.read(0)
+    world.registry._memory.write(0, bytes(SIZE))
+    for _ in ("the entry", "its lines"):
+        with pytest.raises(DatapathError, match=r"transport pool0 was lost: .*registered again: docs/cbd.md"):
+            world.route.check()
+        world.registry.blkdevs.write(entry)
+
+
 def test_the_entry_that_the_daemon_names_must_be_there(world):
     world.restart_backend()
     world.pass_time(1)

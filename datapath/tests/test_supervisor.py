@@ -15,7 +15,7 @@ import pytest
 from hosts import PATIENCE_S
 
 from cxl_datapath import supervisor
-from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.errors import Code, DatapathError, about
 from cxl_datapath.supervisor import Supervised
 
 Make = Callable[[str], Supervised]
@@ -94,3 +94,31 @@ def test_a_worker_whose_memory_went_away_says_so(worker):
         assert "cut short" in caught.value.hint
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("backend 0: both copies were damaged", "transport pool0 backend 0: both copies were damaged"),
+        ("transport pool0 backend 0: was ended", "transport pool0 backend 0: was ended"),
+        ("/tmp/disk: is not there", "transport pool0 backend 0: /tmp/disk: is not there"),
+        ("0: 1", "transport pool0 backend 0: 1"),
+        ("end 0: no", "transport pool0 backend 0: end 0: no"),
+        ("backend 0", "transport pool0 backend 0: backend 0"),
+    ],
+)
+def test_a_line_of_the_log_names_its_object_once(said, line):
+    assert about("transport pool0 backend 0", said) == line
+
+
+def test_what_a_worker_says_and_how_it_ends_name_it_once(worker, caplog):
+    async def scenario() -> None:
+        speaking = worker("echo 'worker 0: a word' >&2; exit 7")
+        with caplog.at_level(logging.INFO), pytest.raises(DatapathError):
+            await asyncio.wait_for(speaking.start(), PATIENCE_S)
+        await speaking.end(patience=0.0)
+
+    asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records]
+    assert "worker 0: a word" in told
+    assert any(line.startswith("worker 0: ended with status 7") for line in told), told

@@ -129,8 +129,10 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
         _check_mode(want, mine, read_only)
         if serves(mine):
             return []
+    elif lost := _lost(want, rows):
+        raise _gone(want, lost, rows)
     elif want.id is not None and (other := _with_id(want, rows)):
-        raise _taken(want, other, was_ours=_lost(want, rows) is not None)
+        raise _taken(want, other, was_ours=False)
     params = {"transport": want.transport, "path": want.path, "id": want.id, "read_only": read_only}
     return [Call(f"start a backend on {want.path}", "cbd.backend.start", params)]
 
@@ -146,7 +148,17 @@ def _taken(want: BackendWant, other: Row, was_ours: bool) -> LabError:
         whether = "it was taken over" if was_ours else f"if {host} took it over"
         other_step = "" if was_ours else "; else choose another id"
         step = f"{whether}: put {place} into cbd_backends, or begin anew (make down){other_step}"
-    return LabError(want.subject, f"backend {want.id} is {path} on {host}", step, observed=other)
+    return LabError(want.subject, f"backend {other.get('id')} is {path} on {host}", step, observed=other)
+
+
+def _gone(want: BackendWant, lost: Row, rows: list[Row]) -> LabError:
+    """Why what this host lost does not serve again by itself."""
+    now = next((row for row in rows if row.get("id") == lost.get("id") and row.get("state") != "lost"), None)
+    if now:
+        return _taken(want, now, was_ours=True)
+    problem = f"was backend {lost.get('id')} of this host until another one took it over or cleared it"
+    step = "its data may be old; to start it anew all the same forget it first (state: absent)"
+    return LabError(want.subject, problem, step, observed=lost)
 
 
 def _stop(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:

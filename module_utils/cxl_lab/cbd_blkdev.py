@@ -137,6 +137,9 @@ def _with_id(want: BlkdevWant, rows: list[Row]) -> Row | None:
 
 def _start(want: BlkdevWant, rows: list[Row], backends: list[Row]) -> list[Call]:
     mine = _own(want, rows)
+    if mine and mine.get("state") == "lost":
+        problem = f"was blkdev {mine.get('id')} of this host, and is lost: it or its backend was cleared while this host was away"
+        raise LabError(want.subject, problem, "forget it first (state: absent)", observed=mine)
     if mine:
         different = [f"{key} {mine.get(key)}" for key, wanted in want.settings.items() if mine.get(key, False) != wanted]
         if different:

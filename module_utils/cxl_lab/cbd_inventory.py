@@ -21,6 +21,7 @@ def check(lists: Mapping[str, Sequence[Entry]], inventory_hosts: Iterable[str]) 
         *_check_transports(lists.get("cbd_transports", [])),
         *_check_backends(_staying(lists.get("cbd_backends", []))),
         *_check_blkdevs(_staying(lists.get("cbd_blkdevs", []))),
+        *_check_users(_staying(lists.get("cbd_blkdevs", [])), _staying(lists.get("cbd_backends", []))),
     ]
 
 
@@ -65,6 +66,22 @@ def _check_blkdevs(blkdevs: Sequence[Entry]) -> Iterable[str]:
         if not all(entry.get("name") for entry in entries):
             what = f"{host} has {len(entries)} blkdevs on backend {backend} of transport {transport}, not all with a name"
             yield f"cbd_blkdevs: {what}; give each its own"
+
+
+def _check_users(blkdevs: Iterable[Entry], backends: Iterable[Entry]) -> Iterable[str]:
+    """A list that has backends of a transport has all; of one without any somebody else may start them."""
+    known = defaultdict(set)
+    for entry in backends:
+        known[entry["transport"]].add(entry["id"])
+    for entry in blkdevs:
+        ids = known[entry["transport"]]
+        if ids and entry["backend"] not in ids:
+            which = f"{entry.get('name') or 'a blkdev'} of {entry['host']} is on backend {entry['backend']}"
+            have = ", ".join(map(str, sorted(ids)))
+            yield (
+                f"cbd_blkdevs: {which} of transport {entry['transport']}, which cbd_backends does not start (it starts {have}); "
+                "correct the number, or add the backend"
+            )
 
 
 def _twice(

@@ -78,7 +78,7 @@ def check(wants: list[TransportWant]) -> None:
 def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
     """The calls that bring the transport to its state; none when it is there.
 
-    :param seen: also has ``probes``: what ``cbd.transport.probe`` says of each memory.
+    :param seen: each transport with what is in it; also ``probes``: what ``cbd.transport.probe`` says of each memory.
     :param foresee: whether a memory without a transport counts as one that will have it (check mode of a lab that is not built).
     :raises LabError: when the memory holds something else, or the name is taken.
     """
@@ -86,9 +86,7 @@ def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
         return _format(want, seen["probes"][want.memory])
     if want.state == "registered":
         return _register(want, _own(want, seen), seen["probes"][want.memory], foresee)
-    if _own(want, seen) is None:
-        return []
-    return [Call(f"unregister this host from transport {want.name}", "cbd.transport.unregister", {"transport": want.name})]
+    return _unregister(want, _own(want, seen))
 
 
 def find(want: TransportWant, seen: Seen) -> list[Row]:
@@ -98,11 +96,35 @@ def find(want: TransportWant, seen: Seen) -> list[Row]:
         info = probe.get("info")
         return [{"memory": probe.get("memory"), "path": probe.get("path"), **info}] if info else []
     mine = _own(want, seen)
-    return [mine] if mine else []
+    return [{key: value for key, value in mine.items() if not key.endswith("_list")}] if mine else []
 
 
 def _own(want: TransportWant, seen: Seen) -> Row | None:
     return next((row for row in seen["transports"] if row.get("name") == want.name), None)
+
+
+def without(transports: list[Row], leaving: dict[str, list[Row]]) -> list[Row]:
+    """The transports as they are once this host stopped what ``leaving`` lists, as "backends" and "blkdevs"."""
+    going = {(kind, row.get("transport"), row.get("id")) for kind, rows in leaving.items() for row in rows}
+
+    def staying(row: Row, kind: str) -> list[Row]:
+        rows = row.get(f"{kind}_list") or []
+        return [each for each in rows if not each.get("local") or (f"{kind}s", row.get("name"), each.get("id")) not in going]
+
+    return [{**row, **{f"{kind}_list": staying(row, kind) for kind in ("backend", "blkdev")}} for row in transports]
+
+
+def _unregister(want: TransportWant, mine: Row | None) -> list[Call]:
+    """What this host lost there goes with it; anything else has to be stopped first."""
+    if mine is None:
+        return []
+    own = [(kind, row) for kind in ("blkdev", "backend") for row in mine.get(f"{kind}_list") or [] if row.get("local")]
+    held = [f"{kind} {row.get('id')} ({row.get('path') or row.get('name')})" for kind, row in own if row.get("state") != "lost"]
+    if held:
+        raise LabError(want.subject, f"this host has {', '.join(held)} in it", "stop them first (state: absent)", observed=mine)
+    lost = [f"{kind} {row.get('id')}" for kind, row in own]
+    what = f"unregister this host from transport {want.name}" + (f", and forget its lost {', '.join(lost)}" if lost else "")
+    return [Call(what, "cbd.transport.unregister", {"transport": want.name})]
 
 
 def _format(want: TransportWant, probe: Row) -> list[Call]:

@@ -115,7 +115,8 @@ def plan_present(want: MemoryFileWant, have: MemoryFileState, user: int) -> list
         return [Change("create", want)]
     _check_ours(want, have, user)
     if have.size != want.size:
-        step = f"write that size, or remove the file yourself if nobody needs what is in it: rm {want.path}"
+        first = "stop every host that uses it (of a lab without virtual machines: make down, which removes it as well)"
+        step = f"write that size; or, if nobody needs what is in it, first {first}, then rm {want.path}"
         raise LabError(want.subject, f"has {format_size(have.size)}, not {format_size(want.size)}", step)
     return [] if have.mode == MODE else [Change("restrict", want)]
 

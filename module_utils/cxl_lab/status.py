@@ -21,8 +21,11 @@ _COLUMNS = ("host", "machine", "up", "kernel", "memdevs", "regions", "namespaces
 _UNKNOWN = "?"
 
 
-def collect(runner: Runner, runtime_dir: str, proc: Path = Path("/proc")) -> dict[str, Any]:
-    """Everything about this host. What cannot be had is None, with the reason in ``problems``."""
+def collect(runner: Runner, runtime_dir: str, devices: bool = True, proc: Path = Path("/proc")) -> dict[str, Any]:
+    """Everything about this host. What cannot be had is None, with the reason in ``problems``.
+
+    :param devices: whether the CXL devices of the machine are its own; it has none otherwise.
+    """
     problems: list[str] = []
 
     def tried(look: Callable[[], Any]) -> Any:
@@ -32,13 +35,16 @@ def collect(runner: Runner, runtime_dir: str, proc: Path = Path("/proc")) -> dic
             problems.append(str(error))
             return None
 
+    def own(look: Callable[[], Any]) -> Any:
+        return tried(look) if devices else []
+
     return {
         "kernel": platform.release(),
         "uptime_s": int(float((proc / "uptime").read_text(encoding="ascii").split()[0])),
-        "memdevs": tried(lambda: [{**asdict(one), "serial": format_serial(one.serial)} for one in list_memdevs(runner)]),
-        "regions": tried(lambda: [asdict(one) for one in list_regions(runner)]),
-        "namespaces": tried(lambda: [asdict(space) for region in list_nd_regions(runner) for space in region.namespaces]),
-        "dax": tried(lambda: [dax.state(one) for one in dax.parse_devices(must_json(runner, dax.LIST, "dax devices"))]),
+        "memdevs": own(lambda: [{**asdict(one), "serial": format_serial(one.serial)} for one in list_memdevs(runner)]),
+        "regions": own(lambda: [asdict(one) for one in list_regions(runner)]),
+        "namespaces": own(lambda: [asdict(space) for region in list_nd_regions(runner) for space in region.namespaces]),
+        "dax": own(lambda: [dax.state(one) for one in dax.parse_devices(must_json(runner, dax.LIST, "dax devices"))]),
         "daemon": tried(lambda: _daemon(runtime_dir)),
         "problems": problems,
     }

@@ -8,10 +8,21 @@ name: lab_errors
 type: aggregate
 short_description: The reason of a failure below the recap
 description:
-  - Shows the message of the last failed task of each host that failed, after the recap.
+  - Shows the message of the last failed task of each host that failed, after the recap; of a loop, that of each item that failed.
+  - Where hosts did not answer it says whose inventory that was.
 """
 
+import os
+
+from ansible import context
 from ansible.plugins.callback import CallbackBase
+
+
+def reason(result):
+    """The message of a failed task. Of a loop the items know it; it itself only says that it is through."""
+    items = [item for item in result.get("results") or () if item.get("failed") or item.get("unreachable")]
+    told = [f"{item.get('_ansible_item_label', item.get('item'))}: {item.get('msg', '')}" for item in items]
+    return "\n    ".join(told) or result.get("msg", "")
 
 
 class CallbackModule(CallbackBase):
@@ -28,12 +39,18 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_failed(self, result, ignore_errors=False):
         if not ignore_errors:
-            self._last[result.host.get_name()] = f"{result.task.get_name()}\n    {result.result.get('msg', '')}"
+            self._last[result.host.get_name()] = f"{result.task.get_name()}\n    {reason(result.result)}"
 
     def v2_runner_on_unreachable(self, result):
         self.v2_runner_on_failed(result)
 
     def v2_playbook_on_stats(self, stats):
-        for host, reason in self._last.items():
+        for host, told in self._last.items():
             if stats.failures.get(host) or stats.dark.get(host):
-                self._display.display(f"failed on {host}: {reason}", color="red")
+                self._display.display(f"failed on {host}: {told}", color="red")
+        if stats.dark:
+            whose = ", ".join(os.path.relpath(path) for path in context.CLIARGS.get("inventory") or ())
+            hint = (
+                f"no answer from {', '.join(sorted(stats.dark))}: the lab of {whose} is not up (make lab), or was -i forgotten?"
+            )
+            self._display.display(hint, color="red")

@@ -78,6 +78,12 @@ def test_the_whole_life_of_a_block_device(lab, call):
         assert use(state="absent")["blkdevs"] == []
     assert use(state="absent")["changed"] is False
 
+    for check in (True, False):
+        assert "this host has backend 0 (" in transport("node1", check, state="absent")["msg"]
+    going = give(True, state="absent")["gone"]
+    foreseen = call(cbd_transport, "node1", check=True, transports=[{**memory, "state": "absent"}], leaving={"backends": going})
+    assert foreseen["changed"], foreseen
+
     assert give(state="absent")["changed"]
     assert give(state="absent")["changed"] is False
     for host in ("node1", "node2"):

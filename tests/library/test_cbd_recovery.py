@@ -117,6 +117,8 @@ def test_a_host_that_comes_back_finds_its_backend_taken_and_can_give_it_up(lab, 
     call(cbd_transport, "node1", transports=[{"name": "pool0", "memory": lab.memory}])
     refused = call(cbd_backend, "node1", refused=True, **backend(path=disk, id=0))
     assert f"backend 0 is {replica} on node3" in refused["msg"]
+    for check in (True, False):
+        assert "it was taken over" in call(cbd_backend, "node1", refused=True, check=check, **backend(path=disk))["msg"]
     assert "to be dead" in call(cbd_backend, "node1", refused=True, wait=False, **backend(id=0, state="recovered"))["msg"]
     gone = backend(path=disk, id=0, state="absent")
     assert call(cbd_backend, "node1", **gone)["changed"]

@@ -55,6 +55,13 @@ def test_a_host_without_tools_tells_why(call):
     assert any(problem.startswith("cxl: command is not installed") for problem in found["problems"])
 
 
+def test_a_host_that_is_a_process_has_no_devices_and_nothing_is_unknown_of_it(call):
+    for runner in (Bare({}), FakeRunner(WHOLE)):
+        found = call(cxl_status_info, runner, devices=False)["status"]
+        assert found["problems"] == []
+        assert status.table({"a": found}, [])[1].split()[5:9] == ["0", "-", "-", "-"]
+
+
 def test_the_table_has_a_row_for_each_host_and_each_machine(call):
     whole = call(cxl_status_info, FakeRunner(WHOLE))["status"]
     bare = call(cxl_status_info, Bare({}))["status"]

@@ -96,6 +96,17 @@ def test_gives_up_what_another_host_took_over():
         assert plan(RECOVERED, *rows)[0].waits_for == "host node2 of backend 0 to be dead"
 
 
+def test_what_was_lost_is_not_promised_under_any_number():
+    taken = {**OTHERS, "host": "node2", "path": "/dev/replica"}
+    lost = {**OWN, "state": "lost", "worker": {"state": "waiting"}}
+    for number in (None, 1):
+        with pytest.raises(LabError, match="backend 0 is /dev/replica on node2; it was taken over"):
+            plan(replace(PRESENT, id=number), taken, lost, foresee=True)
+    for number in (None, 0, 1):
+        with pytest.raises(LabError, match=r"was backend 0 of this host until .*; its data may be old; .*\(state: absent\)"):
+            plan(replace(PRESENT, id=number), lost, foresee=True)
+
+
 def test_takes_over_from_a_dead_host():
     assert methods(plan(RECOVERED, LOST)) == [("cbd.backend.recover", {"transport": "pool0", "id": 0})]
     replica = replace(RECOVERED, path="/dev/sdb", read_only=True)

@@ -96,6 +96,11 @@ def test_other_settings(change, match):
         plan(replace(PRESENT, **change), OWN)
 
 
+def test_what_was_lost_is_not_promised():
+    with pytest.raises(LabError, match=r"was blkdev 1 of this host, and is lost: .*; forget it first \(state: absent\)"):
+        plan(PRESENT, {**OWN, "state": "lost", "worker": {"state": "waiting"}}, foresee=True)
+
+
 def test_a_host_can_have_several_on_one_backend_by_name():
     assert methods(plan(replace(PRESENT, name="other"), OWN))[0][1]["name"] == "other"
     assert plan(PRESENT, OWN, {**OWN, "id": 2, "name": "other"}) == []

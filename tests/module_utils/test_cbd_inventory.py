@@ -63,6 +63,26 @@ def test_lists_that_fit():
             ["cbd_blkdevs: node2 has 2 blkdevs on backend 0 of transport pool0, not all with a name; give each its own"],
         ),
         (
+            {
+                "cbd_backends": [
+                    {**BACKEND, "id": 4},
+                    {**BACKEND, "path": "/dev/sdc", "state": "absent"},
+                    {**BACKEND, "id": 2, "path": ""},
+                ],
+                "cbd_blkdevs": [
+                    {**BLKDEV, "backend": 9},
+                    BLKDEV | {"name": "two"},
+                    {**BLKDEV, "backend": 8, "transport": "pool1", "name": ""},
+                ],
+            },
+            [
+                "cbd_blkdevs: data of node2 is on backend 9 of transport pool0, which cbd_backends does not start "
+                "(it starts 2, 4); correct the number, or add the backend",
+                "cbd_blkdevs: two of node2 is on backend 0 of transport pool0, which cbd_backends does not start "
+                "(it starts 2, 4); correct the number, or add the backend",
+            ],
+        ),
+        (
             {"cbd_transports": [POOL, {**POOL, "memory": "/dev/shm/b", "format_on": "node8", "hosts": ["node9"]}]},
             [
                 "cbd_transports: host node8 is no host of the inventory; correct the name",

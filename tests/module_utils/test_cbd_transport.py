@@ -54,6 +54,29 @@ def test_anything_else_is_only_destroyed_by_force(want, probe, match):
     assert plan(replace(want, force=True), probe)[0][1]["force"] is True
 
 
+MINE = {"id": 0, "transport": "pool0", "local": True, "state": "running"}
+FULL = {
+    **RUNNING,
+    "backend_list": [{**MINE, "path": "/dev/ram0p1"}, {**MINE, "id": 1, "local": False}, {**MINE, "id": 2, "state": "lost"}],
+    "blkdev_list": [{**MINE, "name": "cbd0"}],
+}
+
+
+def test_who_has_something_in_it_does_not_leave_it():
+    with pytest.raises(LabError, match=r"this host has blkdev 0 \(cbd0\), backend 0 \(/dev/ram0p1\) in it; stop them first"):
+        plan(ABSENT, BLANK, FULL, foresee=True)
+
+
+def test_what_goes_before_and_what_was_lost_does_not_keep_a_host_in_it():
+    leaving = {"backends": [MINE], "blkdevs": [MINE]}
+    (row,) = cbd_transport.without([FULL], leaving)
+    assert [each["id"] for each in row["backend_list"]] == [1, 2]
+    (call,) = cbd_transport.plan(ABSENT, {"transports": [row]}, True)
+    assert call.what == "unregister this host from transport pool0, and forget its lost backend 2"
+    other = {"backends": [{**MINE, "transport": "pool1"}], "blkdevs": []}
+    assert cbd_transport.without([FULL], other) == [FULL]
+
+
 def test_register():
     assert plan(REGISTERED, MADE) == [("cbd.transport.register", {"memory": "/dev/dax0.0"})]
     assert plan(REGISTERED, MADE, RUNNING) == []

@@ -47,8 +47,11 @@ def test_what_is_planned_is_enough_and_nothing_of_somebody_else_is_touched(have,
     [
         (MemoryFileState("folder", 4096, 0, 0o755), "is a folder; choose another path"),
         (MemoryFileState("regular file", 64 << 20, 1000, 0o600), "belongs to user 1000, not to 0"),
-        (MemoryFileState("regular file", 32 << 20, 0, 0o600), "has 32M, not 64M; write that size, or remove the file"),
-        (MemoryFileState("regular file", 128 << 20, 0, 0o600), "has 128M, not 64M; .*: rm /dev/shm/pool0$"),
+        (MemoryFileState("regular file", 32 << 20, 0, 0o600), "has 32M, not 64M; write that size; or,"),
+        (
+            MemoryFileState("regular file", 128 << 20, 0, 0o600),
+            "has 128M, not 64M; .* first stop every host .*make down.* then rm /dev/shm/pool0$",
+        ),
     ],
 )
 def test_what_is_in_the_place_is_named_and_stays(have, words):

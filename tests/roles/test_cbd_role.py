@@ -87,8 +87,9 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
     assert changed(play.run(role)[1]) == 0
 
     role = play.role("cbd", **lists(lab), cbd_state="absent")
-    code, output = play.run(role)
-    assert code == 0 and changed(output) == 7, output
+    for options in (("--check",), ()):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 7, output
     assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
     assert changed(play.run(role)[1]) == 0
 
@@ -108,8 +109,9 @@ def test_lists_that_do_not_fit_together_are_refused_with_all_that_is_wrong_and_n
     wrong["cbd_blkdevs"][1] |= {"host": "node2", "name": "a"}
     for options in (("--check",), ()):
         code, output = play.run(play.role("cbd", **wrong), *options)
-        assert code != 0 and "2 problem(s) before the start" in output
+        assert code != 0 and "3 problem(s) before the start" in output
         assert f"2 backends of transport pool0 have the id 0 ({lab.disk('a')} on node1, {lab.disk('c')} on node2)" in output
+        assert "backend 1 of transport pool0, which cbd_backends does not start (it starts 0, 3)" in output
         assert "2 blkdevs of node2 have the name a (on backend 0 of transport pool0, on backend 3 of transport pool0)" in output
     assert lab.hosts["node1"].call("cbd.transport.probe", memory=lab.memory)["formatted"] is False
 
@@ -152,6 +154,18 @@ def test_a_host_dies_and_the_playbook_recovers(lab, play):
     after["cbd_hosts"] = [{"host": "node3", "name": "node1"}]
     code, output = play.run(play.role("cbd", **after), "--limit", "node2,node3")
     assert code == 0 and changed(output) == 0, output
+
+    # It comes back. The lists do not know any more what it had, and clear it away with the rest.
+    lab.hosts["node1"].start()
+    lab.hosts["node1"].call("cbd.transport.register", memory=lab.memory)
+    assert [row["state"] for row in lab.hosts["node1"].call("cbd.backend.list", transport="pool0")].count("lost") == 2
+    after["cbd_transports"][0]["hosts"] = list(HOSTS)
+    after["cbd_hosts"] = []
+    role = play.role("cbd", **after, cbd_state="absent")
+    for options in (("--check",), ()):
+        code, output = play.run(role, *options)
+        assert code == 0 and changed(output) == 7, output
+    assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
 
 
 @pytest.mark.parametrize("file", INVENTORIES, ids=lambda file: file.parents[1].name)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from enum import IntEnum
 
 from .errors import Code, DatapathError, from_errno
+from .lock_holder import lock_holder
 from .mapping import Bytes, Mapping, open_memory
 from .memory import Memory
 
@@ -60,7 +61,7 @@ def held(memory: Memory) -> Iterator[int]:
         try:
             take_lock(memory, fd)
         except BlockingIOError:
-            raise _locked(memory, "a transport, a backend or a pool") from None
+            raise _locked(memory, fd, "a transport, a backend or a pool") from None
         yield fd
     finally:
         os.close(fd)
@@ -76,7 +77,7 @@ def share(memory: Memory, sleep: Callable[[float], None] = time.sleep) -> int:
                 return fd
             except BlockingIOError:
                 if not left:
-                    raise _locked(memory, "a backend or a pool") from None
+                    raise _locked(memory, fd, "a backend or a pool") from None
             sleep(_LOOK_S)
         raise AssertionError("unreachable")
     except BaseException:
@@ -115,6 +116,7 @@ def share_file(fd: int, use: Use) -> None:
     _lock_range(fd, fcntl.F_RDLCK, use, 1)
     for other in set(Use) - {use}:
         if _is_locked(fd, other):
+            fcntl.flock(fd, fcntl.LOCK_UN)  # who is asked next for the holder must not hear of this one
             raise BlockingIOError
 
 
@@ -131,9 +133,9 @@ def _is_locked(fd: int, start: int) -> bool:
     return found[0] != fcntl.F_UNLCK
 
 
-def _locked(memory: Memory, by: str) -> DatapathError:
-    hint = f"is it {by} of another daemon? Stop that one, or choose another memory"
-    return DatapathError(Code.BUSY, memory.spec, "is locked by another process", hint)
+def _locked(memory: Memory, fd: int, by: str) -> DatapathError:
+    hint = f"stop what uses it there, for example {by} of another daemon, or choose another memory"
+    return DatapathError(Code.BUSY, memory.spec, f"is locked by {lock_holder(fd)}", hint)
 
 
 def allocate(memory: Memory, fd: int) -> None:

@@ -52,6 +52,12 @@ class DatapathError(Exception):
         return cls(code, text["object"] or "peer", text["message"] or "failed without a message", text["hint"])
 
 
+def about(label: str, text: object) -> str:
+    """A line of the log: what it is about, and the text. Where the text begins with its object, that is not said twice."""
+    object, colon, rest = str(text).partition(": ")
+    return f"{label}: {rest if colon and f' {label}'.endswith(f' {object}') else text}"
+
+
 _ERRNO_CODES = {
     "ENOENT": Code.NOT_FOUND,
     "ENODEV": Code.NOT_FOUND,

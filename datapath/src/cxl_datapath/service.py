@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from .cxlflash.master import Luns
 from .dcd.manager import DcdManager
-from .errors import Code, DatapathError
+from .errors import Code, DatapathError, about
 from .memory import Memory, resolve
 from .pool_session import PoolSession
 from .pool_state import PoolFile
@@ -138,7 +138,7 @@ class Datapath:
                     self.save()
                 return
             except DatapathError as error:
-                log.warning("transport %s: %s; next try in %.0f s", session.name, error, delay)
+                log.warning("%s; next try in %.0f s", about(f"transport {session.name}", error), delay)
             except Exception:
                 # A fault of ours must not leave the transport waiting for ever.
                 log.exception("transport %s: fault while it was restored; next try in %.0f s", session.name, delay)
@@ -153,7 +153,7 @@ class Datapath:
                 try:
                     session.tick()
                 except DatapathError as error:
-                    log.error("transport %s: %s; its workers are stopped", session.name, error)
+                    log.error("%s; its workers are stopped", about(f"transport {session.name}", error))
                     await session.close(error)
                     self._restore_later(session)
                 except Exception:

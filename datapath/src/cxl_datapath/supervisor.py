@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any
 
-from .errors import Code, DatapathError
+from .errors import Code, DatapathError, about
 
 READY_S = 30.0  # a worker that says neither ready nor failed for this long is stopped
 STOP_S = 30.0
@@ -146,7 +146,7 @@ class Supervised:
                     delay = BACKOFF_FIRST_S
                     self.restarts += 1
                 self.error = _as_datapath_error(error, self.label)
-                log.warning("%s: %s%s", self.label, self.error, "" if self._stopping else f"; next try in {delay:.1f} s")
+                log.warning("%s%s", about(self.label, self.error), "" if self._stopping else f"; next try in {delay:.1f} s")
             if self._stopping:
                 await self._set(Phase.STOPPED)  # `stop` waits for a word of a worker that is gone
                 return
@@ -248,7 +248,7 @@ class Supervised:
         while data := await process.stderr.read(65536):
             for line in filter(str.strip, data.decode(errors="replace").splitlines()):
                 tail.append(line)
-                log.info("%s: %s", self.label, line)
+                log.info("%s", about(self.label, line))
 
     def _unexplained(self, status: int, tail: deque[str]) -> DatapathError:
         how = f"was ended by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"

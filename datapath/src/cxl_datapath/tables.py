@@ -129,10 +129,19 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
     """Columns that no row has a value for are left out."""
+    rows = [_given_up(row) for row in rows]
     used = [column for column in columns if any(row.get(column) is not None for row in rows)]
     lines = [[column.upper() for column in used]] + [[_cell(row.get(column)) for column in used] for row in rows]
     widths = [max(len(line[index]) for line in lines) for index in range(len(used))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _given_up(row: dict[str, Any]) -> dict[str, Any]:
+    """What was lost is not waited for, however often its worker looks."""
+    match row:
+        case {"state": "lost", "worker": {"error": error}}:
+            return row | {"worker": {"state": "given up", "error": error}}
+    return row
 
 
 def human(number: int) -> str:

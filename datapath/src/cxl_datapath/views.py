@@ -101,9 +101,14 @@ def blkdevs_view(session: Session) -> list[Row]:
     return sorted(rows, key=itemgetter("id"))
 
 
+def is_own(row: Row) -> bool:
+    """Whether this host wants what the row shows."""
+    return "worker" in row
+
+
 def own_row(rows: list[Row], number: int) -> Row:
     """The row of what this host wants under a number; another host's may have the same one."""
-    return next(row for row in rows if row["id"] == number and "worker" in row)
+    return next(row for row in rows if row["id"] == number and is_own(row))
 
 
 def entry_row(rows: list[Row], number: int) -> Row | None:

@@ -22,9 +22,11 @@ from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
 from ..session import Session
 from ..state import TransportState
-from ..views import Row, info_view, transport_view
+from ..views import Row, backends_view, blkdevs_view, info_view, is_own, transport_view
 from ..waits import Sleep, in_thread
+from .backend import stop_backend
 from .base import TRANSPORT, Method, Params
+from .blkdev import stop_blkdev
 from .in_use import refuse_medium, refuse_pool_memory
 
 _LOOKS, _LOOK_S = 10, 0.1  # for the hosts that have a memory which is to be formatted
@@ -164,12 +166,18 @@ def _peek(memory: Memory) -> Info:
 
 
 async def unregister_transport(datapath: Datapath, params: Params) -> Row:
+    """Forgets with it what this host lost there. Raises `busy` while it has anything else in it."""
     session = datapath.session(params["transport"])
-    desired = session.desired
-    for what, entries in (("blkdev", desired.blkdevs), ("backend", desired.backends)):
-        if entries:
-            ids = ", ".join(str(entry.id) for entry in entries)
-            raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {what}(s) {ids} in it", "stop them first")
+    mine = [
+        (noun, row)
+        for noun, view in (("blkdev", blkdevs_view), ("backend", backends_view))
+        for row in view(session)
+        if is_own(row)
+    ]
+    if held := [f"{noun} {row['id']}" for noun, row in mine if row["state"] != "lost"]:
+        raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {', '.join(held)} in it", "stop them first")
+    for noun, row in mine:
+        await (stop_blkdev if noun == "blkdev" else stop_backend)(datapath, {"transport": session.name, "id": row["id"]})
     view = transport_view(session) | {"state": "unregistered"}
     del datapath.sessions[session.name]
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import holdings, lives
+from ..cbd.changed import why_changed
 from ..cbd.channels import Handler, users_of, wanted_handlers
 from ..cbd.fencing import fence_line_off, is_fenced
 from ..cbd.layout import BackendEntry, State
@@ -220,8 +221,7 @@ class Handlers:
         """One that nobody can read any more is ours still: who takes over fences this host first. Raises `corrupt` otherwise."""
         table, mine = self._transport.registry.backends, self._entry
         if not table.is_damaged(mine.id) or is_fenced(self._transport.registry, mine.host_id, mine.host_epoch):
-            hint = "look at: cxl-datapath cbd backend list"
-            raise DatapathError(Code.CORRUPT, f"backend {mine.id}", "its entry was changed by somebody else", hint)
+            raise why_changed(self._transport.registry, table, mine)
         table.write(mine)
         print(f"backend {mine.id}: both copies of its entry were damaged and are written again", file=sys.stderr)
 

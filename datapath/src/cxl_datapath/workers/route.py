@@ -19,6 +19,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
 
+from ..cbd.changed import why_changed, why_transport_lost
 from ..cbd.fencing import is_fenced
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..cbd.lines import ControlLine
@@ -138,11 +139,13 @@ class Route:
         """Raises when the entry or the lines are not ours any more. Not while the daemon writes a new entry for us."""
         if self._asked_at is not None:
             return
-        hint = "look at: cxl-datapath cbd blkdev list"
         if not self._registry.blkdevs.still(self.entry):
-            raise DatapathError(Code.CORRUPT, self._what, "its entry was changed by somebody else", hint)
+            raise why_changed(self._registry, self._registry.blkdevs, self.entry)
         for channel, line in self._lines(self.entry, State.RUNNING):
             if self._registry.lines(channel).blkdev != line:
+                if (lost := why_transport_lost(self._registry, self._what)) is not None:
+                    raise lost
+                hint = f"look at: cxl-datapath cbd blkdev list {self._registry.info.name}"
                 what = f"its line on channel {channel} was changed by somebody else"
                 raise DatapathError(Code.CORRUPT, self._what, what, hint)
 

@@ -23,6 +23,7 @@ from ..cbd.layout import (
     BackendEntry,
 )
 from ..errors import Code, DatapathError, from_errno
+from ..lock_holder import lock_holder
 from .in_memory import block_device_in_memory, file_in_memory
 
 _BLKSSZGET, _BLKPBSZGET, _BLKGETSIZE64, _BLKROGET = 0x1268, 0x127B, 0x80081272, 0x125E
@@ -151,8 +152,8 @@ def _file_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        hint = "is it a backend, a pool or the memory of a transport of this or another daemon? Choose another file"
-        raise DatapathError(Code.BUSY, path, "is locked by another process", hint) from None
+        hint = "stop what uses it there, for example a backend, a pool or a transport of another daemon, or choose another file"
+        raise DatapathError(Code.BUSY, path, f"is locked by {lock_holder(fd)}", hint) from None
     capacity = os.fstat(fd).st_size
     block = _direct_block(fd, capacity) if direct else None
     if direct and block is None:
