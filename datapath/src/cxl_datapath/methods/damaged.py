@@ -55,16 +55,15 @@ async def _dead_others(session: Session, kind: str, what: str, force: bool) -> l
     has it."""
     registry, me = session.need().registry, session.need().host_id
     dead, living = [], []
-    for host_id in range(registry.hosts.count):
-        name, found = registry.host_name(host_id), None
-        if host_id == me:
-            continue
+    for host_id in sorted(set(range(registry.hosts.count)) - {me}):
+        name = registry.host_name(host_id)
         try:
-            found = await need_dead(session, host_id, what)
-        except DatapathError:
+            if (found := await need_dead(session, host_id, what)) is not None:
+                dead.append(found)
+        except DatapathError as error:
+            if error.code != Code.BUSY:
+                raise
             living.append(name)
-        if found is not None:
-            dead.append(found)
     if living and not force:
         why = f"its entry is damaged, and may be that of {', '.join(living)}, which live(s)"
         hint = f"look at cxl-datapath cbd {kind} list on each of them: stop it on the one that has it; if none has it, use force"
