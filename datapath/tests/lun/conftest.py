@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,13 @@ from lun_app import MIB, App, lun_row, make_lun, wait_unused
 
 from cxl_datapath import cblk
 from cxl_datapath.cblk import cblk_close, cblk_open, cblk_set_size
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _many_descriptors() -> None:
+    """512 contexts of one process have more than a login shell may have open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @pytest.fixture(scope="module")
