@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backing import take_lock
+from ..backing import allocate, looked_at, take_lock
 from ..core import COHERENCE_SOFTWARE
 from ..errors import Code, DatapathError, from_errno
 from ..mapping import Mapping
@@ -59,12 +60,16 @@ class Range:
 def _open_memory(memory: Memory) -> tuple[int, Mapping]:
     lock = lock_memory(memory)
     try:
-        mapping = Mapping(memory)
+        return lock, _map(memory)
     except BaseException:
         os.close(lock)
         raise
+
+
+def _map(memory: Memory) -> Mapping:
+    mapping = Mapping(memory)
     mapping.use_coherence(COHERENCE_SOFTWARE)  # stores must leave the caches: the memory is persistent
-    return lock, mapping
+    return mapping
 
 
 class Pool:
@@ -133,16 +138,20 @@ class Pool:
 
     def grow(self, memory: Memory, force: bool) -> None:
         """Adds a memory; on return its pages are there to be used."""
-        lock, mapping = _open_memory(memory)
-        try:
-            table = self._table()
-            header = plan_range(mapping, memory.spec, self.superblock, table, force)
-            entry = write_range(self.ranges[0].mapping, mapping, header, table, volatile=memory.dynamic)
+        table = self._table()
+        with contextlib.ExitStack() as undo:
+            lock = lock_memory(memory)
+            undo.callback(os.close, lock)
+            with looked_at(memory) as seen:
+                header = plan_range(seen, memory.spec, self.superblock, table, force)
+            allocate(memory, lock)
+            mapping = _map(memory)
+            undo.callback(mapping.close)
+            first = self.ranges[0].mapping
+            entry = write_range(first, mapping, header, table, volatile=memory.dynamic)
+            undo.callback(drop_range, first, entry)
             self.pages.add(mapping.mem, entry.first, entry.pages, fixed=1, volatile=entry.volatile)
-        except BaseException:
-            mapping.close()
-            os.close(lock)
-            raise
+            undo.pop_all()
         self.ranges.append(Range(memory, mapping, lock, entry.first, entry.pages, entry))
 
     def shrink(self, spec: str, move: bool) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import Any
 
+from ..backing import looked_at
+from ..cbd.transport import probe as probe_transport
+from ..cbd.transport import withdraw_info
 from ..errors import Code, DatapathError
 from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, write_format
 from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
-from ..kmem_blk.pool import lock_memory
 from ..mapping import Mapping
 from ..memory import Memory, check_spec
 from ..names import check_name, pool_of
@@ -19,7 +22,9 @@ from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from ..views import Row
+from ..waits import Sleep, in_thread
 from .base import Method, Params
+from .forming import ground
 from .in_use import refuse_pool_memory
 
 
@@ -51,9 +56,9 @@ def _superblock(superblock: Superblock | None) -> Row | None:
 
 
 def _look(memory: Memory) -> Row:
-    with Mapping(memory, writable=False) as mapping:
-        found = probe(mapping)
-        header = read_range(mapping)
+    with looked_at(memory) as seen:
+        found = probe(seen)
+        header = read_range(seen)
     row: Row = {"memory": memory.spec, "path": memory.path, "size": memory.size, "formatted": found.formatted}
     return row | {
         "foreign": found.foreign or None,
@@ -68,22 +73,23 @@ async def probe_pool(datapath: Datapath, params: Params) -> Row:
 
 
 async def format_pool(datapath: Datapath, params: Params) -> Row:
-    """Refuses without force over anything known, and always over memory that is in use."""
+    """Refuses without force over anything known, and always over memory that is in use, here or by a living host."""
     memory = await datapath.memory(params["memory"])
     _refuse_used(datapath, memory)
     plan = plan_format(memory.size, params["name"], params["spare"])
 
-    def work() -> Row:
-        lock = lock_memory(memory)
-        try:
+    def work(sleep: Sleep) -> Row:
+        with ground(memory, datapath.waits, sleep) as ours:
+            ours.refuse_living()
+            check_may_format(ours.seen, memory.spec, params["force"])
+            ours.fill()
             with Mapping(memory) as mapping:
-                check_may_format(mapping, memory.spec, params["force"])
+                if probe_transport(ours.seen).formatted:
+                    withdraw_info(mapping, ours.refuse_moved)
                 write_format(mapping, plan, params["thick"])
-        finally:
-            os.close(lock)
         return _look(memory)
 
-    return await asyncio.to_thread(work)
+    return await in_thread(work)
 
 
 def _limits(params: Params) -> dict[str, Any]:
@@ -162,6 +168,11 @@ async def _ranges(session: PoolSession) -> set[str]:
     return {each["memory"] for each in (await session.call("status"))["ranges"]}
 
 
+def _refuse_living(datapath: Datapath, memory: Memory, sleep: Sleep) -> None:
+    with ground(memory, datapath.waits, sleep) as ours:
+        ours.refuse_living()
+
+
 async def grow_pool(datapath: Datapath, params: Params) -> Row:
     """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
     session = pool_session(datapath, params["pool"])
@@ -173,6 +184,7 @@ async def grow_pool(datapath: Datapath, params: Params) -> Row:
     new = spec not in session.desired.memories
     if new:
         _refuse_used(datapath, memory)
+        await in_thread(partial(_refuse_living, datapath, memory))
         session.desired.memories.append(spec)
     try:
         datapath.save_pools()

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 from typing import Any
 
-from ..backing import allocate, held, looked_at
+from ..backing import looked_at
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
 from ..cbd.layout import COHERENCES, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
-from ..cbd.occupants import Occupants
 from ..cbd.transport import attach, check_may_format, in_use, plan_format, probe, write_format
 from ..errors import Code, DatapathError
 from ..mapping import Mapping
@@ -24,6 +22,7 @@ from ..state import TransportState
 from ..views import Row, info_view, transport_view
 from ..waits import Sleep, in_thread
 from .base import TRANSPORT, Method, Params
+from .forming import ground
 from .in_use import refuse_pool_memory
 
 
@@ -72,25 +71,14 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work(sleep: Sleep) -> None:
-        with held(memory) as fd, looked_at(memory) as seen:
-            occupants = Occupants(seen, probe(seen).info)
-
-            def alive() -> list[str]:
-                with datapath.waits.on(f"the hosts in {memory.spec} to be silent for {occupants.lease_s:g} s"):
-                    return occupants.alive(sleep)
-
-            check_may_format(seen, memory.spec, params["force"], alive)
-            allocate(memory, fd)
+        with ground(memory, datapath.waits, sleep) as ours:
+            check_may_format(ours.seen, memory.spec, params["force"], ours.alive)
+            ours.fill()
             with Mapping(memory) as mapping:
-                write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
+                write_format(mapping, plan, ours.refuse_moved)
 
     await in_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
-
-
-def _refuse_moved(occupants: Occupants, name: str) -> None:
-    if hosts := occupants.moved():
-        raise in_use(name, hosts)
 
 
 def _members(session: Session) -> list[str]:
