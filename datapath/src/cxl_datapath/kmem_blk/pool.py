@@ -60,6 +60,8 @@ class Range:
 def _open_memory(memory: Memory) -> tuple[int, Mapping]:
     lock = lock_memory(memory)
     try:
+        with contextlib.suppress(DatapathError):  # what leases took out of a file; without room for it, it can be read at least
+            allocate(memory, lock)
         return lock, _map(memory)
     except BaseException:
         os.close(lock)
