@@ -39,7 +39,7 @@ class PoolSession:
         limits = {"reserve": want.reserve, "lease_limit": want.lease_limit, "recall_ms": want.recall_ms}
         where = {"group": want.lease_group, "runtime": str(self.settings.runtime)}
         memories = [(await self._memory(spec)).to_json() for spec in want.memories]
-        return {"name": want.name, "memories": memories} | limits | where
+        return {"name": want.name, "uuid": want.uuid, "memories": memories} | limits | where
 
     def device_worker(self, swap: bool) -> Supervised:
         """For what the desired state says at each start."""

@@ -12,7 +12,7 @@ from ..backing import looked_at
 from ..cbd.transport import probe as probe_transport
 from ..cbd.transport import withdraw_info
 from ..errors import Code, DatapathError
-from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, write_format
+from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, read_superblock, write_format
 from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
 from ..mapping import Mapping
 from ..memory import Memory, check_spec
@@ -96,6 +96,18 @@ def _limits(params: Params) -> dict[str, Any]:
     return {key: params[key] for key in ("reserve", "lease_limit", "lease_group", "recall_ms")}
 
 
+def _superblock_of(memory: Memory) -> Superblock:
+    with looked_at(memory) as seen:
+        return read_superblock(seen, memory.spec)
+
+
+async def _check_belongs(datapath: Datapath, spec: str, pool: Superblock) -> None:
+    row = await asyncio.to_thread(_look, await datapath.memory(spec))
+    if row["range_of"] != str(pool.uuid):
+        hint = "start the pool without it, then add it: cxl-datapath kmem-blk pool grow"
+        raise DatapathError(Code.INVALID, spec, f"is no memory of pool {pool.name}", hint)
+
+
 async def start_pool(datapath: Datapath, params: Params) -> Row:
     """Returns when the pool serves; the same memory again returns what runs, with the limits of this call."""
     wanted = params["memories"]
@@ -105,18 +117,14 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
     memory = await datapath.memory(wanted[0])
     for spec in wanted:
         _refuse_used(datapath, await datapath.memory(spec))
-    info = (await asyncio.to_thread(_look, memory))["info"]
-    if info is None:
-        hint = "format it first: cxl-datapath kmem-blk pool format"
-        raise DatapathError(Code.NOT_FOUND, memory.spec, "holds no pool that can be read", hint)
-    if info["name"] in datapath.pools:
-        other = datapath.pools[info["name"]].desired.memories[0]
-        raise DatapathError(
-            Code.EXISTS, f"pool {info['name']}", f"is started already, on {other}", "format one with another name"
-        )
-    session = PoolSession(
-        PoolState(info["name"], info["uuid"], list(wanted), **_limits(params)), datapath.settings, datapath.memory
-    )
+    found = await asyncio.to_thread(_superblock_of, memory)
+    if found.name in datapath.pools:
+        other = datapath.pools[found.name].desired.memories[0]
+        raise DatapathError(Code.EXISTS, f"pool {found.name}", f"is started already, on {other}", "format one with another name")
+    for spec in wanted[1:]:
+        await _check_belongs(datapath, spec, found)
+    state = PoolState(found.name, str(found.uuid), list(wanted), **_limits(params))
+    session = PoolSession(state, datapath.settings, datapath.memory)
     datapath.pools[session.name] = session
     try:
         await session.worker.start()
@@ -133,6 +141,9 @@ async def _adjust(datapath: Datapath, session: PoolSession, params: Params) -> R
     if (params["lease_group"], params["recall_ms"]) != (want.lease_group, want.recall_ms):
         what = f"runs with lease group {want.lease_group} and recall_ms {want.recall_ms}"
         raise DatapathError(Code.EXISTS, f"pool {session.name}", what, "stop it first")
+    if others := [spec for spec in params["memories"] if spec not in want.memories]:
+        what = f"runs without {', '.join(others)}"
+        raise DatapathError(Code.EXISTS, f"pool {session.name}", what, "add a memory: cxl-datapath kmem-blk pool grow")
     await session.worker.start()
     await session.call("set", reserve=params["reserve"], lease_limit=params["lease_limit"])
     want.reserve, want.lease_limit = params["reserve"], params["lease_limit"]
@@ -189,12 +200,22 @@ async def grow_pool(datapath: Datapath, params: Params) -> Row:
     try:
         datapath.save_pools()
         await session.call("grow", memory=memory.to_json(), force=params["force"])
-    except DatapathError:
-        if new:
+    except DatapathError as error:
+        if new and not await _may_be_part(session, memory, error):
             session.desired.memories.remove(spec)
             datapath.save_pools()
         raise
     return await session.view()
+
+
+async def _may_be_part(session: PoolSession, memory: Memory, error: DatapathError) -> bool:
+    """Whether the pool may have added the memory, and only its answer was lost."""
+    if error.code in (Code.BUSY, Code.EXISTS):
+        return False
+    try:
+        return error.code == Code.TIMEOUT or (await asyncio.to_thread(_look, memory))["range_of"] == session.desired.uuid
+    except DatapathError:
+        return True  # a memory too many does not keep the pool from starting, one too few does
 
 
 async def shrink_pool(datapath: Datapath, params: Params) -> Row:
