@@ -20,7 +20,7 @@ from .base import Method, Params
 from .in_use import check_name_free, device_names
 from .pool import POOL, pool_session
 
-_SIZE_MAX = 1 << 44  # so that its blocks have a number of 32 bits
+_SIZE_MAX = ((1 << 32) - 1) * PAGE  # its blocks have a number of 32 bits
 
 
 async def start_volume(datapath: Datapath, params: Params) -> Row:
