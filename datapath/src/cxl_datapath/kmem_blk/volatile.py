@@ -80,5 +80,14 @@ def _size(blocks: int) -> int:
     return PAGE + -(-blocks * ENTRY // PAGE) * PAGE
 
 
+def is_of_this_boot(runtime: Path, pool: str) -> bool:
+    """Whether the kernel may have swapped to the pool since the host started."""
+    try:
+        with _path(runtime, pool).open("rb") as file:
+            return file.read(len(boot_id())) == boot_id()
+    except OSError:
+        return False
+
+
 def _path(runtime: Path, pool: str) -> Path:
     return runtime / f"{pool}.swap-index"
