@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -170,6 +171,28 @@ def test_a_pool_whose_name_leaves_no_room_for_that_of_its_swap(tmp_path):
 
 
 # ---- the index --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_index_of_swap_does_not_keep_blocks_away(memory, runtime):  # noqa: F811
+    with ExitStack() as stack:
+        first = ServedPool(memory, runtime, stack)
+        first.pool.blocks.write(0, b"\x44" * PAGE)
+        with first.client() as client:
+            client.call("swap_make", blocks=128)
+        first.stop()
+        with (runtime / "pool0.swap-index").open("r+b") as file:
+            file.seek(PAGE)
+            file.write((1 << 40).to_bytes(8, "little"))
+        again = ServedPool(memory, runtime, stack)
+        assert again.pool.blocks.read(0, PAGE) == b"\x44" * PAGE
+        assert "swap cannot be served" in again.pool.notes[0]
+        with again.client() as client:
+            with pytest.raises(DatapathError) as caught:
+                client.call("swap_make", blocks=128)
+            assert caught.value.code == Code.CORRUPT
+            client.call("swap_drop")
+            client.call("swap_make", blocks=256)
+            assert again.pool.swap and again.pool.swap.blocks == 256
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -191,11 +191,17 @@ class Pool:
     # ---- swap --------------------------------------------------------------------------------------------------------
 
     def _adopt_swap(self) -> None:
-        """What an earlier process of this boot has served as swap is still in the pages."""
+        """What an earlier process of this boot has served as swap is still in the pages. Blocks do not depend on it."""
         index = SwapIndex.find(self._runtime, self.superblock.name, self.superblock.uuid)
-        if index is not None:
-            self._swap_index = index
+        if index is None:
+            return
+        self._swap_index = index
+        try:
             self.swap = index.open(self.pages)
+        except DatapathError as error:
+            if error.code != Code.CORRUPT:
+                raise
+            self.notes.append(f"its swap cannot be served: {error.message}")
 
     def make_swap(self, blocks: int) -> Volume:
         """The volatile volume; the one that is there when it has that many blocks."""
@@ -204,17 +210,21 @@ class Pool:
                 what = f"has {self.swap.blocks * PAGE} bytes"
                 raise DatapathError(Code.EXISTS, f"swap of pool {self.name}", what, "stop it first")
             return self.swap
+        if self._swap_index is not None:  # an empty one would give the kernel zeroes for what it had there
+            what = "its index is damaged, and what was in it is lost"
+            raise DatapathError(Code.CORRUPT, f"swap of pool {self.name}", what, "swapoff its device, then stop it")
         self._swap_index = SwapIndex.make(self._runtime, self.name, self.superblock.uuid, blocks)
         self.swap = self._swap_index.open(self.pages)
         return self.swap
 
     def drop_swap(self) -> None:
         """Gives every page of it back. Nobody is attached."""
-        if self.swap is not None and self._swap_index is not None:
+        if self.swap is not None:
             self.clear_swap()
             self.swap.close()
+        if self._swap_index is not None:
             self._swap_index.remove()
-            self.swap = self._swap_index = None
+        self.swap = self._swap_index = None
 
     def clear_swap(self) -> None:
         step = 1 << 30
