@@ -185,7 +185,8 @@ def _start(want: PoolWant, memories: list[str]) -> Call:
 
 def _adjust(want: PoolWant, mine: Row) -> list[Call]:
     same = all(mine.get(key) == value for key, value in want.limits.items())
-    return [] if same and mine.get("state") == "running" else [_start(want, list(mine["memories"]))]
+    staying = [memory for memory in mine["memories"] if memory in want.memories]  # the others were given back just before
+    return [] if same and mine.get("state") == "running" else [_start(want, staying)]
 
 
 def _ranges(want: PoolWant, mine: Row) -> list[Call]:

@@ -136,6 +136,14 @@ def test_a_memory_belongs_to_one_pool():
         steps(want(memories=["/elsewhere"]), [row()])
 
 
+def test_limits_change_without_a_memory_that_was_given_back():
+    """The daemon refuses to start a pool with a memory that it has not."""
+    have = row(memories=["/dev/dax0.0", "/b", "/c"])
+    calls = plan(want(reserve="1M", memories=["/dev/dax0.0", "/c"]), {"pools": [have], "probes": {}}, False)
+    assert [call.method for call in calls] == ["kmem_blk.pool.shrink", "kmem_blk.pool.start"]
+    assert calls[0].params["memory"] == "/b" and calls[1].params["memories"] == ["/dev/dax0.0", "/c"]
+
+
 def test_a_device_belongs_to_one_pool():
     """The second one would only fail once its memory was formatted."""
     two = [want(volume=VOLUME), want(name="other", memories=["/b"], volume=VOLUME)]
