@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`kmem_blk.pool.*`: probe, format, start, set, stop, grow, shrink, list."""
+"""`kmem_blk.pool.*`: probe, format, start, set, stop, list."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 from typing import Any
 
 from ..backing import looked_at
@@ -36,7 +35,7 @@ def pool_session(datapath: Datapath, name: str) -> PoolSession:
     return datapath.pools[name]
 
 
-def _refuse_used(datapath: Datapath, memory: Memory) -> None:
+def refuse_used(datapath: Datapath, memory: Memory) -> None:
     """Raises `busy` for memory that a transport, a backend or another pool of this host has."""
     hint = "choose another memory, or stop that one first"
     for session in datapath.sessions.values():
@@ -55,7 +54,7 @@ def _superblock(superblock: Superblock | None) -> Row | None:
     return row | {"capacity": superblock.num_index_entries * PAGE, "spare": superblock.spare_pages}
 
 
-def _look(memory: Memory) -> Row:
+def look(memory: Memory) -> Row:
     with looked_at(memory) as seen:
         found = probe(seen)
         header = read_range(seen)
@@ -69,13 +68,13 @@ def _look(memory: Memory) -> Row:
 
 
 async def probe_pool(datapath: Datapath, params: Params) -> Row:
-    return await asyncio.to_thread(_look, await datapath.memory(params["memory"]))
+    return await asyncio.to_thread(look, await datapath.memory(params["memory"]))
 
 
 async def format_pool(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over anything known, and always over memory that is in use, here or by a living host."""
     memory = await datapath.memory(params["memory"])
-    _refuse_used(datapath, memory)
+    refuse_used(datapath, memory)
     plan = plan_format(memory.size, params["name"], params["spare"])
 
     def work(sleep: Sleep) -> Row:
@@ -87,7 +86,7 @@ async def format_pool(datapath: Datapath, params: Params) -> Row:
                 if probe_transport(ours.seen).formatted:
                     withdraw_info(mapping, ours.refuse_moved)
                 write_format(mapping, plan, params["thick"])
-        return _look(memory)
+        return look(memory)
 
     return await in_thread(work)
 
@@ -102,7 +101,7 @@ def _superblock_of(memory: Memory) -> Superblock:
 
 
 async def _check_belongs(datapath: Datapath, spec: str, pool: Superblock) -> None:
-    row = await asyncio.to_thread(_look, await datapath.memory(spec))
+    row = await asyncio.to_thread(look, await datapath.memory(spec))
     if row["range_of"] != str(pool.uuid):
         hint = "start the pool without it, then add it: cxl-datapath kmem-blk pool grow"
         raise DatapathError(Code.INVALID, spec, f"is no memory of pool {pool.name}", hint)
@@ -116,7 +115,7 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
         return await _adjust(datapath, running, params)
     memory = await datapath.memory(wanted[0])
     for spec in wanted:
-        _refuse_used(datapath, await datapath.memory(spec))
+        refuse_used(datapath, await datapath.memory(spec))
     found = await asyncio.to_thread(_superblock_of, memory)
     if found.name in datapath.pools:
         other = datapath.pools[found.name].desired.memories[0]
@@ -174,61 +173,6 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
     return view | {"state": "stopped"}
 
 
-async def _ranges(session: PoolSession) -> set[str]:
-    """The memories that are part of the pool now. One that is wanted need not be: volatile ones go with a power cut."""
-    return {each["memory"] for each in (await session.call("status"))["ranges"]}
-
-
-def _refuse_living(datapath: Datapath, memory: Memory, sleep: Sleep) -> None:
-    with ground(memory, datapath.waits, sleep) as ours:
-        ours.refuse_living()
-
-
-async def grow_pool(datapath: Datapath, params: Params) -> Row:
-    """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
-    session = pool_session(datapath, params["pool"])
-    session.need_running()
-    spec = params["memory"]
-    if spec in await _ranges(session):
-        return await session.view()
-    memory = await datapath.memory(spec)
-    new = spec not in session.desired.memories
-    if new:
-        _refuse_used(datapath, memory)
-        await in_thread(partial(_refuse_living, datapath, memory))
-        session.desired.memories.append(spec)
-    try:
-        datapath.save_pools()
-        await session.call("grow", memory=memory.to_json(), force=params["force"])
-    except DatapathError as error:
-        if new and not await _may_be_part(session, memory, error):
-            session.desired.memories.remove(spec)
-            datapath.save_pools()
-        raise
-    return await session.view()
-
-
-async def _may_be_part(session: PoolSession, memory: Memory, error: DatapathError) -> bool:
-    """Whether the pool may have added the memory, and only its answer was lost."""
-    if error.code in (Code.BUSY, Code.EXISTS):
-        return False
-    try:
-        return error.code == Code.TIMEOUT or (await asyncio.to_thread(_look, memory))["range_of"] == session.desired.uuid
-    except DatapathError:
-        return True  # a memory too many does not keep the pool from starting, one too few does
-
-
-async def shrink_pool(datapath: Datapath, params: Params) -> Row:
-    session = pool_session(datapath, params["pool"])
-    session.need_running()
-    spec = params["memory"]
-    if spec in await _ranges(session) or spec not in session.desired.memories:
-        await session.call("shrink", memory=spec, move=params["move"])
-    session.desired.memories.remove(spec)
-    datapath.save_pools()
-    return await session.view()
-
-
 async def list_leases(datapath: Datapath, params: Params) -> list[Row]:
     session = pool_session(datapath, params["pool"])
     session.need_running()
@@ -271,8 +215,6 @@ METHODS = {
     "kmem_blk.pool.format": Method(format_pool, _FORMAT, mutates=True),
     "kmem_blk.pool.start": Method(start_pool, _START, mutates=True),
     "kmem_blk.pool.stop": Method(stop_pool, {"pool": POOL}, mutates=True),
-    "kmem_blk.pool.grow": Method(grow_pool, {"pool": POOL, "memory": MEMORY, "force": Field(boolean, False)}, mutates=True),
-    "kmem_blk.pool.shrink": Method(shrink_pool, {"pool": POOL, "memory": MEMORY, "move": Field(boolean, False)}, mutates=True),
     "kmem_blk.pool.list": Method(list_pools),
     "kmem_blk.lease.list": Method(list_leases, {"pool": POOL}),
 }
