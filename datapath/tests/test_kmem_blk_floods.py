@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 from hosts import wait_until
 from mishaps import small_disk
-from test_kmem_blk_server import Served, memory, runtime, served  # noqa: F401  (fixtures)
+from test_kmem_blk_server import NOBODY, Served, memory, runtime, served  # noqa: F401  (fixtures)
 
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.kmem_blk import connections
@@ -21,6 +21,7 @@ from cxl_datapath.kmem_blk.layout import PAGE
 from cxl_datapath.kmem_blk.leases import LEASES_EACH, LEASES_MAX, Lease
 from cxl_datapath.mapping import Mapping
 from cxl_datapath.memory import Memory
+from cxl_datapath.peers import Peer
 
 MIB = 1 << 20
 
@@ -68,6 +69,22 @@ def test_a_pool_that_could_not_let_a_client_in_lets_the_next_one_in(served, monk
     connections.accept_all(Listener(), closing, lambda connection: (connection.link.close(), came.set()))  # type: ignore[arg-type]
     assert came.wait(20)
     ours.close()
+
+
+def test_guests_take_their_own_places_only():
+    guest, root = Peer(1, NOBODY, NOBODY), Peer(2, 0, 0)
+    ours, theirs = socket.socketpair()
+    everybody = connections.Connections()
+    for _ in range(connections.CLIENTS_MAX):
+        everybody.add(connections.Connection(guest, ours))
+    with pytest.raises(DatapathError) as caught:
+        everybody.add(connections.Connection(guest, ours))
+    assert caught.value.code == Code.BUSY
+    everybody.add(connections.Connection(root, ours))
+    everybody.discard(everybody.now()[0])
+    assert len(everybody.now()) == connections.CLIENTS_MAX
+    ours.close()
+    theirs.close()
 
 
 def test_a_client_waits_while_too_many_others_wait_too(runtime):  # noqa: F811
