@@ -87,7 +87,7 @@ options:
         type: dict
         suboptions:
           size:
-            description: At most so much of the pool.
+            description: At most so much of the pool; 1M at least, and less than 16T.
             type: str
             required: true
           priority:

@@ -107,3 +107,58 @@ def test_a_memory_that_is_cut_short_is_an_error_and_not_the_end_of_the_daemon(la
     assert lab.node1.call("cbd.backend.stop", transport="pool0", id=0)["state"] == "stopped"
     for node in (lab.node1, lab.node2):
         assert node.call("cbd.transport.unregister", transport="pool0")["state"] == "unregistered"
+
+
+# ---- as memory of a pool ------------------------------------------------------------------------------------------------
+
+
+def with_pool(host: Host, memory: Path) -> None:
+    host.call("kmem_blk.pool.format", memory=str(memory), name="pages")
+    host.call("kmem_blk.pool.start", memories=[str(memory)])
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_pool_takes_no_memory_in_which_hosts_live(lab: Lab, make_host: Callable[..., Host], shared_file, damaged: bool) -> None:
+    other = make_host("node3")
+    with_pool(other, shared_file(2 * MIB))
+    if damaged:
+        damage_info(lab.memory)
+    before = Path(lab.memory).read_bytes()[: 2 * 4096]
+    for method, params in (("format", {"name": "pool1"}), ("grow", {"pool": "pages"})):
+        error = other.refuse(Code.BUSY, f"kmem_blk.pool.{method}", memory=lab.memory, force=True, **params)
+        assert "node1, node2" in error.message
+    assert Path(lab.memory).read_bytes()[: 2 * 4096] == before
+    assert other.call("kmem_blk.pool.list")[0]["memories"] != [lab.memory]
+    for node in (lab.node1, lab.node2):
+        node.call("cbd.transport.unregister", transport="pool0")
+    other.refuse(Code.EXISTS, "kmem_blk.pool.format", memory=lab.memory, name="pool1")
+    assert other.call("kmem_blk.pool.format", memory=lab.memory, name="pool1", force=True)["info"]["name"] == "pool1"
+
+
+def test_the_file_of_another_daemons_backend_is_no_pool(lab: Lab, shared_file) -> None:
+    disk = lab.disk()
+    lab.node1.call("cbd.backend.start", transport="pool0", path=str(disk))
+    with_pool(lab.node2, shared_file(2 * MIB))
+    for method, params in (("format", {"name": "pool1"}), ("grow", {"pool": "pages"})):
+        lab.node2.refuse(Code.BUSY, f"kmem_blk.pool.{method}", memory=str(disk), force=True, **params)
+    assert disk.read_bytes().count(0) == disk.stat().st_size
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_pool_without_room_for_its_pages_is_refused(make_host: Callable[..., Host], shared_file, tmp_path) -> None:
+    host = make_host("node1")
+    with_pool(host, shared_file(2 * MIB))
+    with small_disk(tmp_path / "small", 4 * MIB) as folder:
+        memory = folder / "memory"
+        memory.touch()
+        os.truncate(memory, MEMORY)
+        assert host.call("kmem_blk.pool.probe", memory=str(memory))["formatted"] is False
+        for method, params in (("format", {"name": "pool1"}), ("grow", {"pool": "pages"})):
+            error = host.refuse(Code.FULL, f"kmem_blk.pool.{method}", memory=str(memory), **params)
+            assert "room" in error.hint
+        assert memory.stat().st_blocks * 512 < MIB, "nothing of it was taken"
+        assert host.call("kmem_blk.pool.list")[0]["state"] == "running"
+        os.truncate(memory, 2 * MIB)
+        assert host.call("kmem_blk.pool.grow", pool="pages", memory=str(memory))["state"] == "running"
+        assert memory.stat().st_blocks * 512 >= 2 * MIB, "each page of a pool is there"
+        host.call("kmem_blk.pool.stop", pool="pages")

@@ -261,7 +261,7 @@ def test_ranges_come_and_go():
     set_entry(pool, 1, PAGES)
     assert check(pool).bad == (1,)
     drop_range(pool, entry)
-    assert read_table(pool, superblock) == [] and set(check(pool).bad) == {0, 1}
+    assert read_table(pool, superblock) == [] and set(check(pool).unsure) == {0, 1} == set(check(pool, force=True).bad)
     assert plan_range(more, "more", superblock, [], force=False).first == PAGES  # its own remains are no stranger's
 
 
@@ -282,6 +282,58 @@ def with_range(pool: Ram) -> Ram:
     memory = Ram(16 * PAGE)
     write_range(pool, memory, plan_range(memory, "more", read_superblock(pool, "m"), [], force=False), [])
     return memory
+
+
+DAMAGE = {
+    "no pages": (0, b"\0" * 8),
+    "fewer pages": (0, b"\x08"),
+    "more pages": (1, b"\x01"),
+    "other pages": (8, b"\xff\xff"),
+    "impossible": (12, b"\xff\xff\xff\xff"),
+    "another memory": (16, b"\xff"),
+}
+
+
+@pytest.mark.parametrize(("offset", "noise"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_table_costs_no_block_that_is_good(offset, noise):
+    """Blocks in a further memory look wrong when the table is; its header knows better."""
+    pool = formatted()
+    headers = [read_range(with_range(pool)) for _ in range(1)]
+    for block in range(10):
+        set_entry(pool, block, PAGES + 1 + block)
+    set_entry(pool, 20, 1 << 60)
+    good = check(pool)
+    assert good.bad == (20,) and not good.unsure and not good.table
+    before = bytes(pool.data)
+    pool.write(layout.TABLE_OFF + offset, noise)
+    alone = check(pool)
+    assert alone.problems
+    repair(pool, alone)
+    assert list(read_index(pool, read_superblock(pool, "m")))[:10] == [PAGES + 1 + block for block in range(10)]
+    named = check(pool, headers)
+    assert named.table and named.bad in ((), (20,)) and not named.fatal and not named.unsure
+    repair(pool, named)
+    assert check(pool, headers).problems == () == check(pool).problems
+    assert pool.data[: layout.TABLE_OFF + 2048] == before[: layout.TABLE_OFF + 2048]
+
+
+def test_two_memories_of_which_the_table_lost_one():
+    pool = formatted()
+    superblock = read_superblock(pool, "m")
+    headers, table = [], []
+    for _ in range(2):
+        memory = Ram(16 * PAGE)
+        headers.append(plan_range(memory, "more", superblock, table, force=False))
+        table.append(write_range(pool, memory, headers[-1], table))
+    set_entry(pool, 3, table[0].first + 5)
+    set_entry(pool, 4, table[1].first + 5)
+    drop_range(pool, table[0])
+    assert check(pool).unsure == (3,) and not check(pool).bad
+    assert check(pool, headers[1:]).unsure == (3,), "the other one is not named"
+    report = check(pool, headers[:1])
+    assert report.table == (table[0],) and not report.bad and not report.unsure
+    repair(pool, report)
+    assert read_table(pool, superblock) == table and check(pool).problems == ()
 
 
 def test_an_addition_that_is_cut_short_never_happened():
@@ -325,3 +377,21 @@ def test_the_checker_as_a_command_fails_until_it_has_repaired(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "problems: block 5 names page" in said and "clean: yes" in said and "repaired: 1" in said
     assert main(["kmem-blk", "check", str(file)]) == 0
+
+
+def test_the_command_takes_further_memories(tmp_path, capsys):
+    pool = formatted()
+    more = with_range(pool)
+    set_entry(pool, 5, PAGES + 3)
+    pool.write(layout.TABLE_OFF, bytes(8))
+    files = [tmp_path / name for name in ("pool", "more", "other")]
+    for file, memory in zip(files, (pool, more, formatted()), strict=True):
+        file.write_bytes(memory.data)
+    first, second, other = map(str, files)
+    assert main(["kmem-blk", "check", first, "--repair"]) == 1
+    assert "unsure: 1" in capsys.readouterr().out
+    assert main(["kmem-blk", "check", first, other]) == 1
+    assert "is no memory of this pool" in capsys.readouterr().err
+    assert main(["kmem-blk", "check", first, second, "--repair"]) == 0
+    assert "table: 0" in capsys.readouterr().out
+    assert main(["kmem-blk", "check", first]) == 0

@@ -16,6 +16,10 @@ from .sizes import parse_size
 PAGE = 4096
 QUEUES_MAX = 16
 PRIORITY_MAX = 32767
+PAGES_MAX = (1 << 32) - 1
+SWAP_MIN = 1 << 20
+#: Names that sockets of the daemon have.
+RESERVED = ("control", "lun")
 #: What a module shows of a pool before and after.
 SHOWN = ("name", "state", "memories", "reserve", "lease_limit", "lease_group", "recall_ms", "volume", "swap")
 _VOLUME = ("name", "frontend", "queues")
@@ -53,6 +57,10 @@ def parse(item: Row) -> PoolWant:
     :raises LabError: for a name, a memory, a size or a number that cannot be.
     """
     subject = f"pool {item['name']}: "
+    if item["state"] == "present" and not item["memories"]:
+        raise LabError(f"pool {item['name']}", "has no memories", "name at least the one that is formatted")
+    if item["lease_group"] == "":
+        raise LabError(f"{subject}lease_group", "is empty", "name a group, or leave it out")
     limits = {key: _pages(item[key], subject + key) for key in ("reserve", "lease_limit")}
     check_number(item["recall_ms"], f"{subject}recall_ms", 0, 60000)
     limits |= {"lease_group": item["lease_group"], "recall_ms": item["recall_ms"]}
@@ -84,6 +92,7 @@ def _pages(value: Any, subject: str) -> int:
     size = 0 if value in (None, "", "0", 0) else parse_size(value, subject)
     if size % PAGE:
         raise LabError(subject, f"{size} bytes are no whole pages", f"choose a multiple of {PAGE}")
+    check_number(size // PAGE, f"{subject}, pages", 0, PAGES_MAX)
     return size // PAGE
 
 
@@ -91,6 +100,8 @@ def _volume(item: Row | None, subject: str) -> Row | None:
     if item is None:
         return None
     check_number(item["queues"], f"{subject}queues", 1, QUEUES_MAX)
+    if item["name"] in RESERVED:
+        raise LabError(f"{subject}volume", f"{item['name']!r} is reserved", "choose another name")
     return {"name": check_name(item["name"], "volume"), "frontend": item["frontend"], "queues": item["queues"]}
 
 
@@ -98,16 +109,26 @@ def _swap(item: Row | None, subject: str) -> Row | None:
     if item is None:
         return None
     check_number(item["priority"], f"{subject}priority", 0, PRIORITY_MAX)
-    return {"size": _pages(item["size"], f"{subject}swap") * PAGE, "priority": item["priority"]}
+    size = _pages(item["size"], f"{subject}swap") * PAGE
+    check_number(size, f"{subject}swap, bytes", SWAP_MIN, PAGES_MAX * PAGE)
+    return {"size": size, "priority": item["priority"]}
 
 
 def check(wants: list[PoolWant]) -> None:
     """Checks the entries against each other.
 
-    :raises LabError: when two have one name or one memory.
+    :raises LabError: when two have one name, one memory or one device.
     """
     check_distinct((want.subject, want.name) for want in wants)
-    check_distinct((want.subject, os.path.realpath(memory)) for want in wants for memory in want.memories)
+    check_distinct((f"memory {memory}", os.path.realpath(memory)) for want in wants for memory in want.memories)
+    check_distinct((f"device {name} of {want.subject}", name) for want in wants for name in _device_names(want))
+
+
+def _device_names(want: PoolWant) -> list[str]:
+    """What will be under ``/dev``, or be a socket."""
+    wanted = want.state == "present"
+    volume = [want.volume["name"]] if wanted and want.volume else []
+    return [*volume, *([f"{want.name}-swap"] if wanted and want.swap else [])]
 
 
 def find(want: PoolWant, seen: Seen) -> list[Row]:
@@ -164,7 +185,8 @@ def _start(want: PoolWant, memories: list[str]) -> Call:
 
 def _adjust(want: PoolWant, mine: Row) -> list[Call]:
     same = all(mine.get(key) == value for key, value in want.limits.items())
-    return [] if same and mine.get("state") == "running" else [_start(want, list(mine["memories"]))]
+    staying = [memory for memory in mine["memories"] if memory in want.memories]  # the others were given back just before
+    return [] if same and mine.get("state") == "running" else [_start(want, staying)]
 
 
 def _ranges(want: PoolWant, mine: Row) -> list[Call]:

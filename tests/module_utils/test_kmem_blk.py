@@ -134,3 +134,41 @@ def test_a_memory_belongs_to_one_pool():
         check([want(), want(name="other")])
     with pytest.raises(LabError, match="runs on"):
         steps(want(memories=["/elsewhere"]), [row()])
+
+
+def test_limits_change_without_a_memory_that_was_given_back():
+    """The daemon refuses to start a pool with a memory that it has not."""
+    have = row(memories=["/dev/dax0.0", "/b", "/c"])
+    calls = plan(want(reserve="1M", memories=["/dev/dax0.0", "/c"]), {"pools": [have], "probes": {}}, False)
+    assert [call.method for call in calls] == ["kmem_blk.pool.shrink", "kmem_blk.pool.start"]
+    assert calls[0].params["memory"] == "/b" and calls[1].params["memories"] == ["/dev/dax0.0", "/c"]
+
+
+def test_a_device_belongs_to_one_pool():
+    """The second one would only fail once its memory was formatted."""
+    two = [want(volume=VOLUME), want(name="other", memories=["/b"], volume=VOLUME)]
+    with pytest.raises(LabError, match="device kmem0 of pool other"):
+        check(two)
+    with pytest.raises(LabError, match="pool0-swap"):
+        check([want(swap=SWAP), want(name="other", memories=["/b"], volume={**VOLUME, "name": "pool0-swap"})])
+    check([want(volume=VOLUME), want(name="other", memories=["/b"], volume=VOLUME, state="absent")])
+    check([want(volume=VOLUME), want(name="other", memories=["/b"], volume={**VOLUME, "name": "kmem1"})])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"memories": []},
+        {"reserve": "16T"},
+        {"lease_limit": "17592186044416K"},
+        {"lease_group": ""},
+        {"swap": {"size": "0", "priority": 1}},
+        {"swap": {"size": "512K", "priority": 1}},
+        {"swap": {"size": "16T", "priority": 1}},
+        {"volume": {**VOLUME, "name": "control"}},
+    ],
+)
+def test_what_the_daemon_would_refuse_later_is_refused_before_anything_is_formatted(item):
+    with pytest.raises(LabError) as caught:
+        want(**item)
+    assert "pool0" in str(caught.value)

@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from typing import Any
 
+from .backing import looked_at
 from .cli_values import Verb, size
+from .errors import Code, DatapathError
 from .frontends import CHOICES
 from .kmem_blk.check import check, repair
+from .kmem_blk.format import probe, read_range
+from .kmem_blk.layout import RangeHeader, Superblock
 from .kmem_blk.pool import lock_memory
 from .mapping import Mapping
-from .memory import resolve
+from .memory import Memory, resolve
 
 
 def add(nouns: Any, verb: Verb) -> None:
@@ -46,8 +51,12 @@ def add(nouns: Any, verb: Verb) -> None:
     verb(lease, "list", "kmem_blk.lease.list", "who has how many").add_argument("pool")
     checker = verb(kmem, "check", "kmem_blk.check", "look for damage in a pool that nobody has open")
     checker.set_defaults(run=_check, good=lambda row: row["clean"])
-    checker.add_argument("memory")
+    checker.add_argument("memory", help="the one that was formatted")
+    checker.add_argument("further", nargs="*", help="all memories that were added: the table of them is checked, too")
     checker.add_argument("--repair", action="store_true", help="make holes of entries that name no page, or one that is used")
+    checker.add_argument(
+        "--force", action="store_true", help="with --repair: also where the page may be of a memory that is not named"
+    )
 
 
 def _format(made: argparse.ArgumentParser) -> None:
@@ -72,17 +81,26 @@ def _range(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return made
 
 
+def _header(memory: Memory, pool: Superblock | None) -> RangeHeader:
+    with looked_at(memory) as seen:
+        header = read_range(seen)
+    if header is None or pool is None or header.pool != pool.uuid:
+        raise DatapathError(Code.INVALID, memory.spec, "is no memory of this pool, or its header is damaged", "leave it out")
+    return header
+
+
 def _check(options: argparse.Namespace) -> dict[str, Any]:
     """What was found, repaired or not, and whether it is clean now. Raises `busy` while a pool on the memory is open."""
-    memory = resolve(options.memory)
-    lock = lock_memory(memory)
-    try:
-        with Mapping(memory, writable=options.repair) as mapping:
-            found = left = check(mapping)
-            if options.repair and found.bad:
+    memory, *further = map(resolve, [options.memory, *options.further])
+    with contextlib.ExitStack() as locks:
+        for each in (memory, *further):
+            locks.callback(os.close, lock_memory(each))
+        with looked_at(memory) as seen:
+            headers = [_header(each, probe(seen).superblock) for each in further]
+            found = left = check(seen, headers, options.force)
+        if options.repair and (found.bad or found.table):
+            with Mapping(memory) as mapping:
                 repair(mapping, found)
-                left = check(mapping)
-    finally:
-        os.close(lock)
-    repaired = len(found.bad) - len(left.bad)
+                left = check(mapping, headers, options.force)
+    repaired = len(found.bad) + len(found.table) - len(left.bad) - len(left.table)
     return {"memory": memory.spec, **left.to_json(), "problems": list(found.problems), "repaired": repaired}

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .errors import Code, DatapathError
 from .kmem_blk.client import TIMEOUT_S, PoolClient
+from .kmem_blk.volatile import is_of_this_boot
 from .kmem_blk.wire import pool_socket
 from .memory import Memory
 from .pool_state import PoolState
@@ -17,6 +20,9 @@ from .supervisor import Supervised
 
 Row = dict[str, Any]
 LOOK_S = 5.0  # a pool that moves blocks answers later; its row says so
+VOLATILE_PATIENCE_S = 30.0  # for extents that are accepted while the host starts
+
+log = logging.getLogger(__name__)
 
 
 class PoolSession:
@@ -26,6 +32,7 @@ class PoolSession:
         self.desired = desired
         self.settings = settings
         self._memory = memory
+        self._missing_since: float | None = None
         self.worker = Supervised("pool", f"pool {desired.name}", self._configure, lambda: None)
         self.volume = self.device_worker(swap=False) if desired.volume else None
         self.swap = self.device_worker(swap=True) if desired.swap else None
@@ -38,8 +45,30 @@ class PoolSession:
         want = self.desired
         limits = {"reserve": want.reserve, "lease_limit": want.lease_limit, "recall_ms": want.recall_ms}
         where = {"group": want.lease_group, "runtime": str(self.settings.runtime)}
-        memories = [(await self._memory(spec)).to_json() for spec in want.memories]
-        return {"name": want.name, "memories": memories} | limits | where
+        memories = [memory.to_json() for memory in await self._memories()]
+        return {"name": want.name, "uuid": want.uuid, "memories": memories} | limits | where
+
+    async def _memories(self) -> list[Memory]:
+        first, *others = self.desired.memories
+        found, missing = [await self._memory(first)], []
+        for spec in others:
+            try:
+                found.append(await self._memory(spec))
+            except DatapathError as error:
+                if not self._may_go_without(spec):
+                    raise
+                missing.append(f"{spec} ({error.message})")
+        if missing:
+            log.warning("pool %s: goes on without %s", self.name, ", ".join(missing))
+        self._missing_since = None
+        return found
+
+    def _may_go_without(self, spec: str) -> bool:
+        """Blocks do not wait for ever for volatile memory that is not there after a boot: nothing of value was in it."""
+        if not spec.startswith("dcd:") or is_of_this_boot(self.settings.runtime, self.name):
+            return False
+        self._missing_since = self._missing_since or time.monotonic()
+        return time.monotonic() - self._missing_since >= VOLATILE_PATIENCE_S
 
     def device_worker(self, swap: bool) -> Supervised:
         """For what the desired state says at each start."""

@@ -65,6 +65,8 @@ class PoolState:
         memories = [check_spec(each) for each in raw["memories"]]
         if not memories:
             raise ValueError("a pool without memory")
+        if len(set(memories)) < len(memories):
+            raise ValueError("a memory is in the pool twice")
         return cls(
             check_name("pool", raw["name"]),
             check_name("uuid", raw["uuid"]),

@@ -132,8 +132,8 @@ def check_may_format(memory: Bytes, name: str, force: bool, alive: Callable[[], 
             raise DatapathError(Code.EXISTS, name, f"carries {found.problem}", "use force to destroy it")
 
 
-def write_format(memory: Bytes, plan: FormatPlan, check_unused: Callable[[], None] = lambda: None) -> None:
-    """Clears, then writes the info last, so that a format that is cut short leaves no transport.
+def withdraw_info(memory: Bytes, check_unused: Callable[[], None]) -> None:
+    """Clears the info, so that nobody registers any more.
 
     `check_unused` raises when somebody came since it was decided to format; what was there is whole again then. It is asked when
     the old info is gone: a host that registers looks at the info after it wrote its entry, so that one of the two sees the other.
@@ -145,6 +145,11 @@ def write_format(memory: Bytes, plan: FormatPlan, check_unused: Callable[[], Non
     except DatapathError:
         memory.write(0, before)
         raise
+
+
+def write_format(memory: Bytes, plan: FormatPlan, check_unused: Callable[[], None] = lambda: None) -> None:
+    """Clears, then writes the info last, so that a format that is cut short leaves no transport."""
+    withdraw_info(memory, check_unused)
     for offset, length in plan.zero:
         for start in range(offset, offset + length, _ZERO_CHUNK):
             memory.write(start, bytes(min(_ZERO_CHUNK, offset + length - start)))

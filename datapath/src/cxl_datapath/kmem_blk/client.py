@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import struct
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,12 @@ class PoolClient:
     def __init__(self, path: Path, timeout: float = TIMEOUT_S) -> None:
         self.path = path
         self._link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._link.settimeout(timeout)
         self._events: deque[dict[str, Any]] = deque()
         try:
+            # With a timeout of Python's, a queue of clients that is full would be an error at once.
+            self._link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6)))
             self._link.connect(str(path))
+            self._link.settimeout(timeout)
         except OSError as error:
             self._link.close()
             raise from_errno(

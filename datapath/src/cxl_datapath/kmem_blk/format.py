@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import uuid as uuidlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..cbd.signatures import foreign
@@ -17,6 +18,7 @@ from .layout import (
     MAGIC_POOL,
     MAGIC_RANGE,
     PAGE,
+    PAGES_END,
     PAGES_MIN,
     RANGE_HEADER,
     SPARE_DEFAULT,
@@ -139,17 +141,25 @@ class TableEntry:
     volatile: bool = False
 
 
-def read_table(memory: Bytes, superblock: Superblock) -> list[TableEntry]:
-    """The ranges beside the first one. Raises `corrupt` when two overlap or one is impossible."""
+def read_slots(memory: Bytes) -> list[TableEntry]:
+    """The whole table, as it is. What was removed has 0 pages, and keeps the rest."""
     found = []
     for slot in range(TABLE_ENTRIES):
         pages, first, uuid = TABLE_ENTRY.unpack(memory.read(TABLE_OFF + slot * TABLE_ENTRY.size, TABLE_ENTRY.size))
-        if pages:
-            volatile = pages >= TABLE_VOLATILE
-            found.append(TableEntry(slot, pages % TABLE_VOLATILE, first, uuidlib.UUID(bytes=uuid), volatile))
+        found.append(TableEntry(slot, pages % TABLE_VOLATILE, first, uuidlib.UUID(bytes=uuid), pages >= TABLE_VOLATILE))
+    return found
+
+
+def read_table(memory: Bytes, superblock: Superblock) -> list[TableEntry]:
+    """The ranges beside the first one. Raises `corrupt` when two overlap or one is impossible."""
+    return used_slots(read_slots(memory), superblock)
+
+
+def used_slots(slots: Sequence[TableEntry], superblock: Superblock) -> list[TableEntry]:
+    found = [slot for slot in slots if slot.pages or slot.volatile]
     end = superblock.total_pages
     for entry in sorted(found, key=lambda each: each.first):
-        if entry.first < end or entry.pages < 2 or entry.first + entry.pages > 1 << 52:
+        if entry.first < end or entry.pages < 2 or entry.first + entry.pages > PAGES_END:
             what = f"range {entry.uuid} of {entry.pages} pages from {entry.first} is impossible"
             raise DatapathError(Code.CORRUPT, f"pool {superblock.name}", what, "restore its first page from a copy")
         end = entry.first + entry.pages
@@ -182,10 +192,15 @@ def write_range(pool: Bytes, memory: Bytes, header: RangeHeader, table: list[Tab
     _clear_first_page(memory)
     memory.write(0, header.pack())
     slot = min(set(range(TABLE_ENTRIES)) - {entry.slot for entry in table})
-    entry = TABLE_ENTRY.pack(header.pages + volatile * TABLE_VOLATILE, header.first, header.uuid.bytes)
-    pool.write(TABLE_OFF + slot * TABLE_ENTRY.size + 8, entry[8:])
-    pool.write(TABLE_OFF + slot * TABLE_ENTRY.size, entry[:8])
-    return TableEntry(slot, header.pages, header.first, header.uuid, volatile)
+    entry = TableEntry(slot, header.pages, header.first, header.uuid, volatile)
+    write_entry(pool, entry)
+    return entry
+
+
+def write_entry(pool: Bytes, entry: TableEntry) -> None:
+    raw = TABLE_ENTRY.pack(entry.pages + entry.volatile * TABLE_VOLATILE, entry.first, entry.uuid.bytes)
+    pool.write(TABLE_OFF + entry.slot * TABLE_ENTRY.size + 8, raw[8:])
+    pool.write(TABLE_OFF + entry.slot * TABLE_ENTRY.size, raw[:8])
 
 
 def drop_range(pool: Bytes, entry: TableEntry) -> None:

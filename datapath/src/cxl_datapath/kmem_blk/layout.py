@@ -19,6 +19,7 @@ TYPE_BLK = 1
 VERSION = 1
 SPARE_DEFAULT, SPARE_MAX = 16, 4096  # pages
 PAGES_MIN = 16
+PAGES_END = 1 << 52  # above every page number
 
 SUPERBLOCK = struct.Struct("<4sIIIQQQQ16s64s")
 TABLE_ENTRY = struct.Struct("<QQ16s")
@@ -70,7 +71,7 @@ class Superblock:
             what = f"has type {kind}, version {version}; known is type {TYPE_BLK}, version {VERSION}"
             raise DatapathError(Code.UNSUPPORTED, "superblock", what, "use the release that made it")
         made = cls(pages, spare, uuidlib.UUID(bytes=uuid), check_name("pool", name.rstrip(b"\0").decode(errors="replace")))
-        if not (PAGES_MIN <= pages < 1 << 52 and 1 <= spare <= SPARE_MAX):
+        if not (PAGES_MIN <= pages < PAGES_END and 1 <= spare <= SPARE_MAX):
             raise DatapathError(Code.CORRUPT, "superblock", f"{pages} pages and {spare} spare ones are not possible")
         if (index_pages, entries) != (made.num_index_pages, made.num_index_entries):
             what = f"{index_pages} index pages and {entries} entries do not belong to {pages} pages"
@@ -100,7 +101,7 @@ class RangeHeader:
         magic, version, _, _, first, pages, pool, uuid = RANGE_HEADER.unpack(raw)
         if magic != MAGIC_RANGE or version != VERSION or not _is_sealed(raw, _RANGE_CRC):
             return None
-        if not (2 <= pages <= size // PAGE and first < 1 << 52):
+        if not (2 <= pages <= size // PAGE and first < PAGES_END):
             return None
         return cls(first, pages, uuidlib.UUID(bytes=pool), uuidlib.UUID(bytes=uuid))
 

@@ -24,6 +24,9 @@ from ..mapping import Mapping
 from .layout import PAGE
 from .pool import LEASE_RUN_DEVDAX, Pool, Range
 
+LEASES_MAX = 512  # of a pool: each is a descriptor of its process, and all of them have to fit into one answer
+LEASES_EACH = 64  # of one process
+EXTENTS_MAX = 1024  # of one lease, for the same reason
 _PUNCH = 3  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -59,14 +62,13 @@ class Leases:
         self.limit = limit  # pages per client process
         self._next = 1
         self.held: list[Lease] = []
-        self._dying: list[Lease] = []  # given up by their clients, but still mapped by somebody
+        self._dying: list[
+            Lease
+        ] = []  # given up by their clients, but not to be used yet: still mapped, or without room for a file
 
     def grant(self, pid: int, count: int) -> Lease:
         """`count` pages for a process. Raises `denied` over its limit, `full` without free pages, `unsupported`."""
-        mine = sum(len(each.pages) for each in self.held if each.pid == pid)
-        if count < 1 or mine + count > self.limit:
-            what = f"{count} more pages for process {pid}, which has {mine}: the limit is {self.limit}"
-            raise DatapathError(Code.DENIED, f"pool {self._pool.name}", what, "release leases, or raise lease_limit")
+        self._check_limits(pid, count)
         devdax = self._pool.ranges[0].memory.kind == "devdax"
         if devdax and count % LEASE_RUN_DEVDAX:
             hint = f"ask for a multiple of {LEASE_RUN_DEVDAX}"
@@ -77,11 +79,26 @@ class Leases:
         try:
             lease = self._from_devdax(pid, pages) if devdax else self._from_file(pid, pages)
         except BaseException:
-            self._pool.pages.give(pages)
+            self._dying.append(Lease(0, pid, pages, -1, "", []))
+            self.reap()
             raise
         self._next += 1
         self.held.append(lease)
         return lease
+
+    def _check_limits(self, pid: int, count: int) -> None:
+        pool, mine = f"pool {self._pool.name}", [each for each in self.held if each.pid == pid]
+        pages = sum(len(each.pages) for each in mine)
+        if count < 1 or pages + count > self.limit:
+            what = f"{count} more pages for process {pid}, which has {pages}: the limit is {self.limit}"
+            raise DatapathError(Code.DENIED, pool, what, "release leases, or raise lease_limit")
+        if len(mine) >= LEASES_EACH:
+            what = f"process {pid} has {LEASES_EACH} leases, which is the limit"
+            raise DatapathError(Code.DENIED, pool, what, "lease more pages at once")
+        if len(self.held) >= LEASES_MAX:
+            raise DatapathError(Code.FULL, pool, f"has {LEASES_MAX} leases, which is the limit", "release leases")
+        if count > self._pool.pages.counts()["available"]:
+            raise DatapathError(Code.FULL, pool, f"has no {count} pages to lease", "release leases or ask for fewer")
 
     def _check_tmpfs(self) -> None:
         for each in self._pool.ranges:
@@ -106,6 +123,9 @@ class Leases:
                 raise DatapathError(Code.FULL, f"pool {self._pool.name}", "one device has no room for the lease", "ask for less")
             _clear(place.mapping, offset, length)
             extents.append((offset, length))
+        if len(extents) > EXTENTS_MAX:
+            what = f"{len(pages)} pages lie in {len(extents)} places"
+            raise DatapathError(Code.FULL, f"pool {self._pool.name}", what, "ask for less")
         return Lease(self._next, pid, pages, -1, self._pool.ranges[0].memory.path, extents)
 
     def _places(self, pages: list[int]) -> Iterator[tuple[Range, int, int]]:
@@ -124,17 +144,25 @@ class Leases:
         if lease.fd >= 0:
             os.ftruncate(lease.fd, 0)
             os.close(lease.fd)
-            self._pool.pages.give(lease.pages)
-        else:
-            self._dying.append(lease)
-            self.reap()
+        self._dying.append(lease)
+        self.reap()
 
     def reap(self) -> None:
-        """Gives back what nobody maps any more."""
+        """Gives back what nobody maps any more, and what has its memory again."""
         for lease in list(self._dying):
-            if not mappers(lease.path, lease.extents):
+            if not mappers(lease.path, lease.extents) if lease.path else self._refilled(lease.pages):
                 self._dying.remove(lease)
                 self._pool.pages.give(lease.pages)
+
+    def _refilled(self, pages: list[int]) -> bool:
+        """Whether what was taken out of a file is in it again. A page without memory below it would be SIGBUS for us."""
+        try:
+            for home, offset, length in self._places(pages):
+                if home.memory.kind == "file":
+                    os.posix_fallocate(home.lock, offset, length)
+        except OSError:
+            return False
+        return True
 
     def adopt_mapped(self) -> None:
         """Pages that clients of an earlier process still map: kept away from everybody until they let go."""
@@ -150,9 +178,10 @@ class Leases:
             self._dying.append(Lease(0, pid, pages, -1, first.memory.path, [(offset, length)]))
 
     def to_recall(self, wanted: int) -> list[Lease]:
-        """The latest leases that have `wanted` pages together; all when they have not."""
+        """The latest leases that have `wanted` pages together; all when they have not. One that was asked back before, and cannot
+        be taken, is not counted on again."""
         chosen: list[Lease] = []
-        for lease in reversed(self.held):
+        for lease in [each for each in reversed(self.held) if not each.recalled]:
             if sum(len(each.pages) for each in chosen) >= wanted:
                 break
             chosen.append(lease)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backing import take_lock
+from ..backing import allocate, looked_at, take_lock
 from ..core import COHERENCE_SOFTWARE
 from ..errors import Code, DatapathError, from_errno
 from ..mapping import Mapping
@@ -61,12 +62,18 @@ class Range:
 def _open_memory(memory: Memory) -> tuple[int, Mapping]:
     lock = lock_memory(memory)
     try:
-        mapping = Mapping(memory)
+        with contextlib.suppress(DatapathError):  # what leases took out of a file; without room for it, it can be read at least
+            allocate(memory, lock)
+        return lock, _map(memory)
     except BaseException:
         os.close(lock)
         raise
+
+
+def _map(memory: Memory) -> Mapping:
+    mapping = Mapping(memory)
     mapping.use_coherence(COHERENCE_SOFTWARE)  # stores must leave the caches: the memory is persistent
-    return lock, mapping
+    return mapping
 
 
 class Pool:
@@ -135,16 +142,20 @@ class Pool:
 
     def grow(self, memory: Memory, force: bool) -> None:
         """Adds a memory; on return its pages are there to be used."""
-        lock, mapping = _open_memory(memory)
-        try:
-            table = self._table()
-            header = plan_range(mapping, memory.spec, self.superblock, table, force)
-            entry = write_range(self.ranges[0].mapping, mapping, header, table, volatile=memory.dynamic)
+        table = self._table()
+        with contextlib.ExitStack() as undo:
+            lock = lock_memory(memory)
+            undo.callback(os.close, lock)
+            with looked_at(memory) as seen:
+                header = plan_range(seen, memory.spec, self.superblock, table, force)
+            allocate(memory, lock)
+            mapping = _map(memory)
+            undo.callback(mapping.close)
+            first = self.ranges[0].mapping
+            entry = write_range(first, mapping, header, table, volatile=memory.dynamic)
+            undo.callback(drop_range, first, entry)
             self.pages.add(mapping.mem, entry.first, entry.pages, fixed=1, volatile=entry.volatile)
-        except BaseException:
-            mapping.close()
-            os.close(lock)
-            raise
+            undo.pop_all()
         self.ranges.append(Range(memory, mapping, lock, entry.first, entry.pages, entry))
 
     def shrink(self, spec: str, move: bool) -> None:
@@ -182,11 +193,17 @@ class Pool:
     # ---- swap --------------------------------------------------------------------------------------------------------
 
     def _adopt_swap(self) -> None:
-        """What an earlier process of this boot has served as swap is still in the pages."""
+        """What an earlier process of this boot has served as swap is still in the pages. Blocks do not depend on it."""
         index = SwapIndex.find(self._runtime, self.superblock.name, self.superblock.uuid)
-        if index is not None:
-            self._swap_index = index
+        if index is None:
+            return
+        self._swap_index = index
+        try:
             self.swap = index.open(self.pages)
+        except DatapathError as error:
+            if error.code != Code.CORRUPT:
+                raise
+            self.notes.append(f"its swap cannot be served: {error.message}")
 
     def make_swap(self, blocks: int) -> Volume:
         """The volatile volume; the one that is there when it has that many blocks."""
@@ -195,17 +212,21 @@ class Pool:
                 what = f"has {self.swap.blocks * PAGE} bytes"
                 raise DatapathError(Code.EXISTS, f"swap of pool {self.name}", what, "stop it first")
             return self.swap
+        if self._swap_index is not None:  # an empty one would give the kernel zeroes for what it had there
+            what = "its index is damaged, and what was in it is lost"
+            raise DatapathError(Code.CORRUPT, f"swap of pool {self.name}", what, "swapoff its device, then stop it")
         self._swap_index = SwapIndex.make(self._runtime, self.name, self.superblock.uuid, blocks)
         self.swap = self._swap_index.open(self.pages)
         return self.swap
 
     def drop_swap(self) -> None:
         """Gives every page of it back. Nobody is attached."""
-        if self.swap is not None and self._swap_index is not None:
+        if self.swap is not None:
             self.clear_swap()
             self.swap.close()
+        if self._swap_index is not None:
             self._swap_index.remove()
-            self.swap = self._swap_index = None
+        self.swap = self._swap_index = None
 
     def clear_swap(self) -> None:
         step = 1 << 30

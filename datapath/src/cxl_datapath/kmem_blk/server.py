@@ -12,52 +12,27 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..core import BackendConf, IdleConf
 from ..errors import Code, DatapathError
-from ..mapping import Mapping
 from ..memory import Memory, check_spec
-from ..peers import Peer, may_talk, peer_of
+from ..peers import may_talk
 from ..schema import Field, boolean, choice, integer, parse
+from .connections import Connection, Connections, accept_all
 from .layout import PAGE
 from .leases import Lease, Leases
 from .pages import VolumeBackend
 from .pool import Pool
 from .swap import never_wait_for_swap
-from .wire import QUEUES_MAX, Channels, receive, send
+from .wire import QUEUES_MAX, Channels, receive
 
-CLIENTS_MAX = 64
 _PAGES = integer(0, 1 << 40)
 _SPEC = Field(lambda _, value: check_spec(value))
 _MEMORY = Field(lambda _, value: Memory.from_json(value))
-
-
-class Connection:
-    """One client and what it has."""
-
-    def __init__(self, peer: Peer, link: socket.socket) -> None:
-        self.peer = peer
-        self.link = link
-        self.leases: list[Lease] = []
-        self.attached: list[tuple[str, VolumeBackend, Mapping]] = []
-        self.received: list[int] = []  # descriptors of the request in hand
-        self._sending = threading.Lock()
-
-    def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
-        with self._sending:
-            send(self.link, message, fds)
-
-    def notify(self, message: dict[str, Any]) -> None:
-        """Tells it without waiting: a client that does not read must not hold up the pool."""
-        if self._sending.acquire(blocking=False):
-            try:
-                with contextlib.suppress(OSError):
-                    send(self.link, message, flags=socket.MSG_DONTWAIT)
-            finally:
-                self._sending.release()
 
 
 class PoolServer:
@@ -67,7 +42,7 @@ class PoolServer:
         self._pool, self._leases, self._path, self._group = pool, leases, path, group
         self._recall_s, self._event_fd = recall_s, event_fd
         self._lock = threading.RLock()
-        self._connections: set[Connection] = set()
+        self._connections = Connections()
         self._closing = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -84,8 +59,8 @@ class PoolServer:
             os.chown(self._path, -1, self._group)
             self._path.chmod(0o660)
         self._listener.listen()
-        for run in (self._accept, self._recall):
-            threading.Thread(target=run, daemon=True).start()
+        threading.Thread(target=accept_all, args=(self._listener, self._closing, self._converse), daemon=True).start()
+        threading.Thread(target=self._recall, daemon=True).start()
 
     def reap(self) -> None:
         """One look for pages of devdax that nobody maps any more."""
@@ -97,42 +72,36 @@ class PoolServer:
         self._closing.set()
         self._listener.close()
         self._path.unlink(missing_ok=True)
-        for connection in list(self._connections):
+        for connection in self._connections.now():
             self._drop(connection)
 
     def users(self) -> list[str]:
         """Who is attached or has a lease, for messages."""
         with self._lock:
-            attached = [f"{name} of process {c.peer.pid}" for c in self._connections for name, *_ in c.attached]
+            attached = [f"{name} of process {c.peer.pid}" for c in self._connections.now() for name, *_ in c.attached]
             return sorted(attached) + [f"lease {each.id} of process {each.pid}" for each in self._leases.held]
 
     # ---- connections -------------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            try:
-                link, _ = self._listener.accept()
-            except OSError:
-                return
-            connection = Connection(peer_of(link), link)
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
-
     def _converse(self, connection: Connection) -> None:
-        peer = connection.peer
-        with contextlib.suppress(OSError):
-            if not may_talk(peer.uid, peer.gid, self._group):
-                print(f"pool socket: refused uid {peer.uid}", file=sys.stderr)
-                connection.send(_error(DatapathError(Code.DENIED, "pool socket", f"uid {peer.uid} may not use it")))
-            elif not _privileged(peer) and self._guests() >= CLIENTS_MAX:
-                connection.send(_error(DatapathError(Code.BUSY, "pool socket", f"has {CLIENTS_MAX} clients already")))
-            else:
-                self._connections.add(connection)
-                while self._answer(connection):
-                    pass
-        self._drop(connection)
+        try:
+            with contextlib.suppress(OSError):
+                try:
+                    self._let_in(connection)
+                except DatapathError as error:
+                    connection.send(_error(error))
+                else:
+                    while self._answer(connection):
+                        pass
+        finally:
+            self._drop(connection)
 
-    def _guests(self) -> int:
-        return sum(not _privileged(each.peer) for each in list(self._connections))
+    def _let_in(self, connection: Connection) -> None:
+        peer = connection.peer
+        if not may_talk(peer.uid, peer.gid, self._group):
+            print(f"pool socket: refused uid {peer.uid}", file=sys.stderr)
+            raise DatapathError(Code.DENIED, "pool socket", f"uid {peer.uid} may not use it")
+        self._connections.add(connection)
 
     def _answer(self, connection: Connection) -> bool:
         """Whether there may be another request."""
@@ -157,14 +126,20 @@ class PoolServer:
         if name not in _OPS:
             raise DatapathError(Code.INVALID, "packet", f"there is no op {name!r:.40}", f"ops: {', '.join(_OPS)}")
         run, fields, privileged = _OPS[name]
-        if privileged and not _privileged(connection.peer):
+        if privileged and not connection.privileged:
             raise DatapathError(Code.DENIED, name, f"uid {connection.peer.uid} may only lease", "run as root")
         checked = parse(name, fields, request)
         with self._lock:
             try:
                 return run(self, connection, checked)
-            except OSError as error:
-                raise DatapathError(Code.FAILED, name, str(error)) from None
+            except DatapathError:
+                raise
+            except (
+                Exception
+            ) as error:  # a fault of ours must not leave the client without an answer, and its leases without an end
+                if not isinstance(error, OSError):
+                    traceback.print_exc()
+                raise DatapathError(Code.FAILED, name, str(error) or type(error).__name__) from None
 
     def _drop(self, connection: Connection) -> None:
         with self._lock:
@@ -184,7 +159,7 @@ class PoolServer:
     def status(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
         self._leases.reap()
         held = [lease.to_json() for lease in self._leases.held]
-        attached = [{"pid": c.peer.pid, "volume": name} for c in self._connections for name, *_ in c.attached]
+        attached = [{"pid": c.peer.pid, "volume": name} for c in self._connections.now() for name, *_ in c.attached]
         return self._pool.to_json() | {"leases": held, "lease_limit": self._leases.limit, "attached": attached}, []
 
     def attach(self, connection: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
@@ -229,7 +204,7 @@ class PoolServer:
         return {}, []
 
     def swap_drop(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
-        if any(name == "swap" for each in self._connections for name, *_ in each.attached):
+        if any(name == "swap" for each in self._connections.now() for name, *_ in each.attached):
             raise DatapathError(Code.BUSY, f"swap of pool {self._pool.name}", "is attached", "swapoff and stop its device first")
         self._pool.drop_swap()
         return {}, []
@@ -253,42 +228,42 @@ class PoolServer:
         """A write of blocks waits for pages: leases are asked back, the latest first, then the swap volume."""
         while not self._closing.is_set():
             os.read(self._event_fd, 8)
-            with self._lock:
-                wanted = self._pool.pages.counts()["wanted"]
-                chosen = self._leases.to_recall(wanted)
-                for lease in chosen:
-                    self._ask_back(lease)
-                if sum(len(lease.pages) for lease in chosen) < wanted:
-                    self._tell_swap()
-            self._closing.wait(self._recall_s)
-            with self._lock:
-                for lease in chosen:
-                    self._revoke(lease)
-                self._leases.reap()
+            try:
+                self._recall_once()
+            except Exception:  # the next write that waits for pages must be heard
+                traceback.print_exc()
+
+    def _recall_once(self) -> None:
+        with self._lock:
+            wanted = self._pool.pages.counts()["wanted"]
+            chosen = self._leases.to_recall(wanted)
+            for lease in chosen:
+                self._ask_back(lease)
+            if sum(len(lease.pages) for lease in chosen) < wanted:
+                self._tell_swap()
+        self._closing.wait(self._recall_s)
+        with self._lock:
+            for lease in chosen:
+                self._revoke(lease)
+            self._leases.reap()
 
     def _ask_back(self, lease: Lease) -> None:
         lease.recalled = True
-        for connection in self._connections:
-            if lease in connection.leases:
-                connection.notify({"event": "recall", "lease": lease.id, "pages": len(lease.pages)})
+        if owner := self._connections.owner(lease):
+            owner.notify({"event": "recall", "lease": lease.id, "pages": len(lease.pages)})
 
     def _revoke(self, lease: Lease) -> None:
         """What can be taken is taken; ranges of a devdax device cannot."""
-        owner = next((each for each in self._connections if lease in each.leases), None)
+        owner = self._connections.owner(lease)
         if owner is not None and lease.fd >= 0:
             owner.leases.remove(lease)
             self._leases.release(lease)
             print(f"lease {lease.id} of process {lease.pid} was not given back: taken", file=sys.stderr)
 
     def _tell_swap(self) -> None:
-        for connection in self._connections:
+        for connection in self._connections.now():
             if any(name == "swap" for name, *_ in connection.attached):
                 connection.notify({"event": "recall", "volume": "swap"})
-
-
-def _privileged(peer: Peer) -> bool:
-    """Root and the daemon's own user, who may do more than lease."""
-    return may_talk(peer.uid, peer.gid, None)
 
 
 def _error(error: DatapathError) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import uuid as uuidlib
 from pathlib import Path
 
 from ..cbd.hosting import boot_id
 from ..core import COHERENCE_HARDWARE
+from ..errors import from_errno
 from ..mapping import Mapping
 from ..memory import Memory
 from .layout import ENTRY, PAGE
@@ -23,8 +25,7 @@ class SwapIndex:
     def __init__(self, path: Path, blocks: int) -> None:
         self._path = path
         self._blocks = blocks
-        size = PAGE + -(-blocks * ENTRY // PAGE) * PAGE
-        self._mapping = Mapping(Memory("swap index", str(path), size, "file"))
+        self._mapping = Mapping(Memory("swap index", str(path), _size(blocks), "file"))
         self._mapping.use_coherence(COHERENCE_HARDWARE)
 
     @classmethod
@@ -52,7 +53,8 @@ class SwapIndex:
         temporary.touch(0o600, exist_ok=False)
         with temporary.open("r+b") as file:
             file.write(_HEADER.pack(boot_id(), uuid.bytes, blocks))
-            file.truncate(PAGE + -(-blocks * ENTRY // PAGE) * PAGE)
+            file.flush()
+            _allocate(file.fileno(), temporary, blocks)
         temporary.replace(path)
         return cls(path, blocks)
 
@@ -62,6 +64,29 @@ class SwapIndex:
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
         self._mapping.close()
+
+
+def _allocate(fd: int, path: Path, blocks: int) -> None:
+    """All of it now: the pool's process would die of an entry for which there is no room. Raises `full`."""
+    try:
+        os.posix_fallocate(fd, 0, _size(blocks))
+    except OSError as error:
+        path.unlink()
+        hint = "choose a smaller size"
+        raise from_errno(error.errno or 0, str(path), f"make an index of {_size(blocks)} bytes", hint) from None
+
+
+def _size(blocks: int) -> int:
+    return PAGE + -(-blocks * ENTRY // PAGE) * PAGE
+
+
+def is_of_this_boot(runtime: Path, pool: str) -> bool:
+    """Whether the kernel may have swapped to the pool since the host started."""
+    try:
+        with _path(runtime, pool).open("rb") as file:
+            return file.read(len(boot_id())) == boot_id()
+    except OSError:
+        return False
 
 
 def _path(runtime: Path, pool: str) -> Path:

@@ -16,7 +16,7 @@ from ..errors import Code, DatapathError
 from ..mapping import Mapping
 from ..memory import Memory
 
-PACKET_MAX = 1 << 16
+PACKET_MAX = 1 << 17
 RING_DEPTH, SLOT_BYTES = 32, 1 << 16
 QUEUES_MAX = 16
 

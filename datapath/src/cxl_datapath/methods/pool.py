@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`kmem_blk.pool.*`: probe, format, start, set, stop, grow, shrink, list."""
+"""`kmem_blk.pool.*`: probe, format, start, set, stop, list."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
+from ..backing import looked_at
+from ..cbd.transport import probe as probe_transport
+from ..cbd.transport import withdraw_info
 from ..errors import Code, DatapathError
-from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, write_format
+from ..kmem_blk.format import check_may_format, plan_format, probe, read_range, read_superblock, write_format
 from ..kmem_blk.layout import PAGE, SPARE_DEFAULT, SPARE_MAX, Superblock
-from ..kmem_blk.pool import lock_memory
-from ..mapping import Mapping
 from ..memory import Memory, check_spec
 from ..names import check_name, pool_of
 from ..pool_session import PoolSession
@@ -19,7 +19,9 @@ from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
 from ..views import Row
+from ..waits import Sleep, in_thread
 from .base import Method, Params
+from .forming import ground
 from .in_use import refuse_medium, refuse_pool_memory
 
 
@@ -31,7 +33,7 @@ def pool_session(datapath: Datapath, name: str) -> PoolSession:
     return datapath.pools[name]
 
 
-def _refuse_used(datapath: Datapath, memory: Memory) -> None:
+def refuse_used(datapath: Datapath, memory: Memory) -> None:
     """Raises `busy` for memory that a transport, a backend or another pool of this host has."""
     hint = "choose another memory, or stop that one first"
     for session in datapath.sessions.values():
@@ -48,10 +50,10 @@ def _superblock(superblock: Superblock | None) -> Row | None:
     return row | {"capacity": superblock.num_index_entries * PAGE, "spare": superblock.spare_pages}
 
 
-def _look(memory: Memory) -> Row:
-    with Mapping(memory, writable=False) as mapping:
-        found = probe(mapping)
-        header = read_range(mapping)
+def look(memory: Memory) -> Row:
+    with looked_at(memory) as seen:
+        found = probe(seen)
+        header = read_range(seen)
     row: Row = {"memory": memory.spec, "path": memory.path, "size": memory.size, "formatted": found.formatted}
     return row | {
         "foreign": found.foreign or None,
@@ -62,30 +64,42 @@ def _look(memory: Memory) -> Row:
 
 
 async def probe_pool(datapath: Datapath, params: Params) -> Row:
-    return await asyncio.to_thread(_look, await datapath.memory(params["memory"]))
+    return await asyncio.to_thread(look, await datapath.memory(params["memory"]))
 
 
 async def format_pool(datapath: Datapath, params: Params) -> Row:
-    """Refuses without force over anything known, and always over memory that is in use."""
+    """Refuses without force over anything known, and always over memory that is in use, here or by a living host."""
     memory = await datapath.memory(params["memory"])
-    _refuse_used(datapath, memory)
+    refuse_used(datapath, memory)
     plan = plan_format(memory.size, params["name"], params["spare"])
 
-    def work() -> Row:
-        lock = lock_memory(memory)
-        try:
-            with Mapping(memory) as mapping:
-                check_may_format(mapping, memory.spec, params["force"])
+    def work(sleep: Sleep) -> Row:
+        with ground(memory, datapath.waits, sleep) as ours:
+            ours.refuse_living()
+            check_may_format(ours.seen, memory.spec, params["force"])
+            with ours.taken() as mapping:
+                if probe_transport(ours.seen).formatted:
+                    withdraw_info(mapping, ours.refuse_moved)
                 write_format(mapping, plan, params["thick"])
-        finally:
-            os.close(lock)
-        return _look(memory)
+        return look(memory)
 
-    return await asyncio.to_thread(work)
+    return await in_thread(work)
 
 
 def _limits(params: Params) -> dict[str, Any]:
     return {key: params[key] for key in ("reserve", "lease_limit", "lease_group", "recall_ms")}
+
+
+def _superblock_of(memory: Memory) -> Superblock:
+    with looked_at(memory) as seen:
+        return read_superblock(seen, memory.spec)
+
+
+async def _check_belongs(datapath: Datapath, spec: str, pool: Superblock) -> None:
+    row = await asyncio.to_thread(look, await datapath.memory(spec))
+    if row["range_of"] != str(pool.uuid):
+        hint = "start the pool without it, then add it: cxl-datapath kmem-blk pool grow"
+        raise DatapathError(Code.INVALID, spec, f"is no memory of pool {pool.name}", hint)
 
 
 async def start_pool(datapath: Datapath, params: Params) -> Row:
@@ -96,19 +110,15 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
         return await _adjust(datapath, running, params)
     memory = await datapath.memory(wanted[0])
     for spec in wanted:
-        _refuse_used(datapath, await datapath.memory(spec))
-    info = (await asyncio.to_thread(_look, memory))["info"]
-    if info is None:
-        hint = "format it first: cxl-datapath kmem-blk pool format"
-        raise DatapathError(Code.NOT_FOUND, memory.spec, "holds no pool that can be read", hint)
-    if info["name"] in datapath.pools:
-        other = datapath.pools[info["name"]].desired.memories[0]
-        raise DatapathError(
-            Code.EXISTS, f"pool {info['name']}", f"is started already, on {other}", "format one with another name"
-        )
-    session = PoolSession(
-        PoolState(info["name"], info["uuid"], list(wanted), **_limits(params)), datapath.settings, datapath.memory
-    )
+        refuse_used(datapath, await datapath.memory(spec))
+    found = await asyncio.to_thread(_superblock_of, memory)
+    if found.name in datapath.pools:
+        other = datapath.pools[found.name].desired.memories[0]
+        raise DatapathError(Code.EXISTS, f"pool {found.name}", f"is started already, on {other}", "format one with another name")
+    for spec in wanted[1:]:
+        await _check_belongs(datapath, spec, found)
+    state = PoolState(found.name, str(found.uuid), list(wanted), **_limits(params))
+    session = PoolSession(state, datapath.settings, datapath.memory)
     datapath.pools[session.name] = session
     try:
         await session.worker.start()
@@ -125,6 +135,9 @@ async def _adjust(datapath: Datapath, session: PoolSession, params: Params) -> R
     if (params["lease_group"], params["recall_ms"]) != (want.lease_group, want.recall_ms):
         what = f"runs with lease group {want.lease_group} and recall_ms {want.recall_ms}"
         raise DatapathError(Code.EXISTS, f"pool {session.name}", what, "stop it first")
+    if others := [spec for spec in params["memories"] if spec not in want.memories]:
+        what = f"runs without {', '.join(others)}"
+        raise DatapathError(Code.EXISTS, f"pool {session.name}", what, "add a memory: cxl-datapath kmem-blk pool grow")
     await session.worker.start()
     await session.call("set", reserve=params["reserve"], lease_limit=params["lease_limit"])
     want.reserve, want.lease_limit = params["reserve"], params["lease_limit"]
@@ -153,45 +166,6 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
         session.keep_workers()
         raise
     return view | {"state": "stopped"}
-
-
-async def _ranges(session: PoolSession) -> set[str]:
-    """The memories that are part of the pool now. One that is wanted need not be: volatile ones go with a power cut."""
-    return {each["memory"] for each in (await session.call("status"))["ranges"]}
-
-
-async def grow_pool(datapath: Datapath, params: Params) -> Row:
-    """The state first: a pool does not start without a memory that belongs to it, but with one that does not."""
-    session = pool_session(datapath, params["pool"])
-    session.need_running()
-    spec = params["memory"]
-    if spec in await _ranges(session):
-        return await session.view()
-    memory = await datapath.memory(spec)
-    new = spec not in session.desired.memories
-    if new:
-        _refuse_used(datapath, memory)
-        session.desired.memories.append(spec)
-    try:
-        datapath.save_pools()
-        await session.call("grow", memory=memory.to_json(), force=params["force"])
-    except DatapathError:
-        if new:
-            session.desired.memories.remove(spec)
-            datapath.save_pools()
-        raise
-    return await session.view()
-
-
-async def shrink_pool(datapath: Datapath, params: Params) -> Row:
-    session = pool_session(datapath, params["pool"])
-    session.need_running()
-    spec = params["memory"]
-    if spec in await _ranges(session) or spec not in session.desired.memories:
-        await session.call("shrink", memory=spec, move=params["move"])
-    session.desired.memories.remove(spec)
-    datapath.save_pools()
-    return await session.view()
 
 
 async def list_leases(datapath: Datapath, params: Params) -> list[Row]:
@@ -236,8 +210,6 @@ METHODS = {
     "kmem_blk.pool.format": Method(format_pool, _FORMAT, mutates=True),
     "kmem_blk.pool.start": Method(start_pool, _START, mutates=True),
     "kmem_blk.pool.stop": Method(stop_pool, {"pool": POOL}, mutates=True),
-    "kmem_blk.pool.grow": Method(grow_pool, {"pool": POOL, "memory": MEMORY, "force": Field(boolean, False)}, mutates=True),
-    "kmem_blk.pool.shrink": Method(shrink_pool, {"pool": POOL, "memory": MEMORY, "move": Field(boolean, False)}, mutates=True),
     "kmem_blk.pool.list": Method(list_pools),
     "kmem_blk.lease.list": Method(list_leases, {"pool": POOL}),
 }

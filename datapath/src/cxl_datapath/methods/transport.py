@@ -4,18 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
 from typing import Any
 
-from ..backing import allocate, held, looked_at
+from ..backing import looked_at
 from ..cbd.geometry import CHANNELS_MAX, ENTRIES_MAX, FormatOptions
 from ..cbd.layout import COHERENCES, LEASE_MS_DEFAULT, LEASE_MS_MAX, LEASE_MS_MIN, Info
-from ..cbd.occupants import Occupants
 from ..cbd.transport import attach, check_may_format, in_use, plan_format, probe, write_format
 from ..errors import Code, DatapathError
-from ..mapping import Mapping
 from ..memory import Memory, check_spec
 from ..names import check_name
 from ..schema import Field, boolean, choice, integer, optional
@@ -27,9 +22,8 @@ from ..waits import Sleep, in_thread
 from .backend import stop_backend
 from .base import TRANSPORT, Method, Params
 from .blkdev import stop_blkdev
+from .forming import ground
 from .in_use import refuse_medium, refuse_pool_memory
-
-_LOOKS, _LOOK_S = 10, 0.1  # for the hosts that have a memory which is to be formatted
 
 
 def _spec(_: str, value: Any) -> str:
@@ -77,49 +71,13 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work(sleep: Sleep) -> None:
-        with looked_at(memory) as seen:
-            found = probe(seen).info
-            name, occupants = found.name if found else memory.spec, Occupants(seen, found)
-
-            @cache
-            def alive() -> list[str]:
-                with datapath.waits.on(f"the hosts in {memory.spec} to be silent for {occupants.lease_s:g} s"):
-                    return occupants.alive(sleep)
-
-            # Whoever has it is told at once. It is not held while hosts are waited for: they may still come.
-            with _alone(memory, name, lambda: alive() or occupants.moved(), sleep):
-                pass
-            check_may_format(seen, memory.spec, params["force"], alive)
-            with _alone(memory, name, occupants.moved, sleep) as fd:
-                allocate(memory, fd)
-                with Mapping(memory) as mapping:
-                    write_format(mapping, plan, partial(_refuse_moved, occupants, memory.spec))
+        with ground(memory, datapath.waits, sleep) as ours:
+            check_may_format(ours.seen, memory.spec, params["force"], ours.alive)
+            with ours.taken() as mapping:
+                write_format(mapping, plan, ours.refuse_moved)
 
     await in_thread(work)
     return await probe_transport(datapath, {"memory": params["memory"]})
-
-
-@contextmanager
-def _alone(memory: Memory, name: str, hosts: Callable[[], list[str]], sleep: Sleep) -> Iterator[int]:
-    """`held`; where it is not, the hosts that are in the transport say more than that somebody has a lock. One that is about to
-    come has the lock some time before it has an entry."""
-    with ExitStack() as stack:
-        for left in reversed(range(_LOOKS)):
-            try:
-                fd = stack.enter_context(held(memory))
-                break
-            except DatapathError as error:
-                if error.code == Code.BUSY and (found := hosts()):
-                    raise in_use(name, found) from None
-                if error.code != Code.BUSY or not left:
-                    raise
-            sleep(_LOOK_S)
-        yield fd
-
-
-def _refuse_moved(occupants: Occupants, name: str) -> None:
-    if hosts := occupants.moved():
-        raise in_use(name, hosts)
 
 
 def _members(session: Session) -> list[str]:

@@ -3,20 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ..errors import Code, DatapathError
 from ..kmem_blk.layout import PAGE
+from ..kmem_blk.swap import is_on
 from ..names import check_blkdev_name
 from ..pool_session import PoolSession
 from ..pool_state import PRIORITY, SwapState, VolumeState
 from ..schema import Field, integer, optional
 from ..service import Datapath
 from ..state import FRONTEND, QUEUES
+from ..supervisor import Phase
 from ..views import Row
 from .base import Method, Params
 from .in_use import check_name_free, device_names
 from .pool import POOL, pool_session
 
-_SIZE_MAX = 1 << 44  # so that its blocks have a number of 32 bits
+_SIZE_MAX = ((1 << 32) - 1) * PAGE  # its blocks have a number of 32 bits
 
 
 async def start_volume(datapath: Datapath, params: Params) -> Row:
@@ -32,12 +36,16 @@ async def start_volume(datapath: Datapath, params: Params) -> Row:
     return await _start(datapath, session, "volume", want)
 
 
+def swap_name(session: PoolSession) -> str:
+    return f"{session.name}-swap"
+
+
 async def start_swap(datapath: Datapath, params: Params) -> Row:
     """The kernel swaps to the pool from then on."""
     session = pool_session(datapath, params["pool"])
     if params["size"] % PAGE:
         raise DatapathError(Code.INVALID, "size", f"{params['size']} is no multiple of {PAGE}")
-    want = SwapState(f"{session.name}-swap", params["size"] // PAGE, params["priority"])
+    want = SwapState(check_blkdev_name("swap", swap_name(session)), params["size"] // PAGE, params["priority"])
     if session.desired.swap is not None:
         _refuse_other(session, session.desired.swap, want)
     else:
@@ -52,6 +60,9 @@ async def _start(datapath: Datapath, session: PoolSession, what: str, want: Volu
     if worker is not None:
         await worker.start()
         return await session.view()
+    if what == "swap":
+        _refuse_in_use(datapath, session)
+        await session.call("swap_drop")  # of a stop that did not reach the pool
     setattr(session.desired, what, want)
     setattr(session, what, session.device_worker(swap=what == "swap"))
     try:
@@ -59,6 +70,9 @@ async def _start(datapath: Datapath, session: PoolSession, what: str, want: Volu
         datapath.save_pools()
     except BaseException:
         await _forget(session, what)
+        if what == "swap":
+            with contextlib.suppress(DatapathError):
+                await session.call("swap_drop")
         raise
     return await session.view()
 
@@ -78,10 +92,21 @@ async def _stop(datapath: Datapath, pool: str, what: str) -> Row:
     if worker is None:
         hint = f"see: cxl-datapath kmem-blk {what} start"
         raise DatapathError(Code.NOT_FOUND, f"{what} of pool {pool}", "is not started", hint)
+    if what == "swap" and worker.phase != Phase.RUNNING:
+        _refuse_in_use(datapath, session)
     await worker.stop()
     await _forget(session, what)
     datapath.save_pools()
+    if what == "swap":
+        await session.call("swap_drop")
     return await session.view()
+
+
+def _refuse_in_use(datapath: Datapath, session: PoolSession) -> None:
+    """Raises `busy` while the kernel swaps to the device and nobody is there to switch it off: its content would be lost."""
+    device = datapath.settings.dev / swap_name(session)
+    if is_on(device):
+        raise DatapathError(Code.BUSY, str(device), "is in use as swap", f"wait until its worker runs, or run: swapoff {device}")
 
 
 async def _forget(session: PoolSession, what: str) -> None:
@@ -89,8 +114,6 @@ async def _forget(session: PoolSession, what: str) -> None:
     setattr(session.desired, what, None)
     setattr(session, what, None)
     await worker.end(patience=5.0)
-    if what == "swap":
-        await session.call("swap_drop")
 
 
 def _refuse_other(session: PoolSession, have: VolumeState | SwapState, want: VolumeState | SwapState) -> None:

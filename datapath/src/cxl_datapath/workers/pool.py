@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backing import looked_at
 from ..errors import Code, DatapathError
+from ..kmem_blk.format import read_superblock
 from ..kmem_blk.leases import Leases
 from ..kmem_blk.pool import Pool
 from ..kmem_blk.server import PoolServer
@@ -27,6 +29,7 @@ RECALL_PART = 0.5  # of the time that a write waits: what is left then is taken
 @dataclass(frozen=True)
 class Config:
     name: str
+    uuid: str
     memories: list[Memory]
     reserve: int  # pages
     lease_limit: int  # pages per process
@@ -38,6 +41,7 @@ class Config:
     def from_json(cls, raw: dict[str, Any]) -> Config:
         return cls(
             check_name("pool", raw["name"]),
+            check_name("uuid", raw["uuid"]),
             [Memory.from_json(each) for each in raw["memories"]],
             int(raw["reserve"]),
             int(raw["lease_limit"]),
@@ -47,14 +51,22 @@ class Config:
         )
 
 
+def _check_same(config: Config) -> None:
+    """Before anything is written: another pool of that name is another one."""
+    memory = config.memories[0]
+    with looked_at(memory) as seen:
+        found = read_superblock(seen, memory.spec)
+    if (found.name, str(found.uuid)) != (config.name, config.uuid):
+        what = f"holds pool {found.name} ({found.uuid}) now, not {config.name} ({config.uuid})"
+        raise DatapathError(Code.CORRUPT, memory.spec, what, "it was formatted again: stop the pool and start it")
+
+
 def run(link: Link) -> None:
     config = Config.from_json(link.config())
     hold(link, config.runtime / f"pool-{config.name}.lock", f"pool {config.name}")
+    _check_same(config)
     event_fd = os.eventfd(0, os.EFD_CLOEXEC)
     pool = Pool(config.memories, config.reserve, config.recall_ms, event_fd, config.runtime)
-    if pool.name != config.name:
-        what = f"holds pool {pool.name} now, not {config.name}"
-        raise DatapathError(Code.CORRUPT, config.memories[0].spec, what, "it was formatted again: stop the pool and start it")
     for note in pool.notes:
         print(f"pool {pool.name}: {note}", file=sys.stderr)
     leases = Leases(pool, config.lease_limit)

@@ -109,6 +109,7 @@ class Served:
         self._away_since: float | None = None
         self._offline = False
         self._recalled_at: float | None = None
+        self._cleared = False  # its pages were given back since then
 
     def serve(self) -> None:
         if self._config.swap_blocks:
@@ -169,14 +170,24 @@ class Served:
         """Blocks want the pages that swap has. What does not fit into memory stays."""
         with contextlib.suppress(DatapathError):
             switch_off(self._device)
-            self._volume.call("swap_clear")
-            self._recalled_at = time.monotonic()
+            self._recalled_at, self._cleared = time.monotonic(), False
             self._tell(swap="recalled")
+            self._clear()
+
+    def _clear(self) -> None:
+        """Once it is off nobody misses its pages. Raises what keeps the pool from taking them."""
+        if not self._cleared:
+            self._volume.call("swap_clear")
+            self._cleared = True
 
     def _take_again(self) -> None:
         """Once half of what swap may have is free again."""
         self._recalled_at = time.monotonic()
-        pages = self._volume.call("status")["pages"]
+        try:
+            self._clear()
+            pages = self._volume.call("status")["pages"]
+        except DatapathError:
+            return  # the pool is away, or busy: later
         if pages["available"] >= pages["reserve"] + self._config.swap_blocks // 2:
             switch_on(self._device, self._config.name, self._config.priority)
             self._recalled_at = None
