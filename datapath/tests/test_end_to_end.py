@@ -49,7 +49,7 @@ def test_the_command_line_speaks_of_its_own_options(lab):
     lab.mapped()
     for words, said in (
         (["cbd", "transport", "format", f"{lab.memory}", "pool1", "--lease-ms", "5"], "--lease-ms: 5 is not possible; choose "),
-        (["cbd", "blkdev", "start", "pool0", "0", "--name", "x"], "or use --read-only here, or --shared on all of them"),
+        (["cbd", "blkdev", "start", "pool0", "0", "--name", "x"], "or use --read-only here, or start all of them with --shared"),
         (["cbd", "blkdev", "stop", "pool0", "--", "-5"], "id: -5 is not possible; choose 0 to 1023"),
         (["cbd", "blkdev", "clear", "pool0", "cbd0"], "a blkdev has its name on its own host only, elsewhere give the id; see: "),
     ):

@@ -94,7 +94,7 @@ def check_rival(registry: Registry, entry: BlkdevEntry) -> None:
     if not channels.may_join(users, entry.flags):
         writers = [user for user in users if not user.flags & BLKDEV_READ_ONLY]
         names = ", ".join(f"blkdev {user.id} of host {registry.host_name(user.host_id)}" for user in writers)
-        hint = "stop that one (clear it if its host is dead), or use read_only here, or shared on all of them"
+        hint = "stop that one (clear it if its host is dead), or use read_only here, or start all of them with shared"
         raise DatapathError(Code.BUSY, f"backend {entry.backend_id}", f"is written by {names}", hint)
 
 
