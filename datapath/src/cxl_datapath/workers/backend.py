@@ -30,7 +30,7 @@ from .lock import hold
 from .pool_medium import PoolMedium
 from .store import Store, open_store, same_device
 
-RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that
+RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that, or a quarter of a short lease
 
 
 @dataclass(frozen=True)
@@ -172,13 +172,14 @@ class News:
         self._registry = registry
         self._hosts: list[int] = []
         self._bells: list[bytes] = []
+        self._rescan_s = min(RESCAN_S, registry.info.lease_s / 4)  # the blkdevs' hosts are watched by that, too
         self._rescan_at = 0.0
 
     def any(self) -> bool:
         rescan = time.monotonic() >= self._rescan_at
         if rescan:
             self._hosts = list(self._registry.hosts.used())
-            self._rescan_at = time.monotonic() + RESCAN_S
+            self._rescan_at = time.monotonic() + self._rescan_s
         bells, self._bells = self._bells, self._registry.bells(self._hosts)
         return rescan or bells != self._bells
 
