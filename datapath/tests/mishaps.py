@@ -8,7 +8,7 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
@@ -115,6 +115,32 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         pytest.skip(f"cannot mount: {made.stderr.strip()}")
     try:
         yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def disk_that_hangs(folder: Path) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A file system of its own; within what it gives, calls that write there wait in the kernel. Skips where none can be made."""
+    image = folder.with_suffix(".img")
+    image.touch()
+    os.truncate(image, 64 << 20)
+    folder.mkdir()
+    for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop", image, folder]):
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"cannot make a file system: {made.stderr.strip()}")
+
+    @contextmanager
+    def hanging() -> Iterator[None]:
+        subprocess.run(["fsfreeze", "--freeze", folder], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", folder], check=True)
+
+    try:
+        yield hanging
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
 

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mishaps import loop_device as looped
 
 from cxl_datapath.cbd.layout import BACKEND_READ_ONLY
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.workers.presence import Presence
 from cxl_datapath.workers.store import Store, open_store
 
 
@@ -51,6 +55,39 @@ def test_a_file_that_only_512_divides(tmp_path):
 @pytest.mark.parametrize("size", [0, 100, 4097])
 def test_sizes_that_are_no_whole_blocks(tmp_path, size):
     assert refuse(make(tmp_path / "disk", size)).code == Code.INVALID
+
+
+def test_a_file_that_a_loop_device_shows_is_not_written_beside_it(tmp_path):
+    """It may be mounted: two writers of one medium."""
+    path = make(tmp_path / "disk", 1 << 20)
+    with looped(Path(path)) as loop:
+        error = refuse(path)
+        assert (error.code, loop in error.message) == (Code.BUSY, True)
+        close(open_store(path, True))
+        close(open_store(loop, False))
+    close(open_store(path, False))
+
+
+def test_a_disk_that_was_removed_is_noticed(tmp_path):
+    number = os.makedev(8, 16)
+    entry = tmp_path / "dev/block/8:16"
+    entry.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fstat", lambda _: SimpleNamespace(st_mode=stat.S_IFBLK, st_rdev=number))
+        presence = Presence("/dev/sdb", 3, tmp_path)
+        elsewhere = Presence("/dev/sdb", 3, tmp_path / "nothing is mounted here")
+    presence.check()
+    entry.rmdir()
+    with pytest.raises(DatapathError) as caught:
+        presence.check()
+    assert (caught.value.code, caught.value.object) == (Code.NOT_READY, "/dev/sdb")
+    elsewhere.check()
+
+
+def test_files_and_pools_are_always_there(tmp_path):
+    with Path(make(tmp_path / "disk", 4096)).open("rb") as file:
+        for fd in (file.fileno(), -1):
+            Presence("disk", fd, tmp_path).check()
 
 
 def test_what_does_not_exist_or_is_no_medium(tmp_path):

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from claimants import Claimant
 from hosts import wait_until
 from lab import io_works, needs_nbd, socket_of
 from mishaps import die
@@ -14,7 +17,11 @@ from nbd_client import Command, NbdClient, Refused
 from trio import MANY, ONE, START, T, Trio, progress, sees
 from verifying_writer import Background
 
+from cxl_datapath.cbd.registry import Registry
+from cxl_datapath.cbd.transport import attach
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.mapping import Mapping
+from cxl_datapath.memory import resolve
 
 pytestmark = needs_nbd
 
@@ -80,6 +87,27 @@ def test_a_dead_host_is_cleared_and_comes_back_as_a_new_one(trio: Trio) -> None:
     trio.node2.call("cbd.blkdev.stop", **ONE)
     assert io_works(trio.node2.call("cbd.blkdev.start", **START)["device"], 0x24)
     assert not device.startswith("/dev")
+
+
+def test_a_host_that_comes_back_while_its_clearing_waits_is_left_alone(trio: Trio) -> None:
+    """The clearing waits for the claim, and a lease after that: for minutes, where a lease is long."""
+    trio.mapped(io_timeout=3600)
+    number, mine = trio.host_id("node1"), trio.host_id("node3")
+    die(trio.node1, trio.node3)
+    holder = Claimant(Path(trio.memory), "holder")
+    with Mapping(resolve(trio.memory)) as mapping, ThreadPoolExecutor() as pool:
+        registry = Registry(mapping, attach(mapping, trio.memory))
+        try:
+            holder.ask("register")
+            holder.ask("hold")
+            refused = pool.submit(trio.node3.refuse, Code.BUSY, "cbd.host.clear", **T, id=number, force=True)
+            wait_until(lambda: (claim := registry.claim(mine)) and claim.number, "node3 waits for the claim")
+            trio.node1.start()
+            wait_until(lambda: sees(trio.node3, "node1"), "node1 is back")
+        finally:
+            holder.kill()
+        assert "alive again" in refused.result().message
+    wait_until(lambda: trio.path_state() == "serving", "node1 serves what it had")
 
 
 @pytest.mark.parametrize("kind", ["host", "backend"])

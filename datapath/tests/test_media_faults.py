@@ -6,15 +6,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hosts import Host, wait_until
 from lab import MEMORY, MIB, Lab, needs_nbd, socket_of, stopped
-from mishaps import filled, loop_device, small_disk
+from mishaps import disk_that_hangs, filled, loop_device, small_disk
 from nbd_client import Command, NbdClient, Refused
 
-from cxl_datapath.errors import Code
+from cxl_datapath.errors import Code, DatapathError
 
 pytestmark = [needs_nbd, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -89,6 +90,33 @@ def test_a_device_that_fails_costs_its_requests(lab: Lab) -> None:
         wait_until(lambda: stopped(lab.node2), "the device is stopped")
         lab.node1.call("cbd.backend.stop", **T, id=0)
     assert medium.read_bytes()[12 * MIB : 13 * MIB] == b"3" * MIB
+
+
+def test_a_device_that_hangs_keeps_nobody_from_stopping_its_backend(lab: Lab, tmp_path: Path) -> None:
+    with disk_that_hangs(tmp_path / "hangs") as hanging, ThreadPoolExecutor() as pool:
+        disk = tmp_path / "hangs" / "disk"
+        disk.touch()
+        os.truncate(disk, MIB)
+        lab.node1.call("cbd.backend.start", **T, path=str(disk))
+        device = lab.node2.call("cbd.blkdev.start", **T, backend=0, frontend="nbdkit", io_timeout=1)["device"]
+        with hanging():
+            with NbdClient(socket_of(device)) as client:
+                assert _error(client, Command.WRITE, 0, data=b"x" * BLOCK) == errno.EIO
+            wait_until(lambda: stopped(lab.node2), "the device is stopped")
+            stopping = pool.submit(lab.node1.call, "cbd.backend.stop", **T, id=0)
+            wait_until(stopping.done, "the backend is stopped while its disk hangs")
+            assert stopping.result()["state"] == "stopped"
+            assert lab.node2.call("cbd.backend.list", **T) == []
+        wait_until(lambda: _started(lab.node1, disk), "it can be started again")
+
+
+def _started(host: Host, disk: Path) -> bool:
+    """False while the process that hung still has the disk."""
+    try:
+        return bool(host.call("cbd.backend.start", **T, path=str(disk))["state"] == "running")
+    except DatapathError as error:
+        assert error.code == Code.BUSY
+        return False
 
 
 def test_a_daemon_that_cannot_save_its_state_changes_nothing(

@@ -180,9 +180,10 @@ def test_a_beating_host_is_alive_and_a_still_one_dies_on_our_clock():
     clock.sleep(PERIOD_S)
     seen.observe(0, Heartbeat(2, 1), 1)
     assert seen.alive(0) is True
-    clock.sleep(LEASE_S - 0.1)
-    seen.observe(0, Heartbeat(2, 1), 1)
-    assert seen.alive(0) is True
+    for _ in range(4):
+        clock.sleep((LEASE_S - 0.1) / 4)
+        seen.observe(0, Heartbeat(2, 1), 1)
+        assert seen.alive(0) is True
     clock.sleep(0.2)
     assert seen.alive(0) is False
     seen.observe(0, Heartbeat(3, 1), 1)
@@ -192,16 +193,42 @@ def test_a_beating_host_is_alive_and_a_still_one_dies_on_our_clock():
 def test_the_death_of_one_incarnation_says_nothing_of_the_next():
     clock = Clock()
     seen = Liveness(LEASE_S, clock)
-    seen.observe(0, Heartbeat(7, 1), 1)
-    clock.sleep(LEASE_S)
+    stand_still(seen, clock, Heartbeat(7, 1), 1)
     assert [seen.alive(0, epoch) for epoch in (1, 2)] == [False, None]
     seen.observe(0, Heartbeat(7, 1), 2)  # it wrote its new entry, and did not beat yet
     assert [seen.alive(0, epoch) for epoch in (None, 1, 2)] == [None, None, None]
     clock.sleep(PERIOD_S)
     seen.observe(0, Heartbeat(8, 2), 2)
     assert [seen.alive(0, epoch) for epoch in (None, 1, 2)] == [True, None, True]
-    clock.sleep(LEASE_S)
+    stand_still(seen, clock, Heartbeat(8, 2), 2)
     assert seen.alive(0, 2) is False
+
+
+@pytest.mark.parametrize("away", [LEASE_S / 2, LEASE_S, 100 * LEASE_S])
+@pytest.mark.parametrize("all_were", [False, True])
+def test_who_was_suspended_kills_nobody(away, all_were):
+    """What it saw last is old, and the others may have been suspended with it: neither is a reason to fence a host that lives."""
+    clock = Clock()
+    seen = Liveness(LEASE_S, clock)
+    for beat in (1, 2):
+        clock.sleep(PERIOD_S)
+        seen.observe(0, Heartbeat(beat, 1), 1)
+    assert seen.alive(0) is True
+    clock.sleep(away)
+    assert seen.alive(0) is None  # for a thread that wakes up before the one that looks
+    seen.observe(0, Heartbeat(2 if all_were else 99, 1), 1)
+    assert seen.alive(0) is (None if all_were else True)
+    stand_still(seen, clock, Heartbeat(2 if all_were else 99, 1), 1)
+    assert seen.alive(0) is False
+
+
+def stand_still(seen, clock, heartbeat, epoch):
+    """A lease in which the host does not beat, and is looked at all the time."""
+    seen.observe(0, heartbeat, epoch)
+    since = clock.now
+    while clock.now - since < LEASE_S:
+        clock.sleep(PERIOD_S)
+        seen.observe(0, heartbeat, epoch)
 
 
 @pytest.mark.parametrize(("lease_s", "period"), [(1.0, 0.2), (2.5, 0.5), (5.0, 0.5), (600.0, 0.5)])

@@ -84,6 +84,35 @@ def test_a_stop_ends_when_the_worker_dies_of_it(worker, monkeypatch):
     asyncio.run(scenario())
 
 
+def test_nobody_waits_for_a_worker_that_a_kill_does_not_end(worker, monkeypatch, caplog):
+    """Its device hangs, and it waits for that in the kernel."""
+    monkeypatch.setattr(supervisor, "KILL_S", 0.1)
+    spawn = Supervised._spawn
+
+    async def spawn_stuck(self: Supervised, inherit: tuple[int, ...]) -> asyncio.subprocess.Process:
+        process = await spawn(self, inherit)
+        killed.append((process, process.kill))
+        monkeypatch.setattr(process, "terminate", lambda: None)
+        monkeypatch.setattr(process, "kill", lambda: None)
+        return process
+
+    async def scenario() -> None:
+        stuck = worker("""echo '{"event": "ready", "info": {}}'; exec sleep 3600""")
+        await stuck.start()
+        try:
+            await asyncio.wait_for(stuck.end(patience=0.0), PATIENCE_S)
+        finally:
+            for process, kill in killed:
+                kill()
+                await process.wait()
+        assert stuck.to_json()["state"] == "stopped"
+
+    killed: list[tuple[asyncio.subprocess.Process, Callable[[], None]]] = []
+    monkeypatch.setattr(Supervised, "_spawn", spawn_stuck)
+    asyncio.run(scenario())
+    assert any("does not answer" in record.getMessage() for record in caplog.records)
+
+
 def test_a_worker_whose_memory_went_away_says_so(worker):
     async def scenario() -> None:
         gone = worker("kill -BUS $$")

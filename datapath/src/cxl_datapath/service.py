@@ -125,10 +125,13 @@ class Datapath:
             self._beating.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _restore_later(self, session: Session) -> None:
-        self._restoring[session.name] = asyncio.create_task(self._restore(session), name=f"restore {session.name}")
+    def _restore_later(self, session: Session, lost: DatapathError | None = None) -> None:
+        self._restoring[session.name] = asyncio.create_task(self._restore(session, lost), name=f"restore {session.name}")
 
-    async def _restore(self, session: Session) -> None:
+    async def _restore(self, session: Session, lost: DatapathError | None) -> None:
+        """`lost`: why this host has to leave the transport first."""
+        if lost is not None:
+            await session.close(lost)
         delay = RETRY_FIRST_S
         while True:
             try:
@@ -148,15 +151,15 @@ class Datapath:
     async def _beat(self) -> None:
         while True:
             for session in list(self.sessions.values()):
-                if session.opened is None:
+                if not session.beats:
                     continue
                 try:
                     session.tick()
                 except DatapathError as error:
                     log.error("%s; its workers are stopped", about(f"transport {session.name}", error))
-                    await session.close(error)
-                    self._restore_later(session)
+                    # Not here: until its workers have ended no other transport would have a heartbeat.
+                    self._restore_later(session, error)
                 except Exception:
                     # Without a heartbeat every peer would take this host for dead.
                     log.exception("transport %s: fault in its heartbeat", session.name)
-            await asyncio.sleep(min((each.period_s for each in self.sessions.values() if each.opened), default=IDLE_PERIOD_S))
+            await asyncio.sleep(min((each.period_s for each in self.sessions.values() if each.beats), default=IDLE_PERIOD_S))

@@ -160,6 +160,11 @@ class Session:
         log.info("transport %s: registered as host %d", self.name, opened.host_id)
 
     @property
+    def beats(self) -> bool:
+        """Whether this host is in the transport, and not about to leave it because it lost its place there."""
+        return self.opened is not None and self.reason is None
+
+    @property
     def period_s(self) -> float:
         """Seconds between two beats."""
         return period_s(self.need().lease_s)

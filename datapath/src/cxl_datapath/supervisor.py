@@ -170,9 +170,7 @@ class Supervised:
             await asyncio.wait([listener], timeout=_LAST_WORDS_S)
         finally:
             if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await _exit_status(process)
+                await self._kill(process)
             listener.cancel()
             if self._answering is not None:
                 self._answering.cancel()
@@ -182,6 +180,17 @@ class Supervised:
             await self._set(Phase.STOPPED)
             return
         raise reported or self._unexplained(status, tail)
+
+    async def _kill(self, process: asyncio.subprocess.Process) -> None:
+        """One that waits in the kernel for a device that answers nothing ends with that wait. It does nothing else any more, and
+        keeps its locks until then, so that nobody has to wait for it."""
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        try:
+            await asyncio.wait_for(_exit_status(process), KILL_S)
+        except TimeoutError:
+            what = f"was killed, but waits in the kernel for a device that does not answer; process {process.pid} ends with that"
+            log.warning("%s: %s", self.label, what)
 
     async def _spawn(self, inherit: tuple[int, ...]) -> asyncio.subprocess.Process:
         """`inherit`: descriptors that become the worker's, under their numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .lines import Heartbeat
 
@@ -32,10 +32,15 @@ class _Seen:
     epoch: int  # of the host's entry
     since: float  # own clock, when it was first seen like this
     moved: bool
+    looked: float  # own clock, at the last look
 
 
 class Liveness:
-    """What an observer knows of its peers. `lease_s`: a heartbeat that stands still for so long is that of a dead host."""
+    """What an observer knows of its peers. `lease_s`: a heartbeat that stands still for so long is that of a dead host.
+
+    Time in which the observer did not look says nothing of the others: it was suspended, or waited for its own disk, and they
+    may have been, too. Whoever did not look for half a lease begins anew.
+    """
 
     def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lease_s = lease_s
@@ -45,28 +50,36 @@ class Liveness:
     def observe(self, host_id: int, heartbeat: Heartbeat | None, epoch: int) -> None:
         """One look at a heartbeat line and at the epoch in the entry. A line that is None is torn or was never written, and
         says nothing."""
-        seen = self._seen.get(host_id)
+        seen, now = self._seen.get(host_id), self._clock()
         if seen is None or epoch != seen.epoch:
-            self._seen[host_id] = _Seen(heartbeat, epoch, self._clock(), False)
+            self._seen[host_id] = _Seen(heartbeat, epoch, now, False, now)
         elif heartbeat is not None and heartbeat != seen.heartbeat:
             # A first valid line after none is not yet a sign of life: it may have been torn by our own look.
-            self._seen[host_id] = _Seen(heartbeat, epoch, self._clock(), seen.heartbeat is not None)
+            self._seen[host_id] = _Seen(heartbeat, epoch, now, seen.heartbeat is not None, now)
+        elif self._was_away(seen, now):
+            self._seen[host_id] = _Seen(seen.heartbeat, epoch, now, False, now)
+        else:
+            self._seen[host_id] = replace(seen, looked=now)
 
     def forget(self, host_id: int) -> None:
         self._seen.pop(host_id, None)
 
     def alive(self, host_id: int, epoch: int | None = None) -> bool | None:
-        """True: its counter moved within the lease; False: it did not for that long; None: not watched long enough.
+        """True: its counter moved within the lease; False: it did not for that long; None: not watched long enough, or not now.
 
         With `epoch` the answer is about this incarnation, and None where another one was seen. Who is going to fence must give
         it, or a host that came back a moment ago would be taken for the one that died.
         """
         seen = self._seen.get(host_id)
-        if seen is None or epoch not in (None, seen.epoch):
+        now = self._clock()
+        if seen is None or epoch not in (None, seen.epoch) or self._was_away(seen, now):
             return None
-        if self._clock() - seen.since >= self._lease_s:
+        if now - seen.since >= self._lease_s:
             return False
         return True if seen.moved else None
+
+    def _was_away(self, seen: _Seen, now: float) -> bool:
+        return now - seen.looked >= self._lease_s / 2
 
 
 def watch(

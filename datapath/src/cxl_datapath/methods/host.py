@@ -12,7 +12,7 @@ from ..service import Datapath
 from ..session import Opened
 from ..views import Row, hosts_view
 from .base import TRANSPORT, Method, Params
-from .dead import bury, need_dead, refuse_own
+from .dead import bury, need_dead, need_fenced, refuse_own
 from .entries import numbered
 
 
@@ -36,6 +36,8 @@ async def clear_host(datapath: Datapath, params: Params) -> Row:
         _refuse_used(session.need(), host_id, what)
     async with session.claim() as opened:
         await bury(opened, dead)
+        epoch = opened.registry.incarnation(host_id)  # it may have come back before this one had the claim
+        need_fenced(opened, host_id, epoch or 0, what, dead)
         holdings.clear_dead_host(opened, host_id)
     return row | {"state": "cleared", "alive": False, "fenced": True}
 

@@ -28,9 +28,10 @@ from .guard import Guard
 from .link import Link
 from .lock import hold
 from .pool_medium import PoolMedium
+from .presence import Presence
 from .store import Store, open_store, same_device
 
-RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that
+RESCAN_S = 1.0  # a bell that was missed, or of a host that is new, is made good within that, or a quarter of a short lease
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,11 @@ def _serve(link: Link, config: Config, store: Store, transport: Attached, pooled
             "file": asdict(file) if (file := medium_of(store.fd)) else None,
         }
         link.emit("ready", info=info)
-        news = News(transport.registry)
+        news, presence = News(transport.registry), Presence(config.path, store.fd)
         # A backend has no user of its own that could make it busy: the daemon checks the blkdevs before it says stop.
         while link.wait(look_s(transport.info.lease_s)) is None:
             guard.check_lease()
+            presence.check()
             if pooled:
                 pooled.follow()
             if not news.any():
@@ -172,13 +174,14 @@ class News:
         self._registry = registry
         self._hosts: list[int] = []
         self._bells: list[bytes] = []
+        self._rescan_s = min(RESCAN_S, registry.info.lease_s / 4)  # the blkdevs' hosts are watched by that, too
         self._rescan_at = 0.0
 
     def any(self) -> bool:
         rescan = time.monotonic() >= self._rescan_at
         if rescan:
             self._hosts = list(self._registry.hosts.used())
-            self._rescan_at = time.monotonic() + RESCAN_S
+            self._rescan_at = time.monotonic() + self._rescan_s
         bells, self._bells = self._bells, self._registry.bells(self._hosts)
         return rescan or bells != self._bells
 

@@ -25,6 +25,7 @@ from ..cbd.layout import (
 from ..errors import Code, DatapathError, from_errno
 from ..lock_holder import lock_holder
 from .in_memory import block_device_in_memory, file_in_memory
+from .loops import loop_of
 
 _BLKSSZGET, _BLKPBSZGET, _BLKGETSIZE64, _BLKROGET = 0x1268, 0x127B, 0x80081272, 0x125E
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
@@ -154,6 +155,9 @@ def _file_store(path: str, fd: int, read_only: bool, direct: bool) -> Store:
     except BlockingIOError:
         hint = "stop what uses it there, for example a backend, a pool or a transport of another daemon, or choose another file"
         raise DatapathError(Code.BUSY, path, f"is locked by {lock_holder(fd)}", hint) from None
+    if not read_only and (loop := loop_of(fd)) is not None:
+        hint = f"unmount and detach that one (losetup --detach /dev/{loop}), or start the backend on it"
+        raise DatapathError(Code.BUSY, path, f"is shown by /dev/{loop}, whose users may write it, too", hint)
     capacity = os.fstat(fd).st_size
     block = _direct_block(fd, capacity) if direct else None
     if direct and block is None:
