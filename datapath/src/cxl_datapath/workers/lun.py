@@ -84,7 +84,8 @@ def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> 
     try:
         link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct})
         while link.wait(POLL_S) is None:
-            pass
+            if not listener.is_alive():
+                raise DatapathError(Code.FAILED, f"LUN {config.name}", "its orders have ended", "the daemon starts it again")
     finally:
         engine.fail()  # whoever is attached learns it at once
         with contextlib.suppress(OSError):
@@ -101,22 +102,31 @@ class Orders:
         self._store = store
         self._channel = channel
         self._known: dict[str, Callable[..., dict[str, Any]]] = {
-            name: getattr(self, name) for name in ("add", "remove", "set", "clear", "scrub", "rescan", "stats")
+            name: getattr(self, name) for name in ("add", "remove", "set", "clear", "zero", "rescan", "stats")
         }
 
     def listen(self) -> None:
-        """Until the master closes its end."""
-        with contextlib.suppress(OSError):
-            while True:
-                packet, fds, _, _ = socket.recv_fds(self._channel, PACKET_MAX, DESCRIPTORS)
-                if not packet:
-                    return
-                try:
-                    answer = self._carry_out(json.loads(packet), fds)
-                finally:
-                    for fd in fds:
-                        os.close(fd)
-                self._channel.send(json.dumps(answer).encode())
+        """Until the master closes its end. Whatever ends it, the master learns that nobody listens any more."""
+        try:
+            with contextlib.suppress(OSError):
+                while self._next():
+                    pass
+        finally:
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RDWR)
+
+    def _next(self) -> bool:
+        """Carries out an order; whether there was one. Raises OSError."""
+        packet, fds, _, _ = socket.recv_fds(self._channel, PACKET_MAX, DESCRIPTORS)
+        if not packet:
+            return False
+        try:
+            answer = self._carry_out(json.loads(packet), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._channel.send(json.dumps(answer).encode())
+        return True
 
     def _carry_out(self, order: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         number, op = order.pop("id"), order.pop("op")
@@ -140,29 +150,18 @@ class Orders:
         self._engine.remove(slot)
         return {}
 
-    def set(
-        self,
-        *,
-        slot: int,
-        handle: int,
-        blocks: int,
-        table: list[int] | None,
-        zero: list[list[int]] | None = None,
-        scrub: list[list[int]] | None = None,
-    ) -> dict[str, Any]:
-        """Zeroes first, then the new table; what is scrubbed is out of everybody's reach by then."""
-        self._zero(zero or [])
+    def set(self, slot: int, handle: int, blocks: int, table: list[int] | None) -> dict[str, Any]:
         self._engine.set(slot, handle, blocks, table)
-        self._zero(scrub or [])
         return {}
 
-    def clear(self, slot: int, handle: int, scrub: list[list[int]]) -> dict[str, Any]:
+    def clear(self, slot: int, handle: int) -> dict[str, Any]:
         self._engine.clear(slot, handle)
-        self._zero(scrub)
         return {}
 
-    def scrub(self, spans: list[list[int]]) -> dict[str, Any]:
-        self._zero(spans)
+    def zero(self, spans: list[list[int]]) -> dict[str, Any]:
+        """What nobody reaches yet, or nobody reaches any more."""
+        for start, count in spans:
+            zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
         return {}
 
     def rescan(self) -> dict[str, Any]:
@@ -172,7 +171,3 @@ class Orders:
 
     def stats(self) -> dict[str, Any]:
         return {"stats": self._engine.stats().to_json()}
-
-    def _zero(self, spans: list[list[int]]) -> None:
-        for start, count in spans:
-            zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
