@@ -95,3 +95,33 @@ def _resize(host: Host, path: Path, size: int) -> None:
     kill_engine(host, "odd")
     os.truncate(path, size)
     wait_until(lambda: lun_row(host, "odd")["size"] == size, "the LUN runs again")
+
+
+class TestAnotherMedium:
+    def test_it_is_waited_for(self, medium: Make, user: App, node: Host):
+        """Of what another file holds nobody has asked for anything."""
+        path = medium(8 * MIB)
+        context = user.virtual(CHUNK)
+        context.write(1, b"\x61" * BLOCK)
+        aside = path.with_suffix(".aside")
+        path.rename(aside)
+        path.write_bytes(b"\x62" * (8 * MIB))
+        kill_engine(node, "odd")
+        wait_until(lambda: "not the medium" in str(lun_row(node, "odd")["worker"]["error"]), "it is told why")
+        aside.rename(path)
+        context.recover()
+        assert context.read(1) == b"\x61" * BLOCK
+
+    def test_it_is_the_lun_once_nobody_uses_it(self, medium: Make, user: App, node: Host):
+        path = medium(8 * MIB)
+        user.virtual(CHUNK)
+        path.unlink()
+        path.write_bytes(b"\x63" * (8 * MIB))
+        kill_engine(node, "odd")
+        user.close()
+        wait_until(lambda: lun_row(node, "odd")["state"] == "running", "the LUN runs again")
+        again = App(node, "odd")
+        try:
+            assert again.direct().read(0) == b"\x63" * BLOCK
+        finally:
+            again.close()

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import errno
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DatapathError
+from ..medium_id import MediumId, medium_from_json
 from ..supervisor import Phase, Supervised
 from . import wire
 from .areas import Areas, make_areas
@@ -76,6 +77,7 @@ class Lun:
         self._lock_file = runtime / f"lun-{state.wwid}.lock"
         self._channel: Channel | None = None
         self._measured: Channel | None = None  # of the worker whose medium was measured
+        self._medium: MediumId | None = None  # that of the contexts
         self.worker = Supervised("lun", f"LUN {state.name}", self._configure, lambda: None)
 
     # ---- the worker ----------------------------------------------------------------------------------------------------
@@ -85,10 +87,9 @@ class Lun:
         fd = self._channel.hand_over()
         paths = {"path": self.state.path, "lock_file": str(self._lock_file)}
         chunk = self.chunks.blocks if self.chunks else 0
-        return {"name": self.state.name, **paths, "read_only": self.state.read_only, "chunk_blocks": chunk} | {
-            "channel": fd,
-            "inherit": [fd],
-        }
+        medium = asdict(self._medium) if self._medium and self.contexts else None
+        known = {"read_only": self.state.read_only, "chunk_blocks": chunk, "medium": medium}
+        return {"name": self.state.name, **paths, **known, "channel": fd, "inherit": [fd]}
 
     def _on_gone(self, channel: Channel) -> None:
         """The worker has died: its contexts read all ones until they are recovered."""
@@ -113,6 +114,7 @@ class Lun:
         if not self.running or self._measured is self._channel:
             return
         self._measured, info = self._channel, self.worker.info
+        self._medium = medium_from_json(info["medium"])
         if self.chunks is None:
             self.chunks = Chunks(0, info["chunk_blocks"])
         self.chunks.soil()  # nor need it hold what the other one held
@@ -174,6 +176,7 @@ class Lun:
         for handle in handles.values():
             self.chunks.share(handle.table or ())
         self.contexts.append(context)
+        self._medium = record.medium
         return context
 
     def _record(self, context: Context) -> None:
@@ -190,6 +193,7 @@ class Lun:
             depth=context.depth,
             read_only=context.read_only,
             handles=handles,
+            medium=self._medium,
         )
         self._records.save(record)
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..cxlflash.engine import ContextConf, LunConf, LunEngine
 from ..cxlflash.refusal import refusal_of
 from ..cxlflash.wire import BLOCK
 from ..errors import Code, DatapathError
+from ..medium_id import DeviceId, MediumId, medium_from_json, medium_of
 from .link import Link
 from .lock import hold
 from .store import Store, open_store
@@ -42,11 +43,12 @@ class Config:
     chunk_blocks: int  # 0: as many as fit the size
     lock_file: Path
     channel: int
+    medium: MediumId | None  # that programs have contexts on
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
         numbers = (int(raw["chunk_blocks"]), Path(raw["lock_file"]), int(raw["channel"]))
-        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers)
+        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers, medium_from_json(raw["medium"]))
 
 
 def run(link: Link) -> None:
@@ -56,9 +58,20 @@ def run(link: Link) -> None:
         hold(link, config.lock_file, f"LUN {config.name}")
         store = open_store(config.path, config.read_only)
         try:
+            _check_medium(config, store)
             _serve(link, config, store, channel)
         finally:
             os.close(store.fd)
+
+
+def _check_medium(config: Config, store: Store) -> None:
+    """Raises `invalid` when another medium is at the path than the one that programs are using."""
+    known = config.medium
+    if isinstance(known, DeviceId) and not (known.marks or known.below):
+        return  # one that is made anew under its name, such as a blkdev
+    if known is not None and not known.is_same(medium_of(store.fd)):
+        what, hint = "is not the medium that programs use as this LUN", "put that one back, or end the programs"
+        raise DatapathError(Code.INVALID, config.path, what, hint)
 
 
 def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> None:
@@ -82,7 +95,8 @@ def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> 
     listener = threading.Thread(target=orders.listen, name="orders", daemon=True)
     listener.start()
     try:
-        link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct})
+        medium = asdict(found) if (found := medium_of(store.fd)) else None
+        link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct, "medium": medium})
         while link.wait(POLL_S) is None:
             if not listener.is_alive():
                 raise DatapathError(Code.FAILED, f"LUN {config.name}", "its orders have ended", "the daemon starts it again")
