@@ -27,7 +27,7 @@ def test_an_engine_that_cannot_read_an_order_hangs_up():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(60)
-        listener = threading.Thread(target=Orders(None, None, theirs).listen)
+        listener = threading.Thread(target=Orders(None, None, None, theirs).listen)
         listener.start()
         ours.send(b'{"id":1,"op":')
         assert ours.recv(100) == b""

@@ -43,6 +43,7 @@ class Connection:
         self.link = link
         self.leases: list[Lease] = []
         self.attached: list[tuple[str, VolumeBackend, Mapping]] = []
+        self.reserved: list[tuple[str, bool]] = []  # volumes, and whether alone
         self.received: list[int] = []  # descriptors of the request in hand
         self._sending = threading.Lock()
 
@@ -194,6 +195,7 @@ class PoolServer:
         channels = Channels(params["queues"], params["epoch"])
         if len(connection.received) != 1 or os.fstat(connection.received[0]).st_size < channels.size:
             raise DatapathError(Code.INVALID, "attach", f"needs the descriptor of a file of {channels.size} bytes")
+        self._reserve(connection, params["volume"], params["alone"])
         mapping = channels.map(f"/proc/self/fd/{connection.received[0]}")
         capacity = volume.blocks * PAGE
         if params["volume"] == "swap":
@@ -203,6 +205,15 @@ class PoolServer:
         for conf in channels.confs():
             backend.add(conf)
         return {"capacity": capacity, "block_size": PAGE}, []
+
+    def _reserve(self, connection: Connection, volume: str, alone: bool) -> None:
+        """For as long as the connection lasts. Raises `busy` when there are others, and either side wants to be alone."""
+        with self._lock:
+            for other in self._connections - {connection}:
+                if any(name == volume and (alone or only) for name, only in other.reserved):
+                    what, hint = f"is in use by process {other.peer.pid}", "stop that one first"
+                    raise DatapathError(Code.BUSY, f"{volume} of pool {self._pool.name}", what, hint)
+            connection.reserved.append((volume, alone))
 
     def lease(self, connection: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
         lease = self._leases.grant(connection.peer.pid, params["pages"])
@@ -307,6 +318,7 @@ _OPS: dict[str, tuple[_Op, dict[str, Field], bool]] = {
             "volume": Field(choice(("blocks", "swap"))),
             "queues": Field(integer(1, QUEUES_MAX)),
             "epoch": Field(integer(1, (1 << 32) - 1)),
+            "alone": Field(boolean, False),
         },
         True,
     ),

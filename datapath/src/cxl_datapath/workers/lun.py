@@ -28,10 +28,12 @@ from ..errors import Code, DatapathError
 from ..medium_id import DeviceId, MediumId, medium_from_json, medium_of
 from .link import Link
 from .lock import hold
+from .pool_medium import PoolMedium
 from .store import Store, open_store
 from .zero import zero
 
 POLL_S = 5.0
+POOL_POLL_S = 0.5  # requests wait for the successor of a pool's process
 DESCRIPTORS = 3  # of one context
 
 
@@ -48,7 +50,7 @@ class Config:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
         numbers = (int(raw["chunk_blocks"]), Path(raw["lock_file"]), int(raw["channel"]))
-        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers, medium_from_json(raw["medium"]))
+        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers, medium_from_json(raw.get("medium")))
 
 
 def run(link: Link) -> None:
@@ -56,12 +58,16 @@ def run(link: Link) -> None:
     with socket.socket(fileno=config.channel) as channel:
         channel.set_inheritable(False)
         hold(link, config.lock_file, f"LUN {config.name}")
-        store = open_store(config.path, config.read_only)
+        pooled = PoolMedium.of(config.path, config.lock_file.parent, config.lock_file.stem, alone=True)
+        store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
         try:
             _check_medium(config, store)
-            _serve(link, config, store, channel)
+            _serve(link, config, store, pooled, channel)
         finally:
-            os.close(store.fd)
+            if pooled:
+                pooled.close()
+            else:
+                os.close(store.fd)
 
 
 def _check_medium(config: Config, store: Store) -> None:
@@ -74,30 +80,31 @@ def _check_medium(config: Config, store: Store) -> None:
         raise DatapathError(Code.INVALID, config.path, what, hint)
 
 
-def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> None:
+def _serve(link: Link, config: Config, store: Store, pooled: PoolMedium | None, channel: socket.socket) -> None:
     blocks = store.capacity // BLOCK
     chunk_blocks = config.chunk_blocks or chunk_blocks_for(blocks)
     if blocks < chunk_blocks:
         hint = f"give a medium of at least {chunk_blocks * BLOCK} bytes"
         raise DatapathError(Code.RANGE, config.path, f"has {store.capacity} bytes, too few for a LUN", hint)
-    engine = LunEngine(
-        LunConf(
-            fd=store.fd,
-            is_block=store.is_block,
-            read_only=store.read_only,
-            logical_block_size=store.block_size,
-            blocks=blocks,
-            chunk_blocks=chunk_blocks,
-            engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
-        )
+    conf = LunConf(
+        fd=store.fd,
+        is_block=store.is_block,
+        read_only=store.read_only,
+        logical_block_size=store.block_size,
+        blocks=blocks,
+        chunk_blocks=chunk_blocks,
+        engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
     )
-    orders = Orders(engine, store, channel)
+    engine = pooled.lun(conf) if pooled else LunEngine(conf)
+    orders = Orders(engine, store, pooled, channel)
     listener = threading.Thread(target=orders.listen, name="orders", daemon=True)
     listener.start()
     try:
         medium = asdict(found) if (found := medium_of(store.fd)) else None
         link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct, "medium": medium})
-        while link.wait(POLL_S) is None:
+        while link.wait(POOL_POLL_S if pooled else POLL_S) is None:
+            if pooled:
+                pooled.follow()
             if not listener.is_alive():
                 raise DatapathError(Code.FAILED, f"LUN {config.name}", "its orders have ended", "the daemon starts it again")
     finally:
@@ -111,8 +118,9 @@ def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> 
 class Orders:
     """What the master may ask for; each method is an operation of the channel."""
 
-    def __init__(self, engine: LunEngine, store: Store, channel: socket.socket) -> None:
+    def __init__(self, engine: LunEngine, store: Store, pooled: PoolMedium | None, channel: socket.socket) -> None:
         self._engine = engine
+        self._pooled = pooled
         self._store = store
         self._channel = channel
         self._known: dict[str, Callable[..., dict[str, Any]]] = {
@@ -175,11 +183,16 @@ class Orders:
     def zero(self, spans: list[list[int]]) -> dict[str, Any]:
         """What nobody reaches yet, or nobody reaches any more."""
         for start, count in spans:
-            zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
+            if self._pooled:
+                self._pooled.zero(start * BLOCK, count * BLOCK)
+            else:
+                zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
         return {}
 
     def rescan(self) -> dict[str, Any]:
-        blocks = os.lseek(self._store.fd, 0, os.SEEK_END) // BLOCK  # of a file and of a block device
+        pooled = self._store.fd < 0  # which keeps its size while it is attached
+        size = self._store.capacity if pooled else os.lseek(self._store.fd, 0, os.SEEK_END)  # of a file and of a block device
+        blocks = size // BLOCK
         self._engine.set_blocks(blocks)
         return {"blocks": blocks}
 
