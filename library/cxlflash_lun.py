@@ -29,7 +29,9 @@ options:
         type: str
         required: true
       path:
-        description: Block device or file. Required for O(luns[].state=present).
+        description:
+          - Block device or file, or V(kmem_blk:<pool>) for the blocks of a pool that this host has started.
+          - Required for O(luns[].state=present).
         type: path
       wwid:
         description: 32 hexadecimal digits. Without it the identifier of the device, or one that is made of the path.

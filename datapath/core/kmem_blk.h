@@ -10,6 +10,7 @@
 #define KMEM_BLK_H
 
 #include "cxl_core.h"
+#include "cxl_lun.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -111,7 +112,11 @@ CXL_API int kmb_relay_new(const struct cxl_mem *mem, const struct cbd_channel_co
 CXL_API int kmb_relay_rebind(struct kmb_relay *relay, const struct cbd_channel_conf *channels, uint32_t count);
 CXL_API int kmb_relay_backend_new(const struct cxl_mem *mem, const struct cbd_backend_conf *conf, struct kmb_relay *relay,
                                   struct cbd_backend **out);
-/* After the backend on it is freed. */
+/* A LUN on it: conf->fd, is_block and engine are not looked at. */
+CXL_API int kmb_relay_lun_new(const struct cxl_lun_conf *conf, struct kmb_relay *relay, struct cxl_lun **out);
+/* Waits for the end. offset and len are multiples of the volume's block. */
+CXL_API int kmb_relay_zero(struct kmb_relay *relay, uint64_t offset, uint64_t len);
+/* After the backend or LUN on it is freed. */
 CXL_API void kmb_relay_free(struct kmb_relay *relay);
 
 #ifdef __cplusplus

@@ -182,9 +182,9 @@ void cxl_lun_stats(struct cxl_lun *lun, struct cxl_lun_stats *out)
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
-static int check_conf(const struct cxl_lun_conf *conf)
+static int check_conf(const struct cxl_lun_conf *conf, bool on_fd)
 {
-    if (!conf || conf->fd < 0 || conf->engine > CBD_ENGINE_INLINE)
+    if (!conf || (on_fd && conf->fd < 0) || conf->engine > CBD_ENGINE_INLINE)
         return -EINVAL;
     if (conf->logical_block_size != 512 && conf->logical_block_size != CXLFLASH_BLOCK)
         return -EINVAL;
@@ -232,9 +232,9 @@ static void destroy(struct cxl_lun *lun)
     free(lun);
 }
 
-int cxl_lun_new(const struct cxl_lun_conf *conf, struct cxl_lun **out)
+int lun_new_on(const struct cxl_lun_conf *conf, device_performer *perform, void *ctx, struct cxl_lun **out)
 {
-    int err = check_conf(conf);
+    int err = check_conf(conf, !perform);
     struct cxl_lun *lun;
 
     if (err)
@@ -243,6 +243,8 @@ int cxl_lun_new(const struct cxl_lun_conf *conf, struct cxl_lun **out)
     if (!lun)
         return -ENOMEM;
     lun->dev = (struct device){
+        .perform = perform,
+        .ctx = ctx,
         .fd = conf->fd,
         .is_block = conf->is_block,
         .read_only = conf->read_only,
@@ -264,6 +266,11 @@ int cxl_lun_new(const struct cxl_lun_conf *conf, struct cxl_lun **out)
     }
     *out = lun;
     return 0;
+}
+
+int cxl_lun_new(const struct cxl_lun_conf *conf, struct cxl_lun **out)
+{
+    return lun_new_on(conf, NULL, NULL, out);
 }
 
 void cxl_lun_free(struct cxl_lun *lun)

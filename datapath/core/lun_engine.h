@@ -45,6 +45,8 @@ struct cxl_lun {
     pthread_t thread;
 };
 
+/* cxl_lun_new(), over a device of our own where there is a `perform`. */
+int lun_new_on(const struct cxl_lun_conf *conf, device_performer *perform, void *ctx, struct cxl_lun **out);
 /* The thread. */
 void *lun_run(void *lun);
 

@@ -10,7 +10,10 @@
 #include "backend.h"
 #include "idle.h"
 #include "kmem_blk.h"
+#include "lun_engine.h"
 #include "pool.h"
+
+#define ZERO_BYTES (1U << 30) /* of one request */
 
 static int with_engine(enum cbd_engine engine, const struct cxl_mem *mem, const struct cbd_backend_conf *conf,
                        device_performer *perform, void *ctx, struct cbd_backend **out)
@@ -113,6 +116,31 @@ int kmb_relay_backend_new(const struct cxl_mem *mem, const struct cbd_backend_co
                           struct cbd_backend **out)
 {
     return with_engine(CBD_ENGINE_SYNC, mem, conf, relay_perform, relay, out);
+}
+
+int kmb_relay_lun_new(const struct cxl_lun_conf *conf, struct kmb_relay *relay, struct cxl_lun **out)
+{
+    struct cxl_lun_conf copy;
+
+    if (!conf || !relay)
+        return -EINVAL;
+    copy = *conf;
+    copy.engine = CBD_ENGINE_SYNC;
+    return lun_new_on(&copy, relay_perform, relay, out);
+}
+
+int kmb_relay_zero(struct kmb_relay *relay, uint64_t offset, uint64_t len)
+{
+    int err = 0;
+
+    while (!err && len) {
+        uint32_t piece = len < ZERO_BYTES ? (uint32_t)len : ZERO_BYTES;
+
+        err = pool_run(relay->queues, CBD_WRITE_ZEROES, 0, offset, piece, NULL);
+        offset += piece;
+        len -= piece;
+    }
+    return err;
 }
 
 int kmb_relay_rebind(struct kmb_relay *relay, const struct cbd_channel_conf *channels, uint32_t count)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import errno
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cxl_datapath.cxlflash.chunks import CHUNK_MIN_BLOCKS, CHUNKS_MAX, Chunks, chunk_blocks_for
+from cxl_datapath.cxlflash.chunks import CHUNK_MIN_BLOCKS, CHUNKS_MAX, Chunks, Span, chunk_blocks_for, joined
 from cxl_datapath.cxlflash.refusal import Refusal
 
 COUNT, SIZE = 12, 8
@@ -23,6 +24,15 @@ def test_chunks_are_as_small_as_their_number_allows(blocks):
     assert size & (size - 1) == 0
     assert blocks // size <= CHUNKS_MAX
     assert size == CHUNK_MIN_BLOCKS or blocks // (size // 2) > CHUNKS_MAX
+
+
+@given(st.sets(st.integers(0, 60)))
+def test_joined_spans_are_the_same_blocks(chunks):
+    found = joined(Span(chunk * SIZE, SIZE) for chunk in chunks)
+    assert [block for span in found for block in range(span.start, span.start + span.count)] == [
+        block for chunk in sorted(chunks) for block in range(chunk * SIZE, (chunk + 1) * SIZE)
+    ]
+    assert all(one.start + one.count < other.start for one, other in itertools.pairwise(found))
 
 
 class Space(RuleBasedStateMachine):

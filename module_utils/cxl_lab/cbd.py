@@ -72,6 +72,17 @@ def check_path(value: str, subject: str) -> str:
     raise LabError(subject, f"{shown(value)} is no absolute path", "write for example /dev/dax0.0")
 
 
+def check_medium(value: str, subject: str) -> str:
+    """A device, a file, or "kmem_blk:<pool>" for the blocks of a pool of the host.
+
+    :raises LabError: for anything else.
+    """
+    prefix, colon, pool = value.partition(":")
+    if prefix == "kmem_blk" and colon:
+        return f"kmem_blk:{check_name(pool, 'pool')}"
+    return check_path(value, subject)
+
+
 def check_transport(value: str) -> str:
     """The name of a transport.
 

@@ -6,9 +6,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .cbd import Call, Row, Seen, check_distinct, check_id, check_path, check_transport, is_dead, listed, owner, serves, when_dead
+from .cbd import (
+    Call,
+    Row,
+    Seen,
+    check_distinct,
+    check_id,
+    check_medium,
+    check_transport,
+    is_dead,
+    listed,
+    owner,
+    serves,
+    when_dead,
+)
 from .errors import LabError
-from .names import check_name
 
 #: What a module shows of a backend before and after.
 SHOWN = ("transport", "id", "host", "path", "read_only", "state")
@@ -47,7 +59,7 @@ def parse(item: Row) -> BackendWant:
 
     :raises LabError: for a name, a path or a number that cannot be.
     """
-    path = _path(item["path"]) if item["path"] else ""
+    path = check_medium(item["path"], "backend") if item["path"] else ""
     return BackendWant(
         check_transport(item["transport"]),
         item["state"],
@@ -56,14 +68,6 @@ def parse(item: Row) -> BackendWant:
         item["read_only"],
         item["force"],
     )
-
-
-def _path(value: str) -> str:
-    """A device, a file, or "kmem_blk:<pool>" for the blocks of a pool of the host."""
-    prefix, colon, pool = value.partition(":")
-    if prefix == "kmem_blk" and colon:
-        return f"kmem_blk:{check_name(pool, 'pool')}"
-    return check_path(value, "backend")
 
 
 def check(wants: list[BackendWant]) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from .cbd import Call, Row, Seen, check_distinct, check_number, check_path
+from .cbd import Call, Row, Seen, check_distinct, check_medium, check_number
 from .errors import LabError, shown
 from .names import check_name
 from .sizes import parse_size
@@ -61,7 +61,7 @@ def parse(item: Row) -> LunWant:
     wwid = item.get("wwid")
     if wwid is not None and not _WWID.fullmatch(wwid):
         raise LabError(f"{subject}: wwid", f"{shown(wwid)} is no WWID", "write 32 hexadecimal digits, in lower case")
-    path = check_path(item["path"], f"{subject}: path") if item.get("path") else ""
+    path = check_medium(item["path"], f"{subject}: path") if item.get("path") else ""
     return LunWant(
         check_name(item["name"], "LUN"), path, item["state"], item.get("mode"), wwid, bool(item.get("read_only")), limits
     )
@@ -78,6 +78,7 @@ def check(wants: list[LunWant]) -> None:
     """
     keys: list[tuple[str, tuple[str, str]]] = [(want.subject, ("name", want.name)) for want in wants]
     keys += [(want.subject, ("path", os.path.realpath(want.path))) for want in wants if want.path]
+    keys += [(want.subject, ("wwid", want.wwid)) for want in wants if want.wwid]
     check_distinct(keys)
 
 

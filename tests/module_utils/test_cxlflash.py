@@ -84,3 +84,15 @@ def test_what_cannot_be(item):
 def test_each_at_most_once(other):
     with pytest.raises(LabError, match="twice"):
         cxlflash.check([want(), want(**other)])
+
+
+def test_a_wwid_is_one_lun():
+    with pytest.raises(LabError, match="twice"):
+        cxlflash.check([want(wwid="4" * 32), want(name="flash1", path="/dev/sdc", wwid="4" * 32)])
+
+
+def test_a_pool_is_a_medium():
+    ((_, params),) = calls(want(path="kmem_blk:pool0"))
+    assert params["path"] == "kmem_blk:pool0"
+    with pytest.raises(LabError):
+        want(path="kmem_blk:../pool0")

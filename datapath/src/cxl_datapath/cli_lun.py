@@ -13,7 +13,7 @@ def add(nouns: Any, verb: Verb) -> None:
     lun = nouns.add_parser("lun", help="LUNs for programs of this host").add_subparsers(dest="verb", required=True)
     verb(lun, "list", "lun.list", "all of this host")
     create = verb(lun, "create", "lun.create", "make a block device or file a LUN")
-    create.add_argument("path")
+    create.add_argument("path", help="a block device, a file, or kmem_blk:POOL")
     create.add_argument("name")
     create.add_argument("--wwid", default=None, help="32 hexadecimal digits (default: the device's, or made of the path)")
     create.add_argument("--mode", choices=MODES, default="superpipe", help="legacy: leave the device alone (%(default)s)")

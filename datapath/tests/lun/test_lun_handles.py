@@ -130,6 +130,13 @@ class TestVirtual:
         finally:
             host.call("lun.set", lun="flash0", client_size=0)
 
+    def test_a_limit_below_a_block_is_one(self, app, host):
+        host.call("lun.set", lun="flash0", client_size=BLOCK - 1)
+        try:
+            assert "0 blocks" in app.attach().refused(errno.EDQUOT, Service.USER_VIRTUAL, size=1)
+        finally:
+            host.call("lun.set", lun="flash0", client_size=0)
+
     def test_no_path_but_one_leads_to_it(self, app):
         assert not app.attach().ask(Service.USER_VIRTUAL, size=1).return_flags & wire.ALL_PORTS_ACTIVE
 

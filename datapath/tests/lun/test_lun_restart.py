@@ -263,6 +263,21 @@ class TestLibrary:
         cblk.cblk_close(chunk)
         assert (lun_row(host)["contexts"], lun_row(host)["free"]) == (0, 64 * MIB)
 
+    def test_a_medium_that_was_replaced_meanwhile_is_waited_for(self, host):
+        chunk = chunk_of(host, 10)
+        cblk.cblk_write(chunk, b"\x53" * BLOCK, 9)
+        host.kill()
+        disk, aside = host.folder / "flash0.disk", host.folder / "aside"
+        disk.rename(aside)
+        disk.write_bytes(b"\x54" * (64 * MIB))
+        host.start()
+        wait_until(lambda: "not the medium" in str(lun_row(host)["worker"]["error"]), "it is told why")
+        aside.rename(disk)
+        buffer = bytearray(BLOCK)
+        assert cblk.cblk_read(chunk, buffer, 9) == 1
+        assert buffer == b"\x53" * BLOCK
+        cblk.cblk_close(chunk)
+
     def test_everything_is_killed_at_once(self, host):
         """Nobody is left who could write all ones."""
         chunk = chunk_of(host, 10)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ class Channel:
             raise Gone("the data path of the LUN is not running")
         self._number += 1
         packet = json.dumps({"id": self._number, "op": op, **fields}, separators=(",", ":")).encode()
+        if len(packet) > PACKET_MAX:
+            raise Refusal(errno.E2BIG, f"{op}: {len(packet)} bytes are too many for one order to the data path")
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[self._number] = answer
         try:

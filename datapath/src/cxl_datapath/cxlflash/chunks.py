@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .refusal import Refusal
@@ -28,6 +29,17 @@ class Span:
     count: int
 
 
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The same blocks in as few spans as they take."""
+    found: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if found and found[-1].start + found[-1].count == span.start:
+            found[-1] = Span(found[-1].start, found[-1].count + span.count)
+        else:
+            found.append(span)
+    return found
+
+
 @dataclass(frozen=True)
 class Resize:
     """What a virtual LUN will be. `zero` comes before the new table is used, `scrub` after the old one no longer is."""
@@ -49,7 +61,7 @@ class Chunks:
 
     @property
     def free(self) -> int:
-        return self.count - len(self._users)
+        return self.count - sum(1 for chunk in self._users if chunk < self.count)  # the medium may have become smaller
 
     def resize(self, blocks: int, table: tuple[int, ...], wanted: int, scrub: bool) -> Resize:
         """Takes what growing to `wanted` blocks needs. Gives nothing back yet: `settle` does, once the engine has the table.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import Code, DatapathError
-from ..names import check_name, check_path
+from ..names import check_backend_path, check_name
 from ..schema import boolean, choice, integer
 from ..state import ObjectFile
 from .wire import CONTEXTS_MAX
@@ -36,7 +36,7 @@ class LunState:
         return cls(
             check_wwid("wwid", raw["wwid"]),
             check_name("LUN", raw["name"]),
-            check_path("LUN", raw["path"]),
+            check_backend_path("LUN", raw["path"]),
             choice(MODES)("mode", raw["mode"]),
             boolean("read_only", raw["read_only"]),
             integer(1, CONTEXTS_MAX)("client_contexts", raw["client_contexts"]),

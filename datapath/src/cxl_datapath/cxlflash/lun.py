@@ -10,16 +10,17 @@ import asyncio
 import contextlib
 import errno
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DatapathError
+from ..medium_id import MediumId, medium_from_json
 from ..supervisor import Phase, Supervised
 from . import wire
 from .areas import Areas, make_areas
 from .channel import Channel
-from .chunks import Chunks, Resize, Span
+from .chunks import CHUNKS_MAX, Chunks, Resize, Span, joined
 from .desired import LunState
 from .process import Process
 from .records import Record, Records
@@ -27,6 +28,7 @@ from .refusal import Gone, Refusal, invalid
 
 _STEP_S = 0.02
 _HURRY_S = 1.0  # between two starts of a worker that is waited for
+_SPANS = 1024  # of one order: half of a packet at most
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,8 @@ class Lun:
         self.chunks: Chunks | None = None
         self._lock_file = runtime / f"lun-{state.wwid}.lock"
         self._channel: Channel | None = None
+        self._measured: Channel | None = None  # of the worker whose medium was measured
+        self._medium: MediumId | None = None  # that of the contexts
         self.worker = Supervised("lun", f"LUN {state.name}", self._configure, lambda: None)
 
     # ---- the worker ----------------------------------------------------------------------------------------------------
@@ -83,10 +87,9 @@ class Lun:
         fd = self._channel.hand_over()
         paths = {"path": self.state.path, "lock_file": str(self._lock_file)}
         chunk = self.chunks.blocks if self.chunks else 0
-        return {"name": self.state.name, **paths, "read_only": self.state.read_only, "chunk_blocks": chunk} | {
-            "channel": fd,
-            "inherit": [fd],
-        }
+        medium = asdict(self._medium) if self._medium and self.contexts else None
+        known = {"read_only": self.state.read_only, "chunk_blocks": chunk, "medium": medium}
+        return {"name": self.state.name, **paths, **known, "channel": fd, "inherit": [fd]}
 
     def _on_gone(self, channel: Channel) -> None:
         """The worker has died: its contexts read all ones until they are recovered."""
@@ -107,11 +110,19 @@ class Lun:
         self.measure()
 
     def measure(self) -> None:
-        """Takes the size of the medium once a worker has it open."""
-        info = self.worker.info
-        if self.chunks is None and self.running:
-            self.chunks = Chunks(info["blocks"] // info["chunk_blocks"], info["chunk_blocks"])
-            self.blocks = info["blocks"]
+        """Takes the size of the medium, once for each worker that opens it: it may have become another one."""
+        if not self.running or self._measured is self._channel:
+            return
+        self._measured, info = self._channel, self.worker.info
+        self._medium = medium_from_json(info["medium"])
+        if self.chunks is None:
+            self.chunks = Chunks(0, info["chunk_blocks"])
+        self.chunks.soil()  # nor need it hold what the other one held
+        self._resized(self.chunks, info["blocks"])
+
+    def _resized(self, chunks: Chunks, blocks: int) -> None:
+        """Chunks keep their size as long as there are any; of a medium that became much larger the rest waits until then."""
+        self.blocks, chunks.count = blocks, min(blocks // chunks.blocks, CHUNKS_MAX)
 
     async def close(self, patience: float) -> None:
         """Stops the worker; the next one may find another medium."""
@@ -165,6 +176,7 @@ class Lun:
         for handle in handles.values():
             self.chunks.share(handle.table or ())
         self.contexts.append(context)
+        self._medium = record.medium
         return context
 
     def _record(self, context: Context) -> None:
@@ -181,6 +193,7 @@ class Lun:
             depth=context.depth,
             read_only=context.read_only,
             handles=handles,
+            medium=self._medium,
         )
         self._records.save(record)
 
@@ -216,8 +229,15 @@ class Lun:
         areas = context.areas
         fields = {"slot": context.slot, "depth": context.depth, "read_only": context.read_only or self.state.read_only}
         await self.call("add", (areas.user, areas.master, areas.engine_bell), **fields)
-        for number, handle in context.handles.items():
-            await self._tell(context, number, handle.blocks, handle.table)
+        try:
+            for number, handle in context.handles.items():
+                if handle.table is None:
+                    handle.blocks = self.blocks
+                await self._tell(context, number, handle.blocks, handle.table)
+        except Refusal:
+            with contextlib.suppress(Refusal):  # or nobody else could have its slot
+                await self.call("remove", slot=context.slot)
+            raise
 
     async def detach(self, context: Context, scrub: bool) -> None:
         """Ends the context and every handle in it, whatever the worker says."""
@@ -246,6 +266,8 @@ class Lun:
 
     async def open_virtual(self, context: Context, blocks: int) -> int:
         await self.need()
+        if self.state.read_only:
+            raise Refusal(errno.EROFS, f"LUN {self.state.name} is read-only, and a virtual LUN is zeroed first: use it directly")
         number = self._free_handle(context, "virtual")
         handle = Handle(0, ())
         await self._change(context, number, handle, blocks, scrub=False)
@@ -263,12 +285,10 @@ class Lun:
         plan = None
         if handle.table is not None and self.chunks is not None:
             plan = self.chunks.resize(handle.blocks, handle.table, 0, scrub)
-        scrubs = _pairs(plan.scrub) if plan else []
         try:
             if context.state == "active":
-                await self.call("clear", slot=context.slot, handle=number, scrub=scrubs)
-            elif scrubs:
-                await self.call("scrub", spans=scrubs)
+                await self.call("clear", slot=context.slot, handle=number)
+            await self._zero(plan.scrub if plan else ())
         except Refusal as refusal:
             log.warning("LUN %s: handle %d of context %d: %s", self.state.name, number, context.slot, refusal)
             plan = Resize(0, (), (), ()) if plan else None
@@ -293,7 +313,7 @@ class Lun:
         blocks = int((await self.call("rescan"))["blocks"])
         if blocks == self.blocks:
             return False
-        self.blocks, chunks.count = blocks, blocks // chunks.blocks
+        self._resized(chunks, blocks)
         for context in self.contexts:
             for number, handle in context.handles.items():
                 if handle.table is None and context.state == "active":
@@ -315,24 +335,31 @@ class Lun:
         chunks = await self.need()
         before = handle.table or ()
         plan = chunks.resize(handle.blocks, before, blocks, scrub)
-        spans = {"zero": _pairs(plan.zero), "scrub": _pairs(plan.scrub)}
         try:
-            await self._tell(context, number, plan.blocks, plan.table, **spans)
+            await self._zero(plan.zero)
+            await self._tell(context, number, plan.blocks, plan.table)
         except BaseException:
             chunks.undo(before, plan)
             raise
         handle.blocks, handle.table = plan.blocks, plan.table
         context.handles[number] = handle
         self._record(context)
+        try:
+            await self._zero(plan.scrub)
+        except BaseException:  # they are out of everybody's reach, but nobody knows what is in them
+            chunks.settle(before, replace(plan, scrub=()))
+            raise
         chunks.settle(before, plan)
 
-    async def _tell(self, context: Context, number: int, blocks: int, table: tuple[int, ...] | None, **spans: Any) -> None:
-        await self.call("set", slot=context.slot, handle=number, blocks=blocks, table=table, **spans)
+    async def _tell(self, context: Context, number: int, blocks: int, table: tuple[int, ...] | None) -> None:
+        await self.call("set", slot=context.slot, handle=number, blocks=blocks, table=table)
+
+    async def _zero(self, spans: tuple[Span, ...]) -> None:
+        """As many at a time as an order has room for: those of a whole LUN are thousands when it is in pieces."""
+        pairs = [(span.start, span.count) for span in joined(spans)]
+        for first in range(0, len(pairs), _SPANS):
+            await self.call("zero", spans=pairs[first : first + _SPANS])
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _pairs(spans: tuple[Span, ...]) -> list[tuple[int, int]]:
-    return [(span.start, span.count) for span in spans]

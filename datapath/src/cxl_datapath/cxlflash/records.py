@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import Code, DatapathError
+from ..medium_id import MediumId, medium_from_json
 from ..schema import boolean, integer
 from .chunks import CHUNK_MIN_BLOCKS
 from .process import Process
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Record:
-    """A context, and the shape of its LUN: its tables mean nothing without. `handles`: number -> (blocks, table)."""
+    """A context, and the medium and shape of its LUN: its tables mean nothing without. `handles`: number -> (blocks, table)."""
 
     wwid: str
     lun_blocks: int
@@ -41,11 +42,13 @@ class Record:
     depth: int
     read_only: bool
     handles: dict[int, tuple[int, tuple[int, ...] | None]]
+    medium: MediumId | None = None
 
     def to_json(self) -> dict[str, Any]:
         owner = {"pid": self.owner.pid, "start": self.owner.start, "uid": self.owner.uid, "parent": self.owner.parent}
         handles = [{"handle": number, "blocks": blocks, "table": table} for number, (blocks, table) in self.handles.items()]
-        return {"version": VERSION, **vars(self), "boot": _boot(), "owner": owner, "handles": handles}
+        medium = asdict(self.medium) if self.medium else None
+        return {"version": VERSION, **vars(self), "boot": _boot(), "owner": owner, "handles": handles, "medium": medium}
 
     @classmethod
     def from_json(cls, raw: Any) -> Self:
@@ -66,6 +69,7 @@ class Record:
             depth,
             boolean("read_only", raw["read_only"]),
             dict(_handle(each, raw["chunk_blocks"]) for each in raw["handles"]),
+            medium_from_json(raw.get("medium")),
         )
 
 

@@ -160,9 +160,9 @@ async def _virtual(luns: Luns, request: Request, sender: Process) -> Answer:
 
 def _refuse_beyond(lun: Lun, sender: Process, more: int) -> None:
     """Raises EDQUOT when the user would have more of the LUN than one may."""
-    limit = lun.state.client_size // wire.BLOCK
+    limited, limit = bool(lun.state.client_size), lun.state.client_size // wire.BLOCK
     held = sum(h.blocks for c in lun.contexts if c.owner.uid == sender.uid for h in c.handles.values() if h.table is not None)
-    if limit and held + more > limit:
+    if limited and held + more > limit:
         raise Refusal(errno.EDQUOT, f"a user may have {limit} blocks of LUN {lun.state.name}; this one has {held}")
 
 

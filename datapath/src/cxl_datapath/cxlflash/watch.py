@@ -10,6 +10,7 @@ import select
 from collections.abc import Callable
 
 from .process import Process, open_pidfd
+from .refusal import invalid
 
 
 class Watch:
@@ -35,6 +36,8 @@ class Watch:
         key = (process.pid, process.start)
         if key in self._processes:
             fd, count = self._processes[key]
+            if _ended(fd):  # told already: nobody would hear of what it gets now
+                raise invalid(f"process {process.pid} is gone")
             self._processes[key] = (fd, count + 1)
             return
         fd = open_pidfd(process)
@@ -68,3 +71,9 @@ class Watch:
     def _exited(self, process: Process) -> None:
         asyncio.get_running_loop().remove_reader(self._processes[(process.pid, process.start)][0])
         self._on_exit(process)
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()  # unlike select() it knows descriptors above 1023
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from ..errors import Code, DatapathError
+from ..names import pool_of
 
 _WWID = re.compile(r"[0-9a-f]{32}")
 _LOCAL = "3"  # as in NAA 3, "assigned locally"; no vendor's name of this length begins with it
@@ -27,7 +28,7 @@ def is_wwid(text: str) -> bool:
 
 def wwid_of(path: str) -> str:
     """The device's own where it has one in 128 bits, else one made of the path: it is the same after every restart."""
-    real = os.path.realpath(path)
+    real = path if pool_of(path) else os.path.realpath(path)
     found = re.search(r"naa\.(6[0-9a-f]{31})", _device_wwid(real))
     return found[1] if found else _LOCAL + hashlib.sha256(os.fsencode(real)).hexdigest()[:31]
 

@@ -15,11 +15,11 @@ from .wire import Channels, pool_socket
 
 
 class AttachedVolume:
-    """`file` holds the channels; it is made anew. Raises what the pool says."""
+    """`file` holds the channels; it is made anew. `alone`: nobody else has the volume. Raises what the pool says."""
 
-    def __init__(self, runtime: Path, pool: str, volume: str, queues: int, file: Path) -> None:
+    def __init__(self, runtime: Path, pool: str, volume: str, queues: int, file: Path, *, alone: bool = False) -> None:
         self._socket = pool_socket(runtime, pool)
-        self._volume = volume
+        self._volume, self._alone = volume, alone
         self._channels = Channels(queues, 1)
         self._client: PoolClient | None = None
         self.file = file
@@ -32,7 +32,7 @@ class AttachedVolume:
     def _attach(self) -> tuple[int, int]:
         self._client = PoolClient(self._socket)
         try:
-            return self._client.attach(self._volume, self._channels, self._fd)
+            return self._client.attach(self._volume, self._channels, self._fd, self._alone)
         except BaseException:
             self._disconnect()
             raise

@@ -108,9 +108,12 @@ class PoolClient:
         fd = fds[0] if fds else os.open(body["path"], os.O_RDWR | os.O_CLOEXEC)
         return Lease(self, body["id"], pages, fd, extents)
 
-    def attach(self, volume: str, channels: Channels, fd: int) -> tuple[int, int]:
-        """Has the "blocks" or the "swap" served on channels in a file, as long as this connection lasts: capacity, block size."""
-        params = {"volume": volume, "queues": channels.queues, "epoch": channels.epoch}
+    def attach(self, volume: str, channels: Channels, fd: int, alone: bool = False) -> tuple[int, int]:
+        """Has the "blocks" or the "swap" served on channels in a file, as long as this connection lasts: capacity, block size.
+
+        Raises `busy` when somebody else has it, and either wants to be `alone`.
+        """
+        params = {"volume": volume, "queues": channels.queues, "epoch": channels.epoch, "alone": alone}
         body, _ = self._call("attach", params, [fd])
         return int(body["capacity"]), int(body["block_size"])
 

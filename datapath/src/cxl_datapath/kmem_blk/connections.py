@@ -30,6 +30,7 @@ class Connection:
     link: socket.socket
     leases: list[Lease] = field(default_factory=list)
     attached: list[tuple[str, VolumeBackend, Mapping]] = field(default_factory=list)
+    reserved: list[tuple[str, bool]] = field(default_factory=list)  # volumes, and whether alone
     received: list[int] = field(default_factory=list)  # descriptors of the request in hand
     _sending: threading.Lock = field(default_factory=threading.Lock)
 
@@ -73,6 +74,14 @@ class Connections:
     def discard(self, connection: Connection) -> None:
         with self._lock:
             self._all.discard(connection)
+
+    def reserve(self, connection: Connection, volume: str, alone: bool) -> None:
+        """For as long as the connection lasts. Raises `busy` when there are others, and either side wants to be alone."""
+        with self._lock:
+            for other in self._all - {connection}:
+                if any(name == volume and (alone or only) for name, only in other.reserved):
+                    raise DatapathError(Code.BUSY, volume, f"is in use by process {other.peer.pid}", "stop that one first")
+            connection.reserved.append((volume, alone))
 
     def owner(self, lease: Lease) -> Connection | None:
         return next((each for each in self.now() if lease in each.leases), None)

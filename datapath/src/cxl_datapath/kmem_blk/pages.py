@@ -76,6 +76,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "kmb_relay_new": (c_int, [POINTER(CxlMem), POINTER(ChannelConf), c_uint32, _POINTER]),
     "kmb_relay_rebind": (c_int, [c_void_p, POINTER(ChannelConf), c_uint32]),
     "kmb_relay_backend_new": (c_int, [POINTER(CxlMem), POINTER(BackendConf), c_void_p, _POINTER]),
+    "kmb_relay_lun_new": (c_int, [c_void_p, c_void_p, _POINTER]),
+    "kmb_relay_zero": (c_int, [c_void_p, c_uint64, c_uint64]),
     "kmb_relay_free": (None, [c_void_p]),
 }
 
@@ -191,6 +193,10 @@ class Relay:
         """What is under way is sent again on the new channels."""
         array = (ChannelConf * len(channels))(*channels)
         check(kmb().kmb_relay_rebind(self.handle, array, len(channels)), "relay", "move to other channels")
+
+    def zero(self, offset: int, length: int) -> None:
+        """These bytes, multiples of a page, read as zero on return."""
+        check(kmb().kmb_relay_zero(self.handle, offset, length), "relay", "write zeroes")
 
 
 class VolumeBackend(Backend):

@@ -169,6 +169,7 @@ class PoolServer:
         channels = Channels(params["queues"], params["epoch"])
         if len(connection.received) != 1 or os.fstat(connection.received[0]).st_size < channels.size:
             raise DatapathError(Code.INVALID, "attach", f"needs the descriptor of a file of {channels.size} bytes")
+        self._connections.reserve(connection, params["volume"], params["alone"])
         mapping = channels.map(f"/proc/self/fd/{connection.received[0]}")
         capacity = volume.blocks * PAGE
         if params["volume"] == "swap":
@@ -282,6 +283,7 @@ _OPS: dict[str, tuple[_Op, dict[str, Field], bool]] = {
             "volume": Field(choice(("blocks", "swap"))),
             "queues": Field(integer(1, QUEUES_MAX)),
             "epoch": Field(integer(1, (1 << 32) - 1)),
+            "alone": Field(boolean, False),
         },
         True,
     ),

@@ -13,7 +13,7 @@ from ..cxlflash.refusal import Refusal
 from ..cxlflash.wire import BLOCK, CONTEXTS_MAX
 from ..cxlflash.wwid import check_wwid, is_wwid, wwid_of
 from ..errors import Code, DatapathError
-from ..names import check_name, check_path
+from ..names import check_backend_path, check_name
 from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
 from ..views import Row
@@ -166,7 +166,7 @@ def _name(field: str, value: object) -> str:
 _LIMITS = {"client_contexts": integer(1, CONTEXTS_MAX), "client_size": integer(0, SIZE_MAX), "users": check_users}
 _LUN = {"lun": Field(check_name)}
 _CREATE = {
-    "path": Field(check_path),
+    "path": Field(check_backend_path),
     "name": Field(_name),
     "wwid": Field(optional(check_wwid), None),
     "mode": Field(choice(MODES), "superpipe"),

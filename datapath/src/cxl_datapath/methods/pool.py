@@ -156,6 +156,9 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
             if pool_of(backend.path) == session.name:
                 what = f"is backend {backend.id} of transport {transport.name}"
                 raise DatapathError(Code.BUSY, f"pool {session.name}", what, "stop that first")
+    for lun in datapath.luns.luns.values():
+        if lun.state.mode == "superpipe" and pool_of(lun.state.path) == session.name:
+            raise DatapathError(Code.BUSY, f"pool {session.name}", f"is LUN {lun.state.name}", "remove that first")
     view = await session.view()
     await session.worker.stop()
     del datapath.pools[session.name]

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ from ..cxlflash.engine import ContextConf, LunConf, LunEngine
 from ..cxlflash.refusal import refusal_of
 from ..cxlflash.wire import BLOCK
 from ..errors import Code, DatapathError
+from ..medium_id import DeviceId, MediumId, medium_from_json, medium_of
 from .link import Link
 from .lock import hold
+from .pool_medium import PoolMedium
 from .store import Store, open_store
 from .zero import zero
 
 POLL_S = 5.0
+POOL_POLL_S = 0.5  # requests wait for the successor of a pool's process
 DESCRIPTORS = 3  # of one context
 
 
@@ -42,11 +45,12 @@ class Config:
     chunk_blocks: int  # 0: as many as fit the size
     lock_file: Path
     channel: int
+    medium: MediumId | None  # that programs have contexts on
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Config:
         numbers = (int(raw["chunk_blocks"]), Path(raw["lock_file"]), int(raw["channel"]))
-        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers)
+        return cls(str(raw["name"]), str(raw["path"]), bool(raw["read_only"]), *numbers, medium_from_json(raw.get("medium")))
 
 
 def run(link: Link) -> None:
@@ -54,37 +58,55 @@ def run(link: Link) -> None:
     with socket.socket(fileno=config.channel) as channel:
         channel.set_inheritable(False)
         hold(link, config.lock_file, f"LUN {config.name}")
-        store = open_store(config.path, config.read_only)
+        pooled = PoolMedium.of(config.path, config.lock_file.parent, config.lock_file.stem, alone=True)
+        store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
         try:
-            _serve(link, config, store, channel)
+            _check_medium(config, store)
+            _serve(link, config, store, pooled, channel)
         finally:
-            os.close(store.fd)
+            if pooled:
+                pooled.close()
+            else:
+                os.close(store.fd)
 
 
-def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> None:
+def _check_medium(config: Config, store: Store) -> None:
+    """Raises `invalid` when another medium is at the path than the one that programs are using."""
+    known = config.medium
+    if isinstance(known, DeviceId) and not (known.marks or known.below):
+        return  # one that is made anew under its name, such as a blkdev
+    if known is not None and not known.is_same(medium_of(store.fd)):
+        what, hint = "is not the medium that programs use as this LUN", "put that one back, or end the programs"
+        raise DatapathError(Code.INVALID, config.path, what, hint)
+
+
+def _serve(link: Link, config: Config, store: Store, pooled: PoolMedium | None, channel: socket.socket) -> None:
     blocks = store.capacity // BLOCK
     chunk_blocks = config.chunk_blocks or chunk_blocks_for(blocks)
     if blocks < chunk_blocks:
         hint = f"give a medium of at least {chunk_blocks * BLOCK} bytes"
         raise DatapathError(Code.RANGE, config.path, f"has {store.capacity} bytes, too few for a LUN", hint)
-    engine = LunEngine(
-        LunConf(
-            fd=store.fd,
-            is_block=store.is_block,
-            read_only=store.read_only,
-            logical_block_size=store.block_size,
-            blocks=blocks,
-            chunk_blocks=chunk_blocks,
-            engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
-        )
+    conf = LunConf(
+        fd=store.fd,
+        is_block=store.is_block,
+        read_only=store.read_only,
+        logical_block_size=store.block_size,
+        blocks=blocks,
+        chunk_blocks=chunk_blocks,
+        engine=ENGINE_INLINE if store.in_memory else ENGINE_AUTO,
     )
-    orders = Orders(engine, store, channel)
+    engine = pooled.lun(conf) if pooled else LunEngine(conf)
+    orders = Orders(engine, store, pooled, channel)
     listener = threading.Thread(target=orders.listen, name="orders", daemon=True)
     listener.start()
     try:
-        link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct})
-        while link.wait(POLL_S) is None:
-            pass
+        medium = asdict(found) if (found := medium_of(store.fd)) else None
+        link.emit("ready", info={"blocks": blocks, "chunk_blocks": chunk_blocks, "direct": store.direct, "medium": medium})
+        while link.wait(POOL_POLL_S if pooled else POLL_S) is None:
+            if pooled:
+                pooled.follow()
+            if not listener.is_alive():
+                raise DatapathError(Code.FAILED, f"LUN {config.name}", "its orders have ended", "the daemon starts it again")
     finally:
         engine.fail()  # whoever is attached learns it at once
         with contextlib.suppress(OSError):
@@ -96,27 +118,37 @@ def _serve(link: Link, config: Config, store: Store, channel: socket.socket) -> 
 class Orders:
     """What the master may ask for; each method is an operation of the channel."""
 
-    def __init__(self, engine: LunEngine, store: Store, channel: socket.socket) -> None:
+    def __init__(self, engine: LunEngine, store: Store, pooled: PoolMedium | None, channel: socket.socket) -> None:
         self._engine = engine
+        self._pooled = pooled
         self._store = store
         self._channel = channel
         self._known: dict[str, Callable[..., dict[str, Any]]] = {
-            name: getattr(self, name) for name in ("add", "remove", "set", "clear", "scrub", "rescan", "stats")
+            name: getattr(self, name) for name in ("add", "remove", "set", "clear", "zero", "rescan", "stats")
         }
 
     def listen(self) -> None:
-        """Until the master closes its end."""
-        with contextlib.suppress(OSError):
-            while True:
-                packet, fds, _, _ = socket.recv_fds(self._channel, PACKET_MAX, DESCRIPTORS)
-                if not packet:
-                    return
-                try:
-                    answer = self._carry_out(json.loads(packet), fds)
-                finally:
-                    for fd in fds:
-                        os.close(fd)
-                self._channel.send(json.dumps(answer).encode())
+        """Until the master closes its end. Whatever ends it, the master learns that nobody listens any more."""
+        try:
+            with contextlib.suppress(OSError):
+                while self._next():
+                    pass
+        finally:
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RDWR)
+
+    def _next(self) -> bool:
+        """Carries out an order; whether there was one. Raises OSError."""
+        packet, fds, _, _ = socket.recv_fds(self._channel, PACKET_MAX, DESCRIPTORS)
+        if not packet:
+            return False
+        try:
+            answer = self._carry_out(json.loads(packet), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._channel.send(json.dumps(answer).encode())
+        return True
 
     def _carry_out(self, order: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         number, op = order.pop("id"), order.pop("op")
@@ -140,39 +172,29 @@ class Orders:
         self._engine.remove(slot)
         return {}
 
-    def set(
-        self,
-        *,
-        slot: int,
-        handle: int,
-        blocks: int,
-        table: list[int] | None,
-        zero: list[list[int]] | None = None,
-        scrub: list[list[int]] | None = None,
-    ) -> dict[str, Any]:
-        """Zeroes first, then the new table; what is scrubbed is out of everybody's reach by then."""
-        self._zero(zero or [])
+    def set(self, slot: int, handle: int, blocks: int, table: list[int] | None) -> dict[str, Any]:
         self._engine.set(slot, handle, blocks, table)
-        self._zero(scrub or [])
         return {}
 
-    def clear(self, slot: int, handle: int, scrub: list[list[int]]) -> dict[str, Any]:
+    def clear(self, slot: int, handle: int) -> dict[str, Any]:
         self._engine.clear(slot, handle)
-        self._zero(scrub)
         return {}
 
-    def scrub(self, spans: list[list[int]]) -> dict[str, Any]:
-        self._zero(spans)
+    def zero(self, spans: list[list[int]]) -> dict[str, Any]:
+        """What nobody reaches yet, or nobody reaches any more."""
+        for start, count in spans:
+            if self._pooled:
+                self._pooled.zero(start * BLOCK, count * BLOCK)
+            else:
+                zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
         return {}
 
     def rescan(self) -> dict[str, Any]:
-        blocks = os.lseek(self._store.fd, 0, os.SEEK_END) // BLOCK  # of a file and of a block device
+        pooled = self._store.fd < 0  # which keeps its size while it is attached
+        size = self._store.capacity if pooled else os.lseek(self._store.fd, 0, os.SEEK_END)  # of a file and of a block device
+        blocks = size // BLOCK
         self._engine.set_blocks(blocks)
         return {"blocks": blocks}
 
     def stats(self) -> dict[str, Any]:
         return {"stats": self._engine.stats().to_json()}
-
-    def _zero(self, spans: list[list[int]]) -> None:
-        for start, count in spans:
-            zero(self._store.fd, self._store.is_block, start * BLOCK, count * BLOCK)
