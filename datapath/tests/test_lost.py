@@ -10,7 +10,7 @@ from pathlib import Path
 from claimants import Claimant
 from hosts import Host, wait_until
 from lab import alive, io_works, needs_nbd
-from mishaps import die
+from mishaps import die, murder
 from trio import ONE, START, T, Trio, sees
 
 from cxl_datapath.cbd.registry import Registry
@@ -135,6 +135,22 @@ def test_a_backend_of_a_host_that_comes_back_waits_for_the_claim(trio: Trio) -> 
         holder.kill()
         mapping.close()
     wait_until(lambda: trio.node1.worker("backend", "pool0", 0)["state"] == "running", "it is served again")
+
+
+def test_a_device_whose_backend_was_removed_is_not_said_to_run(trio: Trio) -> None:
+    """As when the backend's host comes back without its state: the blkdev would fail its requests for ever."""
+    disk, _ = trio.mapped()
+    murder(trio.node1)
+    (trio.node1.state / "state.json").unlink()
+    trio.node1.start()
+    trio.node1.call("cbd.transport.register", memory=trio.memory)
+    wait_until(lambda: shown(trio.node2, "blkdev") == [(0, "lost")], "node2 says that its device lost its backend")
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    error = trio.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.start", **START)
+    assert "was removed" in error.message
+    assert "stop it here" in error.hint
+    assert trio.node2.call("cbd.blkdev.stop", **ONE)["state"] == "stopped"
+    assert io_works(trio.node2.call("cbd.blkdev.start", **START)["device"], 0x61)
 
 
 # ---- names

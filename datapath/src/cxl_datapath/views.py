@@ -80,7 +80,8 @@ def backends_view(session: Session) -> list[Row]:
 
 
 def blkdevs_view(session: Session) -> list[Row]:
-    """The same for blkdevs; one that was cleared is lost, too. `device`, `name`, `frontend` are known of this host's only."""
+    """The same for blkdevs; one that was cleared, or whose backend was, is lost, too. `device`, `name`, `frontend` are known of
+    this host's only."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.blkdevs.all())
@@ -89,6 +90,8 @@ def blkdevs_view(session: Session) -> list[Row]:
         known = {"id": want.id, "backend": want.backend, "queues": want.queues}
         lost = session.opened is not None and holdings.is_lost(session.opened, want)
         row = _of_want(rows, session, known | {"read_only": want.read_only, "shared": want.shared}, lost)
+        if lost:  # also where its entry is there still: nothing brings a backend back that was removed
+            row["state"] = "lost"
         worker = session.blkdevs[want.id].to_json()
         live = worker["info"] if worker["state"] == "running" else {}
         row |= {

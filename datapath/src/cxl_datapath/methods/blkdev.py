@@ -42,6 +42,7 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     mine = _mine(session, params)
     if mine is not None:
         _check_same(session, mine, params)
+        _check_not_lost(session, mine)
         await session.blkdevs[mine.id].start()
         return _view(session, mine.id)
     if params["name"]:
@@ -95,6 +96,13 @@ def _check_same(session: Session, mine: BlkdevState, params: Params) -> None:
     )
     what = f"blkdev {mine.id}"
     raise DatapathError(Code.EXISTS, what, f"of this host has other settings ({have})", "stop it first, or give another name")
+
+
+def _check_not_lost(session: Session, mine: BlkdevState) -> None:
+    """Raises `not_found`: its worker may still run, and fail every request."""
+    if holdings.is_lost(session.need(), mine):
+        why = holdings.why_lost(session.need(), mine)
+        raise DatapathError(Code.NOT_FOUND, f"blkdev {mine.id}", why, "stop it here, then start a new one")
 
 
 async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
