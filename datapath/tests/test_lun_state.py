@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cxl_datapath.cxlflash.desired import LunFile, LunState
+from cxl_datapath.cxlflash.desired import LunFile, LunState, check_users
 from cxl_datapath.errors import Code, DatapathError
 
 ONE = LunState("a" * 32, "flash0", "/dev/sdb", "superpipe", client_size=1 << 30, users=["postgres", "u1000"])
@@ -34,6 +34,7 @@ def test_what_was_saved_comes_back(tmp_path):
         {"client_contexts": 0},
         {"client_size": -1},
         {"users": "postgres"},
+        {"users": ["a b"]},
     ],
     ids=str,
 )
@@ -55,3 +56,14 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     with pytest.raises(DatapathError, match="nothing was written"):
         file.save([ONE, replace(TWO, wwid=ONE.wwid)])
     assert file.load() == [ONE]
+
+
+@pytest.mark.parametrize("user", ["1000", "0", "postgres", "_apt", "systemd-network", "host$", "a.b", "u1000"])
+def test_users_by_name_or_number(user):
+    assert check_users("users", [user]) == [user]
+
+
+@pytest.mark.parametrize("user", ["", "a b", "-x", "a/b", "1000x", "1" * 11, "a" * 64, "a\n", 1000, None])
+def test_what_is_no_user(user):
+    with pytest.raises(DatapathError, match="is no user"):
+        check_users("users", [user])

@@ -49,6 +49,15 @@ def context_state(host: Host) -> str:
     return str(host.call("lun.contexts", lun="flash0")[0]["state"])
 
 
+def test_an_engine_that_hangs_does_not_keep_the_daemon_from_its_end(host):
+    context = App(host).virtual(10)
+    halt(lun_row(host)["worker"]["pid"])
+    context.close()
+    for _ in range(20):  # by then the daemon waits for the engine to let go of it
+        host.call("hello")
+    host.stop()
+
+
 class TestContexts:
     @pytest.mark.parametrize("end", [Host.kill, Host.stop])
     def test_handles_and_contents_are_as_before(self, host, end):

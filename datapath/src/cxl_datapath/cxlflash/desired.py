@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ VERSION = 1
 MODES = ("superpipe", "legacy")
 CLIENT_CONTEXTS_DEFAULT = 64
 SIZE_MAX = (1 << 63) - 1
+_USER = re.compile(r"[0-9]{1,10}|(?=.{1,63}\Z)[A-Za-z_][A-Za-z0-9._-]*\$?")  # useradd(8), and a uid
 
 
 @dataclass
@@ -49,7 +51,11 @@ def check_users(field: str, value: Any) -> list[str]:
     """A list of user names or numbers. Names need not be known yet."""
     if not isinstance(value, list):
         raise DatapathError(Code.INVALID, field, f"{value!r:.60} is not a list of users")
-    return [check_name(field, each) for each in value]
+    for each in value:
+        if not isinstance(each, str) or not _USER.fullmatch(each):
+            hint = "write a user name, or the number of one in quotes"
+            raise DatapathError(Code.INVALID, field, f"{each!r:.60} is no user", hint)
+    return value
 
 
 class LunFile(ObjectFile[LunState]):

@@ -73,8 +73,8 @@ class Luns:
             self.records.forget(record.token)
 
     async def stop(self) -> None:
-        for task in list(self._cleaning):
-            await asyncio.gather(task, return_exceptions=True)
+        if self._cleaning:  # an engine whose medium hangs answers nobody: it is ended below
+            await asyncio.wait(self._cleaning, timeout=STOP_PATIENCE_S)
         await asyncio.gather(*(lun.close(STOP_PATIENCE_S) for lun in self.luns.values()))
         for context in self.contexts.values():
             context.areas.close()
