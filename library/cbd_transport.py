@@ -241,9 +241,11 @@ def probe(client: DatapathClient, memory: str, foresee: bool) -> Row:
     try:
         return cast(Row, client.call("cbd.transport.probe", memory=memory))
     except LabError as error:
-        if foresee and cbd_transport.is_missing(error):
+        if not cbd_transport.is_missing(error):
+            raise
+        if foresee:
             return cbd_transport.unmade(memory)
-        raise
+        raise cbd_transport.say_who_makes(memory, error) from error
 
 
 KIND = Kind("transports", cbd_transport.parse, cbd_transport.check, cbd_transport.plan, cbd_transport.find, cbd_transport.SHOWN)

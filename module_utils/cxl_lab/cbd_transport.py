@@ -87,6 +87,14 @@ def unmade(memory: str) -> Row:
     return {"memory": memory, "path": path, "formatted": False, "foreign": False, "problem": None, "info": None}
 
 
+def say_who_makes(memory: str, error: LabError) -> LabError:
+    """The daemon's error of a memory that is not there, with the playbook that makes it."""
+    phase = "dcd" if memory.startswith("dcd:") else "memory"
+    play = f"ansible-playbook -i INVENTORY playbooks/{phase}.yml (or site.yml) makes the memory that the inventory has"
+    step = f"{error.next_step}; {play}" if error.next_step else play
+    return LabError(error.subject, error.problem, step, observed=error.observed)
+
+
 def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
     """The calls that bring the transport to its state; none when it is there.
 

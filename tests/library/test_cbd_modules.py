@@ -105,12 +105,13 @@ def test_a_memory_that_is_not_made_yet_is_foreseen_in_check_mode_and_an_error_in
     assert foreseen["changed"] and foreseen["diff"]["after"]["transport pool1"][0]["state"] == "running"
     for item in (formatted, registered):
         assert call(cbd_transport, "node1", transports=[item])["msg"] == (
-            f"{memory}: cannot look at it: No such file or directory; create it with its full size first"
+            f"{memory}: cannot look at it: No such file or directory; create it with its full size first; "
+            "ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes the memory that the inventory has"
         )
     unusable = {**formatted, "memory": str(lab.folder)}
     for check in (True, False):
         refused = call(cbd_transport, "node1", check=check, transports=[unusable])["msg"]
-        assert "neither a devdax device nor a regular file" in refused
+        assert "neither a devdax device nor a regular file" in refused and "playbooks/" not in refused
 
 
 def test_without_a_daemon(monkeypatch, capsys, tmp_path):

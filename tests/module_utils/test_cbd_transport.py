@@ -103,9 +103,24 @@ def test_a_move_to_another_memory_is_refused_in_check_mode_as_in_the_run(probe):
         plan(REGISTERED, probe, {**RUNNING, "path": "/dev/dax1.0"}, foresee=True)
 
 
+@pytest.mark.parametrize(
+    ("memory", "hint", "step"),
+    [
+        ("/dev/shm/a", "create it", "create it; ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes"),
+        ("serial:0xc0de0001", "", "ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes"),
+        ("dcd:0xc0de0001/a", "", "ansible-playbook -i INVENTORY playbooks/dcd.yml (or site.yml) makes"),
+    ],
+)
+def test_who_makes_a_memory_that_is_not_there(memory, hint, step):
+    error = LabError(memory, "is not there", hint, observed={"code": "not_found"})
+    assert cbd_transport.is_missing(error)
+    told = cbd_transport.say_who_makes(memory, error)
+    assert (told.subject, told.problem, told.observed) == (error.subject, error.problem, error.observed)
+    assert told.next_step.startswith(step)
+
+
 @pytest.mark.parametrize("observed", [None, {"code": "invalid"}, ["not_found"]])
 def test_any_other_error_is_not_that_of_a_missing_memory(observed):
-    assert cbd_transport.is_missing(LabError("/dev/dax0.0", "is not there", observed={"code": "not_found"}))
     assert not cbd_transport.is_missing(LabError("/dev/dax0.0", "is wrong", observed=observed))
 
 

@@ -95,7 +95,7 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
 
 
 @needs_daemon
-def test_check_mode_before_the_memory_is_made_foresees_everything_and_a_run_stops(lab, play):
+def test_check_mode_before_the_memory_is_made_foresees_everything_and_a_run_says_who_makes_it(lab, play):
     unmade = lists(lab)
     unmade["cbd_transports"][0]["memory"] = memory = f"{lab.memory}.later"
     role = play.role("cbd", **unmade)
@@ -105,7 +105,7 @@ def test_check_mode_before_the_memory_is_made_foresees_everything_and_a_run_stop
     formats = output.partition("Format each transport on one host]")[2].partition("TASK [")[0]
     assert formats.count("changed: [") == 1 and "changed: [node1]" in formats and memory in formats
     code, output = play.run(role)
-    assert code != 0 and f"{memory}: cannot look at it" in output
+    assert code != 0 and f"{memory}: cannot look at it" in output and "playbooks/memory.yml (or site.yml)" in output
     assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
 
 
