@@ -112,7 +112,9 @@ options:
     default: /run/cxl-datapath
 attributes:
   check_mode:
-    description: Reports what would be done and does nothing. Where the daemon does not run yet, that is everything.
+    description:
+      - Reports what would be done and does nothing. Where the daemon does not run yet, that is everything.
+      - A memory that is not there yet counts as one that an earlier phase makes, without anything on it.
     support: full
   diff_mode:
     description: Shows each transport before and after.
@@ -176,7 +178,7 @@ steps:
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -185,6 +187,7 @@ from ..module_utils.cxl_lab import cbd_transport
 from ..module_utils.cxl_lab.cbd import Row, Seen, check_rows
 from ..module_utils.cxl_lab.cbd_transport import TransportWant
 from ..module_utils.cxl_lab.datapath_client import DatapathClient
+from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.lab_module import run_module
 
 _GEOMETRY = {
@@ -221,13 +224,28 @@ SPEC: dict[str, Any] = {
 }
 
 
-def observe(leaving: dict[str, list[Row]], client: DatapathClient, wants: list[TransportWant]) -> Seen:
+def observe(leaving: dict[str, list[Row]], foresee: bool, client: DatapathClient, wants: list[TransportWant]) -> Seen:
     """This host's transports, but for what is ``leaving`` them, and what lies on each memory that matters."""
     memories = {want.memory for want in wants if want.state != "absent"}
     return {
         "transports": cbd_transport.without(check_rows(client.call("status").get("transports"), "status"), leaving),
-        "probes": {memory: client.call("cbd.transport.probe", memory=memory) for memory in sorted(memories)},
+        "probes": {memory: probe(client, memory, foresee) for memory in sorted(memories)},
     }
+
+
+def probe(client: DatapathClient, memory: str, foresee: bool) -> Row:
+    """What lies on a memory. In check mode (``foresee``) one that is not there yet is what an earlier phase makes.
+
+    :raises LabError: when it cannot be looked at.
+    """
+    try:
+        return cast(Row, client.call("cbd.transport.probe", memory=memory))
+    except LabError as error:
+        if not cbd_transport.is_missing(error):
+            raise
+        if foresee:
+            return cbd_transport.unmade(memory)
+        raise cbd_transport.say_who_makes(memory, error) from error
 
 
 KIND = Kind("transports", cbd_transport.parse, cbd_transport.check, cbd_transport.plan, cbd_transport.find, cbd_transport.SHOWN)
@@ -235,7 +253,8 @@ KIND = Kind("transports", cbd_transport.parse, cbd_transport.check, cbd_transpor
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     leaving = (module.params["leaving"] or {}) if module.check_mode else {}
-    return reach(module, replace(KIND, observe=partial(observe, {kind: rows or [] for kind, rows in leaving.items()})))
+    rows = {kind: each or [] for kind, each in leaving.items()}
+    return reach(module, replace(KIND, observe=partial(observe, rows, module.check_mode)))
 
 
 def main() -> None:

@@ -75,6 +75,26 @@ def check(wants: list[TransportWant]) -> None:
     check_distinct((want.subject, os.path.realpath(want.memory)) for want in wants if want.memory)
 
 
+def is_missing(error: LabError) -> bool:
+    """Whether the daemon says that the memory is not there, rather than that something is wrong with it."""
+    return isinstance(error.observed, dict) and error.observed.get("code") == "not_found"
+
+
+def unmade(memory: str) -> Row:
+    """What ``cbd.transport.probe`` will say of a memory that is not there yet: there is nothing on it. Which device a serial
+    number will have nobody knows."""
+    path = os.path.realpath(memory) if memory.startswith("/") else None
+    return {"memory": memory, "path": path, "formatted": False, "foreign": False, "problem": None, "info": None}
+
+
+def say_who_makes(memory: str, error: LabError) -> LabError:
+    """The daemon's error of a memory that is not there, with the playbook that makes it."""
+    phase = "dcd" if memory.startswith("dcd:") else "memory"
+    play = f"ansible-playbook -i INVENTORY playbooks/{phase}.yml (or site.yml) makes the memory that the inventory has"
+    step = f"{error.next_step}; {play}" if error.next_step else play
+    return LabError(error.subject, error.problem, step, observed=error.observed)
+
+
 def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
     """The calls that bring the transport to its state; none when it is there.
 
@@ -151,6 +171,10 @@ def _format(want: TransportWant, probe: Row) -> list[Call]:
 def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) -> list[Call]:
     info = probe.get("info") or {}
     call = Call(f"register this host in transport {want.name}", "cbd.transport.register", {"memory": want.memory})
+    if mine and mine.get("path") and probe.get("path") and mine["path"] != probe["path"]:
+        raise LabError(
+            want.subject, f"is registered on {mine['path']}, not on {probe['path']}", "unregister it first (state: absent)"
+        )
     if not probe.get("formatted"):
         if foresee:
             return [call]
@@ -159,10 +183,6 @@ def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) 
         held = info.get("name") or f"one that cannot be read ({probe.get('problem')})"
         raise LabError(
             want.subject, f"{want.memory} holds transport {held}", "use that name, or format the memory", observed=probe
-        )
-    if mine and mine.get("path") and mine["path"] != probe.get("path"):
-        raise LabError(
-            want.subject, f"is registered on {mine['path']}, not on {probe.get('path')}", "unregister it first (state: absent)"
         )
     if mine and mine.get("uuid") != info.get("uuid"):
         raise LabError(

@@ -92,6 +92,28 @@ def test_the_whole_life_of_a_block_device(lab, call):
     assert call(cbd_info, "node1")["transports"] == []
 
 
+@needs_daemon
+def test_a_memory_that_is_not_made_yet_is_foreseen_in_check_mode_and_an_error_in_a_run(lab, call):
+    memory = f"{lab.memory}.later"
+    formatted = {"name": "pool1", "memory": memory, "state": "formatted", "geometry": {"ring_depth": 32}}
+    registered = {"name": "pool1", "memory": memory}
+    foreseen = call(cbd_transport, "node1", check=True, transports=[formatted])
+    assert foreseen["changed"] and foreseen["steps"] == [f"format {memory} as transport pool1"], foreseen
+    after = {"transport pool1": [{"name": "pool1", "memory": memory, "ring_depth": 32}]}
+    assert foreseen["diff"] == {"before": {}, "after": after}
+    foreseen = call(cbd_transport, "node1", check=True, transports=[registered])
+    assert foreseen["changed"] and foreseen["diff"]["after"]["transport pool1"][0]["state"] == "running"
+    for item in (formatted, registered):
+        assert call(cbd_transport, "node1", transports=[item])["msg"] == (
+            f"{memory}: cannot look at it: No such file or directory; create it with its full size first; "
+            "ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes the memory that the inventory has"
+        )
+    unusable = {**formatted, "memory": str(lab.folder)}
+    for check in (True, False):
+        refused = call(cbd_transport, "node1", check=check, transports=[unusable])["msg"]
+        assert "neither a devdax device nor a regular file" in refused and "playbooks/" not in refused
+
+
 def test_without_a_daemon(monkeypatch, capsys, tmp_path):
     def call(module, **args):
         return run_module(module, monkeypatch, capsys, runtime_dir=str(tmp_path), **args)

@@ -89,6 +89,41 @@ def test_register_before_format_is_an_error_but_foreseen_in_check_mode():
     assert plan(REGISTERED, foresee=True)
 
 
+def test_a_memory_that_is_not_there_yet_will_be_blank():
+    unmade = cbd_transport.unmade("/dev/dax0.0")
+    assert unmade.keys() == BLANK.keys()
+    assert plan(FORMATTED, unmade) == plan(FORMATTED, BLANK)
+    assert plan(REGISTERED, unmade, foresee=True) == plan(REGISTERED, BLANK, foresee=True)
+    assert cbd_transport.unmade("serial:0xc0de0001")["path"] is None
+
+
+@pytest.mark.parametrize("probe", [BLANK, cbd_transport.unmade("/dev/dax0.0")])
+def test_a_move_to_another_memory_is_refused_in_check_mode_as_in_the_run(probe):
+    with pytest.raises(LabError, match=r"is registered on /dev/dax1\.0, not on /dev/dax0\.0"):
+        plan(REGISTERED, probe, {**RUNNING, "path": "/dev/dax1.0"}, foresee=True)
+
+
+@pytest.mark.parametrize(
+    ("memory", "hint", "step"),
+    [
+        ("/dev/shm/a", "create it", "create it; ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes"),
+        ("serial:0xc0de0001", "", "ansible-playbook -i INVENTORY playbooks/memory.yml (or site.yml) makes"),
+        ("dcd:0xc0de0001/a", "", "ansible-playbook -i INVENTORY playbooks/dcd.yml (or site.yml) makes"),
+    ],
+)
+def test_who_makes_a_memory_that_is_not_there(memory, hint, step):
+    error = LabError(memory, "is not there", hint, observed={"code": "not_found"})
+    assert cbd_transport.is_missing(error)
+    told = cbd_transport.say_who_makes(memory, error)
+    assert (told.subject, told.problem, told.observed) == (error.subject, error.problem, error.observed)
+    assert told.next_step.startswith(step)
+
+
+@pytest.mark.parametrize("observed", [None, {"code": "invalid"}, ["not_found"]])
+def test_any_other_error_is_not_that_of_a_missing_memory(observed):
+    assert not cbd_transport.is_missing(LabError("/dev/dax0.0", "is wrong", observed=observed))
+
+
 @pytest.mark.parametrize(
     ("rows", "probe", "match"),
     [

@@ -95,6 +95,21 @@ def test_any_number_of_objects_over_any_hosts(lab, play):
 
 
 @needs_daemon
+def test_check_mode_before_the_memory_is_made_foresees_everything_and_a_run_says_who_makes_it(lab, play):
+    unmade = lists(lab)
+    unmade["cbd_transports"][0]["memory"] = memory = f"{lab.memory}.later"
+    role = play.role("cbd", **unmade)
+    code, output = play.run(role, "--check", "--diff")
+    # As where it is there: 1 format, on node1 only, 3 registrations, backends on two hosts and blkdevs on two.
+    assert code == 0 and changed(output) == 8, output
+    formats = output.partition("Format each transport on one host]")[2].partition("TASK [")[0]
+    assert formats.count("changed: [") == 1 and "changed: [node1]" in formats and memory in formats
+    code, output = play.run(role)
+    assert code != 0 and f"{memory}: cannot look at it" in output and "playbooks/memory.yml (or site.yml)" in output
+    assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
+
+
+@needs_daemon
 def test_a_host_that_nobody_knows(lab, play):
     wrong = lists(lab)
     wrong["cbd_hosts"] = [{"host": "node7", "name": "node1"}]
