@@ -117,11 +117,20 @@ class Session:
     def need(self) -> Opened:
         """Raises `not_ready` with the reason while the transport is pending."""
         if self.opened is None:
-            why = f"is not reachable yet ({self.reason})" if self.reason else "is being opened"
-            raise DatapathError(
-                Code.NOT_READY, f"transport {self.name}", why, "the daemon keeps trying; see: cxl-datapath status"
-            )
+            raise self.away()
         return self.opened
+
+    def away(self) -> DatapathError:
+        """Why nothing can be done in a transport that is pending, and the next step."""
+        if self.reason is not None and self.reason.hint == LOST_HINT:
+            why = f"is not there any more ({self.reason.object}: {self.reason.message})"
+            hint = (
+                f"stop what this host has in it, run: cxl-datapath cbd transport unregister {self.name}, then register it again"
+            )
+        else:
+            why = f"is not reachable yet ({self.reason})" if self.reason else "is being opened"
+            hint = "the daemon keeps trying; see: cxl-datapath status"
+        return DatapathError(Code.NOT_READY, f"transport {self.name}", why, hint)
 
     def settled(self) -> TransportState:
         """What is to be there after a restart of the daemon."""

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host says of a transport that is not there yet, or not any more, and of what it has in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Host, wait_until
+from lab import LEASE_MS
+
+from cxl_datapath.errors import Code
+
+SIZE = 1 << 20
+T = {"transport": "pool0"}
+GEOMETRY = {"hosts": 2, "backends": 2, "blkdevs": 1, "channels": 1, "ring_depth": 2, "slot_bytes": 4096}
+
+
+class Alone:
+    """A host with a backend in a transport of its own."""
+
+    def __init__(self, host: Host, memory: Path, disk: Path, lease_ms: int) -> None:
+        self.host, self.memory, self.disk = host, memory, disk
+        host.call("cbd.transport.format", memory=str(memory), name="pool0", lease_ms=lease_ms, **GEOMETRY)
+        host.call("cbd.transport.register", memory=str(memory))
+        disk.touch()
+        os.truncate(disk, SIZE)
+        host.call("cbd.backend.start", **T, path=str(disk))
+
+    def transport(self) -> dict[str, Any]:
+        (row,) = self.host.call("cbd.transport.list")
+        return dict(row)
+
+    def reason(self) -> str:
+        """What was found, once it was looked for."""
+        found = self.transport()["reason"]
+        return "" if found is None or found["message"] == "is being opened" else str(found["message"])
+
+    def lose(self) -> None:
+        """Another memory is there when the host starts again."""
+        self.host.stop()
+        self.memory.unlink()
+        self.memory.touch()
+        os.truncate(self.memory, SIZE)
+        self.host.start()
+        assert "the transport was lost" in wait_until(self.reason, "it says what it found")
+
+
+@pytest.fixture
+def make_alone(make_host: Callable[..., Host], shared_file: Callable[[int], Path], tmp_path: Path) -> Callable[[int], Alone]:
+    return lambda lease_ms: Alone(make_host("node1"), shared_file(SIZE), tmp_path / "disk", lease_ms)
+
+
+@pytest.fixture
+def alone(make_alone: Callable[[int], Alone]) -> Alone:
+    return make_alone(LEASE_MS)
+
+
+# ---- lost
+
+
+@pytest.mark.parametrize(("noun", "given"), [("backend", 1), ("backend", "/var/tmp/other"), ("blkdev", 0), ("blkdev", "other")])
+def test_what_is_not_here_is_not_waited_for(alone: Alone, noun: str, given: int | str) -> None:
+    alone.lose()
+    error = alone.host.refuse(Code.NOT_FOUND, f"cbd.{noun}.stop", **T, id=given)
+    assert error.object == f"{noun} {given}"
+    assert error.message.startswith("is not here, and transport pool0 is not there any more (")
+    assert "cxl-datapath cbd transport unregister pool0" in error.hint
+    assert "keeps trying" not in str(error)
+
+
+def test_what_needs_a_lost_transport_is_told_the_way_out(alone: Alone) -> None:
+    alone.lose()
+    error = alone.host.refuse(Code.NOT_READY, "cbd.backend.start", **T, path=str(alone.disk))
+    assert "is not there any more" in error.message
+    assert "cxl-datapath cbd transport unregister pool0" in error.hint
+
+
+def test_what_is_not_here_while_the_memory_is_away_may_be_elsewhere(alone: Alone) -> None:
+    alone.host.stop()
+    hidden = alone.memory.rename(f"{alone.memory}.hidden")
+    alone.host.start()
+    wait_until(alone.reason, "it says what it found")
+    error = alone.host.refuse(Code.NOT_FOUND, "cbd.backend.stop", **T, id=1)
+    hidden.rename(alone.memory)
+    assert error.message.startswith("is not here, and transport pool0 is not reachable yet (")
+    assert "keeps trying" in error.hint
