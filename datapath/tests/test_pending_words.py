@@ -88,3 +88,12 @@ def test_what_is_not_here_while_the_memory_is_away_may_be_elsewhere(alone: Alone
     hidden.rename(alone.memory)
     assert error.message.startswith("is not here, and transport pool0 is not reachable yet (")
     assert "keeps trying" in error.hint
+
+
+def test_who_left_a_lost_transport_is_told_no_reason(alone: Alone) -> None:
+    alone.lose()
+    alone.host.call("cbd.backend.stop", **T, id=0)
+    done = alone.host.cli("cbd", "transport", "unregister", "pool0")
+    assert (done.returncode, "unregistered" in done.stdout) == (0, True)
+    assert "lost" not in done.stdout
+    assert "REASON" not in done.stdout
