@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hosts import Host, wait_until
-from lab import LEASE_MS
+from lab import LEASE_MS, needs_nbd, was_looked_for
 
 from cxl_datapath.errors import Code
 
@@ -36,8 +36,8 @@ class Alone:
 
     def reason(self) -> str:
         """What was found, once it was looked for."""
-        found = self.transport()["reason"]
-        return "" if found is None or found["message"] == "is being opened" else str(found["message"])
+        found = self.transport()
+        return str(found["reason"]["message"]) if was_looked_for(found) else ""
 
     def lose(self) -> None:
         """Another memory is there when the host starts again."""
@@ -97,3 +97,30 @@ def test_who_left_a_lost_transport_is_told_no_reason(alone: Alone) -> None:
     assert (done.returncode, "unregistered" in done.stdout) == (0, True)
     assert "lost" not in done.stdout
     assert "REASON" not in done.stdout
+
+
+# ---- rows
+
+
+def test_a_transport_that_is_being_opened_says_so_and_so_do_its_rows(make_alone: Callable[[int], Alone]) -> None:
+    alone = make_alone(600_000)  # the earlier life of this host has to be silent for so long
+    alone.host.kill()
+    alone.host.start()
+    seen = alone.transport()
+    assert (seen["state"], seen["reason"]["message"]) == ("pending", "is being opened")
+    (row,) = alone.host.call("cbd.backend.list", **T)
+    assert (row["state"], row["worker"]["state"]) == ("pending", "waiting")
+    assert row["worker"]["error"] == seen["reason"]
+
+
+@needs_nbd
+def test_what_is_in_a_lost_transport_says_why_it_waits_and_what_it_was_to_be(alone: Alone) -> None:
+    alone.host.call("cbd.blkdev.start", **T, backend=0, frontend="nbdkit", name="data")
+    alone.lose()
+    reason = alone.transport()["reason"]
+    for noun in ("backend", "blkdev"):
+        (row,) = alone.host.call(f"cbd.{noun}.list", **T)
+        assert (row["state"], row["worker"]["state"], row["worker"]["error"]) == ("pending", "waiting", reason)
+    assert (row["name"], row["frontend"], row["device"]) == ("data", "nbdkit", None)
+    listed = alone.host.cli("cbd", "blkdev", "list", "pool0").stdout
+    assert f"waiting ({alone.memory}: holds no transport" in listed

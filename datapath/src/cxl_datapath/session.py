@@ -132,6 +132,10 @@ class Session:
             hint = "the daemon keeps trying; see: cxl-datapath status"
         return DatapathError(Code.NOT_READY, f"transport {self.name}", why, hint)
 
+    def why(self) -> DatapathError | None:
+        """Why it is pending; None while nothing is wrong."""
+        return self.reason or (self.away() if self.opened is None else None)
+
     def settled(self) -> TransportState:
         """What is to be there after a restart of the daemon."""
         backends = [want for want in self.desired.backends if want not in self._unsaved]
