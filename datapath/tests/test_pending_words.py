@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host says of a transport that is not there yet, or not any more, and of what it has in it."""
+"""What a host says of a transport that is not there yet, or not any more, or only still, and of what it has in it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hosts import Host, wait_until
 from lab import LEASE_MS, needs_nbd, was_looked_for
 
 from cxl_datapath.errors import Code
+from cxl_datapath.file_id import why_not_at
 
 SIZE = 1 << 20
 T = {"transport": "pool0"}
@@ -124,3 +125,53 @@ def test_what_is_in_a_lost_transport_says_why_it_waits_and_what_it_was_to_be(alo
     assert (row["name"], row["frontend"], row["device"]) == ("data", "nbdkit", None)
     listed = alone.host.cli("cbd", "blkdev", "list", "pool0").stdout
     assert f"waiting ({alone.memory}: holds no transport" in listed
+
+
+# ---- a file that is not what runs any more
+
+
+def beats(host: Host) -> int:
+    return int(host.call("cbd.host.list", **T)[0]["beat"])
+
+
+def test_a_memory_whose_file_was_replaced_or_removed_goes_on_and_says_so(alone: Alone) -> None:
+    host, hidden = alone.host, Path(f"{alone.memory}.hidden")
+    alone.memory.rename(hidden)
+    try:
+        assert wait_until(alone.reason, "it misses the file") == "its file is not at its path any more"
+        alone.memory.write_bytes(bytes(SIZE))
+        wait_until(lambda: alone.reason() == "another file is at its path now", "it sees another file")
+        assert alone.transport()["state"] == "running"
+        assert host.worker("backend", "pool0", 0)["state"] == "running"
+        hint = alone.transport()["reason"]["hint"]
+        assert hint.startswith("stop everything that is in it, then put the file back or begin anew")
+        for words in (("status",), ("cbd", "transport", "list")):
+            assert f"{alone.memory}: another file is at its path now; stop everything" in host.cli(*words).stdout
+        before = beats(host)
+        wait_until(lambda: beats(host) > before + 10, "it looks again")
+        for what in ("its file is not at its path any more", "another file is at its path now"):
+            assert host.log.read_text().count(f"transport pool0: {alone.memory}: {what}") == 1
+    finally:
+        hidden.rename(alone.memory)
+    wait_until(lambda: alone.transport()["reason"] is None, "the file is back")
+
+
+def test_only_another_file_is_another_file(tmp_path: Path) -> None:
+    path, other, link = (tmp_path / name for name in ("memory", "other", "link"))
+    for each in (path, other):
+        each.write_bytes(b"same")
+    link.symlink_to(path)
+    with path.open("rb") as file:
+        hard = tmp_path / "hard"
+        hard.hardlink_to(path)
+        assert [why_not_at(str(name), file.fileno()) for name in (path, link, hard)] == ["", "", ""]
+        assert why_not_at(str(other), file.fileno()) == "another file is at its path now"
+        link.unlink()
+        link.symlink_to(other)
+        assert why_not_at(str(link), file.fileno()) == "another file is at its path now"
+        for gone in (tmp_path / "missing", path / "below"):
+            assert why_not_at(str(gone), file.fileno()) == "its file is not at its path any more"
+        other.unlink()
+        link.unlink()
+        link.symlink_to(link)
+        assert why_not_at(str(link), file.fileno()) == "", "a path that cannot be followed tells nothing"

@@ -152,6 +152,7 @@ class Datapath:
                     continue
                 try:
                     session.tick()
+                    session.look()
                 except DatapathError as error:
                     log.error("%s; its workers are stopped", about(f"transport {session.name}", error))
                     await session.close(error)

@@ -52,7 +52,7 @@ def info_view(info: Info) -> Row:
 
 
 def transport_view(session: Session) -> Row:
-    """`state` is running or pending; a pending one has the `reason` and no geometry."""
+    """`state` is running or pending; a pending one has no geometry. `reason`: why it is, or what is wrong with one that runs."""
     opened = session.opened
     row: Row = {"name": session.name, "uuid": session.desired.uuid, "memory": session.desired.memory}
     row |= {"state": "running" if opened else "pending", "reason": why.to_json() if (why := session.why()) else None}
