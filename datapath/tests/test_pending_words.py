@@ -83,10 +83,12 @@ def test_what_needs_a_lost_transport_is_told_the_way_out(alone: Alone) -> None:
 def test_what_is_not_here_while_the_memory_is_away_may_be_elsewhere(alone: Alone) -> None:
     alone.host.stop()
     hidden = alone.memory.rename(f"{alone.memory}.hidden")
-    alone.host.start()
-    wait_until(alone.reason, "it says what it found")
-    error = alone.host.refuse(Code.NOT_FOUND, "cbd.backend.stop", **T, id=1)
-    hidden.rename(alone.memory)
+    try:
+        alone.host.start()
+        wait_until(alone.reason, "it says what it found")
+        error = alone.host.refuse(Code.NOT_FOUND, "cbd.backend.stop", **T, id=1)
+    finally:
+        hidden.rename(alone.memory)
     assert error.message.startswith("is not here, and transport pool0 is not reachable yet (")
     assert "keeps trying" in error.hint
 
