@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import Host
@@ -76,6 +77,11 @@ def running(pid: int) -> bool:
 def alive(observer: Host, name: str) -> object:
     """What one host says of another: true, false or "unknown"."""
     return next(host["alive"] for host in observer.call("cbd.host.list", transport="pool0") if host["name"] == name)
+
+
+def was_looked_for(transport: dict[str, Any]) -> bool:
+    """Whether the host has a reason why a transport is pending, beside that it begins to open it."""
+    return transport["reason"] is not None and transport["reason"]["message"] != "is being opened"
 
 
 def socket_of(device: str) -> Path:

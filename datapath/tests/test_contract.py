@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claimants import Claimant
 from hosts import Host, wait_until
-from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped
+from lab import DISK, MEMORY, MIB, Lab, alive, io_works, needs_nbd, running, stopped, was_looked_for
 from mishaps import damage, paused, unlock
 
 from cxl_datapath.cbd.metadata import seal
@@ -37,7 +37,7 @@ def test_format_is_refused_over_a_transport_and_over_live_hosts(lab, make_host):
     assert other.call("cbd.transport.format", memory=lab.memory, name="pool1", force=True)["info"]["name"] == "pool1"
     lab.node1.start()
     row = wait_until(
-        lambda: next((t for t in lab.node1.call("cbd.transport.list") if t["reason"]), None), "node1 says what it found"
+        lambda: next((t for t in lab.node1.call("cbd.transport.list") if was_looked_for(t)), None), "node1 says what it found"
     )
     assert "formatted again" in row["reason"]["message"]
     assert row["reason"]["hint"].endswith('docs/cbd.md, "A transport that was lost"')
@@ -52,7 +52,9 @@ def test_a_transport_that_was_lost_leads_to_the_steps_and_they_work(lab):
     os.truncate(os.open(lab.memory, os.O_CREAT | os.O_RDWR, 0o600), MEMORY)
     for node in (lab.node1, lab.node2):
         node.start()
-        (row,) = wait_until(lambda n=node: [t for t in n.call("cbd.transport.list") if t["reason"]], "it says what happened")
+        (row,) = wait_until(
+            lambda n=node: [t for t in n.call("cbd.transport.list") if was_looked_for(t)], "it says what happened"
+        )
         assert row["reason"]["message"] == "holds no transport: the transport was lost"
         assert 'docs/cbd.md, "A transport that was lost"' in node.cli("cbd", "transport", "list").stdout
         title = row["reason"]["hint"].rpartition("docs/cbd.md, ")[2].strip('"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -15,7 +16,7 @@ from hosts import Host
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cxl_datapath.errors import DatapathError
+from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.methods import METHODS
 from cxl_datapath.peers import may_talk
 from cxl_datapath.schema import Field, boolean, choice, integer, optional, parse
@@ -179,3 +180,25 @@ def test_parameters_are_checked_and_completed():
 def test_parameters_that_are_refused(params):
     with pytest.raises(DatapathError):
         parse("m", FIELDS, params)
+
+
+# ---- the log
+
+
+def test_a_change_that_is_refused_is_a_line_of_the_log(node):
+    error = node.refuse(Code.NOT_FOUND, "cbd.transport.format", memory="/dev/shm/no-such-memory", name="pool0", force=True)
+    assert logged(node, "cbd.transport.format") == [
+        'INFO cbd.transport.format {"memory": "/dev/shm/no-such-memory", "name": "pool0", "force": true',
+        f"WARNING cbd.transport.format failed: {error}",
+    ]
+
+
+def test_a_look_that_fails_is_no_line_of_the_log(node):
+    node.refuse(Code.NOT_FOUND, "cbd.host.list", transport="pool7")
+    assert logged(node, "cbd.host.list") == []
+
+
+def logged(node: Host, method: str) -> list[str]:
+    """The lines about a method, without their clock and what a request was completed with."""
+    lines = [line for line in node.log.read_text().splitlines() if f" {method}" in line]
+    return [re.sub(r"^.*?(INFO|WARNING)", r"\1", line).partition(', "hosts"')[0] for line in lines]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hosts import wait_until
-from lab import MIB, alive, children, io_works, needs_nbd, running, stopped
+from lab import MIB, alive, children, io_works, needs_nbd, running, stopped, was_looked_for
 from mishaps import halt
 
 from cxl_datapath.cbd.lines import BACKEND_LINE_OFF, BLKDEV_LINE_OFF, LINE
@@ -120,7 +120,7 @@ def test_a_missing_memory_is_waited_for_with_the_reason_in_view(lab):
     Path(lab.memory).rename(hidden)
     try:
         lab.node2.start()
-        (row,) = wait_until(lambda: [t for t in lab.node2.call("cbd.transport.list") if t["reason"]], "the reason is shown")
+        (row,) = wait_until(lambda: [t for t in lab.node2.call("cbd.transport.list") if was_looked_for(t)], "the reason is shown")
         assert (row["state"], row["reason"]["code"], row["reason"]["object"]) == ("pending", "not_found", lab.memory)
         error = lab.node2.refuse(Code.NOT_READY, "cbd.host.list", transport="pool0")
         assert lab.memory in error.message

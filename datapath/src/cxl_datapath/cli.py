@@ -15,9 +15,9 @@ from typing import Any
 from . import __version__, cli_cbd, cli_dcd, cli_kmem_blk, cli_lun
 from .cli_values import as_options, size
 from .client import RUNTIME, Client
-from .errors import Code, DatapathError, from_errno
+from .errors import Code, DatapathError, from_errno, printable
 from .mhsld import command as mhsld
-from .tables import printable, show
+from .tables import show
 
 
 def parser() -> argparse.ArgumentParser:

@@ -58,6 +58,11 @@ def about(label: str, text: object) -> str:
     return f"{label}: {rest if colon and f' {label}'.endswith(f' {object}') else text}"
 
 
+def printable(text: str) -> str:
+    """Names and messages can come from another host: no control characters reach the terminal or the log."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 _ERRNO_CODES = {
     "ENOENT": Code.NOT_FOUND,
     "ENODEV": Code.NOT_FOUND,

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from .cbd.hosting import boot_id
@@ -50,6 +51,17 @@ class FileId:
         if 0 not in (self.generation, other.generation) and self.generation != other.generation:
             return False
         return self.device == other.device or self.boot != other.boot
+
+
+def why_not_at(path: str, fd: int) -> str:
+    """Why an open file is not what is found at `path` now; empty when it is, and where nobody can tell."""
+    try:
+        found = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "its file is not at its path any more"
+    except OSError:
+        return ""
+    return "" if os.path.samestat(found, os.fstat(fd)) else "another file is at its path now"
 
 
 def _generation(fd: int) -> int:

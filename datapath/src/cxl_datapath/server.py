@@ -15,7 +15,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from .errors import Code, DatapathError, from_errno
+from .errors import Code, DatapathError, from_errno, printable
 from .methods import METHODS, Handed
 from .peers import may_talk, peer_of
 from .schema import parse
@@ -139,7 +139,12 @@ class ControlServer:
         method = METHODS[name]
         async with self._datapath.changing(method.within(self._datapath, checked)):
             log.info("%s %s", name, json.dumps(checked))
-            return await method.run(self._datapath, checked)
+            try:
+                return await method.run(self._datapath, checked)
+            except Exception as error:
+                # Without it what was refused looks as if it had been done.
+                log.warning("%s failed: %s", name, printable(str(error)))
+                raise
 
     async def _send(self, writer: asyncio.StreamWriter, number: Any, answer: Any) -> None:
         if isinstance(answer, Handed):

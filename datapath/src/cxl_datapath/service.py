@@ -155,6 +155,7 @@ class Datapath:
                     continue
                 try:
                     session.tick()
+                    session.look()
                 except DatapathError as error:
                     log.error("%s; its workers are stopped", about(f"transport {session.name}", error))
                     # Not here: until its workers have ended no other transport would have a heartbeat.

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,13 +18,14 @@ from . import holdings, lives
 from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
-from .cbd.hosting import LOST_HINT, Registration, Seat, boot_id, register
+from .cbd.hosting import LOST_GUIDE, LOST_HINT, Registration, Seat, boot_id, register
 from .cbd.layout import BlkdevEntry, Info
 from .cbd.lines import Heartbeat
 from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
 from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
+from .file_id import why_not_at
 from .frontends.names import ublk_number
 from .lives import Start
 from .locks.base import Both, HostLock
@@ -34,6 +36,9 @@ from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 from .waits import Sleep, Waits, in_thread
 from .workers.lock import lock_file, remove_lock_file
+
+LOOK_S = 1.0  # between two looks for the file of a memory
+_MOVED_HINT = "stop everything that is in it, then put the file back or begin anew: " + LOST_GUIDE
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +91,7 @@ class Opened:
 
 
 class Session:
-    """A wanted transport. `opened` is None while it is pending; `reason` says why."""
+    """A wanted transport. `opened` is None while it is pending; `reason` says why, or what is wrong with one that is open."""
 
     def __init__(self, desired: TransportState, settings: Settings, waits: Waits | None = None) -> None:
         self.desired = desired
@@ -94,6 +99,7 @@ class Session:
         self.waits = waits or Waits()
         self.opened: Opened | None = None
         self.reason: DatapathError | None = None
+        self._next_look = 0.0
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
@@ -117,11 +123,24 @@ class Session:
     def need(self) -> Opened:
         """Raises `not_ready` with the reason while the transport is pending."""
         if self.opened is None:
-            why = f"is not reachable yet ({self.reason})" if self.reason else "is being opened"
-            raise DatapathError(
-                Code.NOT_READY, f"transport {self.name}", why, "the daemon keeps trying; see: cxl-datapath status"
-            )
+            raise self.away()
         return self.opened
+
+    def away(self) -> DatapathError:
+        """Why nothing can be done in a transport that is pending, and the next step."""
+        if self.reason is not None and self.reason.hint == LOST_HINT:
+            why = f"is not there any more ({self.reason.object}: {self.reason.message})"
+            hint = (
+                f"stop what this host has in it, run: cxl-datapath cbd transport unregister {self.name}, then register it again"
+            )
+        else:
+            why = f"is not reachable yet ({self.reason})" if self.reason else "is being opened"
+            hint = "the daemon keeps trying; see: cxl-datapath status"
+        return DatapathError(Code.NOT_READY, f"transport {self.name}", why, hint)
+
+    def why(self) -> DatapathError | None:
+        """Why it is pending, or what is wrong with it all the same; None while nothing is."""
+        return self.reason or (self.away() if self.opened is None else None)
 
     def settled(self) -> TransportState:
         """What is to be there after a restart of the daemon."""
@@ -178,6 +197,17 @@ class Session:
             epoch = opened.registry.incarnation(host_id)
             if epoch is not None:
                 opened.liveness.observe(host_id, opened.registry.heartbeat(host_id), epoch)
+
+    def look(self) -> None:
+        """Says of a memory whose file was removed or replaced that whoever starts again finds another one; what runs goes on."""
+        opened, now = self.opened, time.monotonic()
+        if opened is None or opened.memory.kind != "file" or now < self._next_look:
+            return
+        self._next_look = now + LOOK_S
+        what, before = why_not_at(opened.memory.spec, opened.shared), self.reason
+        self.reason = DatapathError(Code.NOT_FOUND, opened.memory.spec, what, _MOVED_HINT) if what else None
+        if self.reason is not None and str(self.reason) != str(before):
+            log.warning("transport %s: %s", self.name, self.reason)
 
     async def known_alive(self, host_id: int, epoch: int | None = None) -> bool:
         """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""

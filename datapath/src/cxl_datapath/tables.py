@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from .cli_values import as_options
+from .errors import printable
 
 _COLUMNS = {
     "transport": ("name", "state", "memory", "size", "host_id", "coherence", "channels", "slot_bytes", "reason"),
@@ -175,11 +176,6 @@ def _cell(value: Any) -> str:
         case _:
             text = str(value)
     return printable(text)
-
-
-def printable(text: str) -> str:
-    """Names and messages can come from another host: no control characters reach the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _status(answer: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from .cbd.layout import (
 )
 from .errors import DatapathError
 from .session import Session
+from .supervisor import Phase, Supervised
 
 Row = dict[str, Any]
 
@@ -51,10 +52,10 @@ def info_view(info: Info) -> Row:
 
 
 def transport_view(session: Session) -> Row:
-    """`state` is running or pending; a pending one has the `reason` and no geometry."""
+    """`state` is running or pending; a pending one has no geometry. `reason`: why it is, or what is wrong with one that runs."""
     opened = session.opened
     row: Row = {"name": session.name, "uuid": session.desired.uuid, "memory": session.desired.memory}
-    row |= {"state": "running" if opened else "pending", "reason": session.reason.to_json() if session.reason else None}
+    row |= {"state": "running" if opened else "pending", "reason": why.to_json() if (why := session.why()) else None}
     row |= {"path": opened.memory.path if opened else None}
     registration = opened.registration.entry if opened else None
     row |= {"host_id": registration.id if registration else None, "host_epoch": registration.epoch if registration else None}
@@ -75,7 +76,7 @@ def backends_view(session: Session) -> list[Row]:
     for want in session.desired.backends:
         lost = session.opened is not None and lives.is_lost(session.opened, want)
         row = _of_want(rows, session, {"id": want.id, "path": want.path, "read_only": want.read_only}, lost)
-        row["worker"] = session.backends[want.id].to_json()
+        row["worker"] = _worker(session, session.backends[want.id])
     return sorted(rows, key=itemgetter("id"))
 
 
@@ -92,7 +93,7 @@ def blkdevs_view(session: Session) -> list[Row]:
         row = _of_want(rows, session, known | {"read_only": want.read_only, "shared": want.shared}, lost)
         if lost:  # also where its entry is there still: nothing brings a backend back that was removed
             row["state"] = "lost"
-        worker = session.blkdevs[want.id].to_json()
+        worker = _worker(session, session.blkdevs[want.id])
         live = worker["info"] if worker["state"] == "running" else {}
         row |= {
             "name": want.name,
@@ -102,6 +103,13 @@ def blkdevs_view(session: Session) -> list[Row]:
             "worker": worker,
         }
     return sorted(rows, key=itemgetter("id"))
+
+
+def _worker(session: Session, worker: Supervised) -> Row:
+    """What the local worker does. One of a transport that is pending waits for that, whatever it did last."""
+    if session.opened is None and (why := session.why()):
+        return worker.to_json() | {"state": str(Phase.WAITING), "error": why.to_json()}
+    return worker.to_json()
 
 
 def is_own(row: Row) -> bool:

@@ -20,7 +20,8 @@ from .liveness import watch
 from .registry import Registry
 
 _U64 = (1 << 64) - 1
-LOST_HINT = 'what is in it has to be stopped, then it is registered again: docs/cbd.md, "A transport that was lost"'
+LOST_GUIDE = 'docs/cbd.md, "A transport that was lost"'
+LOST_HINT = f"what is in it has to be stopped, then it is registered again: {LOST_GUIDE}"
 SETTLE_S = 0.1  # far longer than a host takes from its look at an entry to its own store
 _TRIES = 40
 

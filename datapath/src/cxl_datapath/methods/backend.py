@@ -24,7 +24,7 @@ from ..views import Row, backends_view, entry_row, own_row
 from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known, running
+from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known, running
 from .in_use import is_same_file, refuse_pool_memory
 
 _TABLE = attrgetter("backends")
@@ -122,7 +122,7 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
     backend_id = numbered(session, "backend", backends_view(session), params["id"], own=True)
     state = _wanted(session, backend_id)
     if state is None:
-        raise not_ours(session, _TABLE, backend_id)
+        raise not_ours(session, _TABLE, backend_id) if session.opened else not_here(session, "backend", backend_id)
     view = {"id": state.id, "path": state.path, "read_only": state.read_only, "local": True}
     if session.opened is not None and not lives.is_lost(session.opened, state):
         _refuse_used(session.opened, state.id, "stop the blkdev(s) first")

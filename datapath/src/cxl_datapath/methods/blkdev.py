@@ -19,7 +19,7 @@ from ..session import Opened, Session
 from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_ours, numbered, numbered_entry, refuse_known
+from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known
 from .in_use import check_name_free
 
 RETURN_S = 10.0  # for a host that has come back until it serves its backends
@@ -145,7 +145,7 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     blkdev_id = numbered(session, "blkdev", blkdevs_view(session), params["id"])
     state = next((each for each in session.desired.blkdevs if each.id == blkdev_id), None)
     if state is None:
-        raise not_ours(session, _TABLE, blkdev_id)
+        raise not_ours(session, _TABLE, blkdev_id) if session.opened else not_here(session, "blkdev", blkdev_id)
     view = _view(session, state.id) | {"state": "stopped", "device": None, "worker": None}
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)

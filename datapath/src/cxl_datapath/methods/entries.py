@@ -27,6 +27,8 @@ def numbered(session: Session, noun: str, rows: list[Row], given: int | str, *, 
         return given
     found = [row for row in rows if row.get("path" if noun == "backend" else "name") == given]
     ids = {row["id"]: row for row in [row for row in found if own and row["local"]] or found}
+    if not ids and session.opened is None:
+        raise not_here(session, noun, given)
     if not ids:
         hint = f"{hint}see: cxl-datapath cbd {noun} list {session.name}"
         raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not in transport {session.name}", hint)
@@ -73,6 +75,12 @@ def running(session: Session, table_of: TableOf[E], number: int) -> E:
 def not_running(session: Session, noun: str, number: int) -> DatapathError:
     what = f"is not running in transport {session.name}"
     return DatapathError(Code.NOT_FOUND, f"{noun} {number}", what, f"see: cxl-datapath cbd {noun} list")
+
+
+def not_here(session: Session, noun: str, given: int | str) -> DatapathError:
+    """Of what this host does not have, in a transport that is pending: what others have there cannot be seen."""
+    away = session.away()
+    return DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is not here, and {away.object} {away.message}", away.hint)
 
 
 def not_ours(session: Session, table_of: TableOf[E], number: int) -> DatapathError:

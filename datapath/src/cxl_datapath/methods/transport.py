@@ -136,7 +136,8 @@ async def unregister_transport(datapath: Datapath, params: Params) -> Row:
         raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {', '.join(held)} in it", "stop them first")
     for noun, row in mine:
         await (stop_blkdev if noun == "blkdev" else stop_backend)(datapath, {"transport": session.name, "id": row["id"]})
-    view = transport_view(session) | {"state": "unregistered"}
+    # Why it was pending is nothing to do with what was asked for and done.
+    view = transport_view(session) | {"state": "unregistered", "reason": None}
     del datapath.sessions[session.name]
     try:
         datapath.save()
