@@ -112,8 +112,7 @@ def test_a_transport_that_is_being_opened_says_so_and_so_do_its_rows(make_alone:
     seen = alone.transport()
     assert (seen["state"], seen["reason"]["message"]) == ("pending", "is being opened")
     (row,) = alone.host.call("cbd.backend.list", **T)
-    assert (row["state"], row["worker"]["state"]) == ("pending", "waiting")
-    assert row["worker"]["error"] == seen["reason"]
+    assert (row["state"], row["worker"]["state"], row["worker"]["error"]) == ("pending", "waiting", None)
 
 
 @needs_nbd

@@ -106,9 +106,11 @@ def blkdevs_view(session: Session) -> list[Row]:
 
 
 def _worker(session: Session, worker: Supervised) -> Row:
-    """What the local worker does. One of a transport that is pending waits for that, whatever it did last."""
-    if session.opened is None and (why := session.why()):
-        return worker.to_json() | {"state": str(Phase.WAITING), "error": why.to_json()}
+    """What the local worker does. One of a transport that is pending waits for that, whatever it did last; that the transport is
+    being opened is no error of the worker's."""
+    if session.opened is None:
+        error = session.reason.to_json() if session.reason else None
+        return worker.to_json() | {"state": str(Phase.WAITING), "error": error}
     return worker.to_json()
 
 
