@@ -128,7 +128,7 @@ def _apply(client: DatapathClient, calls: list[tuple[Any, Call]]) -> None:
         try:
             client.call(call.method, **call.params)
         except LabError as error:
-            error.observed = {"error": error.observed, "done": done}
+            error.observed, error.changed = {"error": error.observed, "done": done}, bool(done)
             raise
         done.append(call.what)
 

@@ -23,7 +23,10 @@ class LabError(Exception):
     :param next_step: what to do about it, as an imperative.
     :param cmd: the command that failed, if one did; rc and stderr belong to it.
     :param observed: the last state that was seen, for a person to look at.
+    :ivar changed: whether something had been changed already when it went wrong.
     """
+
+    changed = False
 
     def __init__(
         self,
@@ -52,4 +55,5 @@ class LabError(Exception):
     def details(self) -> dict[str, Any]:
         """The facts that go beside the message into a module's result; only those that are known."""
         facts = {"cmd": self.cmd, "rc": self.rc, "stderr": self.stderr, "observed": self.observed}
-        return {name: value for name, value in facts.items() if value is not None}
+        known = {name: value for name, value in facts.items() if value is not None}
+        return {**known, "changed": True} if self.changed else known

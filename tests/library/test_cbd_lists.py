@@ -154,7 +154,7 @@ def test_nothing_is_done_when_one_entry_is_not_possible(call, daemon, pool, seco
 def test_a_failure_half_way_tells_what_was_done(call, daemon):
     failed = call(cbd_backend, backends=[backend("/dev/a"), backend("/dev/broken"), backend("/dev/c")])
     assert failed["msg"] == "/dev/broken: cannot open: Input/output error; replace the disk"
-    assert failed["observed"]["done"] == ["start a backend on /dev/a"]
+    assert failed["observed"]["done"] == ["start a backend on /dev/a"] and failed["changed"] is True
     assert failed["observed"]["error"]["code"] == "failed"
     assert [params["path"] for _, params in daemon.did] == ["/dev/a", "/dev/broken"]
 
