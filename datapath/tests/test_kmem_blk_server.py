@@ -283,6 +283,29 @@ def test_leased_memory_moves_from_the_pool_to_the_client(served, memory):
     assert volume.read(0, PAGE) == b"\x66" * PAGE
 
 
+def test_nothing_is_given_out_while_the_server_closes(served):
+    with served.client() as client:
+        served.server._closing.set()
+        with pytest.raises(DatapathError, match="is being stopped") as caught:
+            client.lease(1)
+        assert caught.value.code == Code.NOT_READY
+    assert served.used("leases") == 0
+
+
+def test_a_server_has_closed_when_what_was_ending_by_itself_has_ended(served):
+    """The memories of the pool go next."""
+    client = served.client()
+    client.lease(1)
+    with served.server._lock:
+        client.close()
+        closing = threading.Thread(target=served.server.close)
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+    closing.join(20)
+    assert served.used("leases") == 0
+
+
 def test_a_deaf_client_cannot_hold_up_a_recall(served):
     """It asks without reading answers, so that its socket is full; a write gets its pages all the same."""
     served.leases.limit = 1 << 20

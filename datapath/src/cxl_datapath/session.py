@@ -91,7 +91,7 @@ class Opened:
 
 
 class Session:
-    """A wanted transport. `opened` is None while it is pending; `reason` says why, or what is wrong with one that is open."""
+    """A wanted transport. `opened` is None while it is pending; `reason` says why, and ends the heartbeats of an open one."""
 
     def __init__(self, desired: TransportState, settings: Settings, waits: Waits | None = None) -> None:
         self.desired = desired
@@ -99,6 +99,7 @@ class Session:
         self.waits = waits or Waits()
         self.opened: Opened | None = None
         self.reason: DatapathError | None = None
+        self.moved: DatapathError | None = None  # what is wrong with the file of a memory that is open
         self._next_look = 0.0
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
@@ -140,7 +141,7 @@ class Session:
 
     def why(self) -> DatapathError | None:
         """Why it is pending, or what is wrong with it all the same; None while nothing is."""
-        return self.reason or (self.away() if self.opened is None else None)
+        return self.reason or (self.away() if self.opened is None else self.moved)
 
     def settled(self) -> TransportState:
         """What is to be there after a restart of the daemon."""
@@ -170,7 +171,7 @@ class Session:
         except DatapathError as error:
             self.reason = error
             raise
-        self.opened, self.reason = opened, None
+        self.opened, self.reason, self.moved = opened, None, None
         self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
         holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
@@ -204,10 +205,10 @@ class Session:
         if opened is None or opened.memory.kind != "file" or now < self._next_look:
             return
         self._next_look = now + LOOK_S
-        what, before = why_not_at(opened.memory.spec, opened.shared), self.reason
-        self.reason = DatapathError(Code.NOT_FOUND, opened.memory.spec, what, _MOVED_HINT) if what else None
-        if self.reason is not None and str(self.reason) != str(before):
-            log.warning("transport %s: %s", self.name, self.reason)
+        what, before = why_not_at(opened.memory.spec, opened.shared), self.moved
+        self.moved = DatapathError(Code.NOT_FOUND, opened.memory.spec, what, _MOVED_HINT) if what else None
+        if self.moved is not None and str(self.moved) != str(before):
+            log.warning("transport %s: %s", self.name, self.moved)
 
     async def known_alive(self, host_id: int, epoch: int | None = None) -> bool:
         """Waits until the host was watched long enough; with `epoch` until this incarnation was, and another one is alive."""

@@ -74,6 +74,8 @@ class PoolServer:
         self._path.unlink(missing_ok=True)
         for connection in self._connections.now():
             self._drop(connection)
+        with self._lock:  # one that was just ending by itself has ended
+            pass
 
     def users(self) -> list[str]:
         """Who is attached or has a lease, for messages."""
@@ -130,6 +132,8 @@ class PoolServer:
             raise DatapathError(Code.DENIED, name, f"uid {connection.peer.uid} may only lease", "run as root")
         checked = parse(name, fields, request)
         with self._lock:
+            if self._closing.is_set():  # what it would get now nobody would take back
+                raise DatapathError(Code.NOT_READY, f"pool {self._pool.name}", "is being stopped")
             try:
                 return run(self, connection, checked)
             except DatapathError:
