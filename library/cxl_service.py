@@ -101,8 +101,10 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     name, address = check_name(params["name"], "name"), parse_address(params["socket"])
     user = check_name(params["user"], "user") if params["user"] else ""
     daemon = Daemon(name, params["command"], address, Path(params["run_dir"]))
-    # A lab that starts and one that goes must not meet between the look at the users and what follows from it.
-    with folder_held(daemon.folder) if user and not module.check_mode else contextlib.nullcontext():
+    # A lab that starts and one that goes must not meet between the look at the users and what follows from it. Without the folder
+    # there is nobody to go.
+    shared = user and not module.check_mode and (params["state"] != "stopped" or daemon.folder.exists())
+    with folder_held(daemon.folder) if shared else contextlib.nullcontext():
         changed = settle(daemon, params["state"], Users.of(daemon), user, module.check_mode)
         found = {"running": daemon.answers(), "pid": daemon.own_pid(), "users": Users.of(daemon).others("")}
         return {"changed": changed, "service": {"name": daemon.name, **found}}

@@ -178,5 +178,10 @@ def test_it_stays_while_somebody_else_needs_it(service, folder):
     assert list((folder / "run").iterdir()) == []
 
 
+def test_a_user_that_goes_twice_leaves_no_folder(service, folder):
+    assert service(user="alpha", state="stopped")["changed"] is False
+    assert list(folder.iterdir()) == []
+
+
 def test_the_name_of_a_user_is_a_name(service):
     assert "user" in service(user="../x")["msg"]
