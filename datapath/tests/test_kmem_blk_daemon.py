@@ -32,11 +32,14 @@ def memory(shared_file: Callable[[int], Path]) -> str:
 
 @pytest.fixture
 def host(make_host: Callable[..., Host], memory: str) -> Host:
+    return with_pool(make_host("node1"), memory, lease_limit=256, recall_ms=1000)
+
+
+def with_pool(host: Host, memory: str, **limits: int) -> Host:
     """A host with pool0, started."""
-    made = make_host("node1")
-    made.call("kmem_blk.pool.format", memory=memory, name="pool0")
-    made.call("kmem_blk.pool.start", memories=[memory], lease_limit=256, recall_ms=1000)
-    return made
+    host.call("kmem_blk.pool.format", memory=memory, name="pool0")
+    host.call("kmem_blk.pool.start", memories=[memory], **limits)
+    return host
 
 
 def pool(host: Host) -> dict:

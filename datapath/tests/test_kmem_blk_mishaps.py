@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hosts import Host, wait_until
 from lab import MIB
-from test_kmem_blk_daemon import pool, pool_worker_pids
+from test_kmem_blk_daemon import pool, pool_worker_pids, with_pool
 
 from cxl_datapath.errors import Code
 from cxl_datapath.kmem_blk.wire import PACKET_MAX
@@ -29,10 +29,7 @@ def memory(shared_file: Callable[[int], Path]) -> str:
 
 @pytest.fixture
 def host(make_host: Callable[..., Host], memory: str) -> Host:
-    made = make_host("node1")
-    made.call("kmem_blk.pool.format", memory=memory, name="pool0")
-    made.call("kmem_blk.pool.start", memories=[memory])
-    return made
+    return with_pool(make_host("node1"), memory)
 
 
 def runs(host: Host) -> bool:

@@ -16,7 +16,7 @@ from .lock_holder import lock_holder
 from .mapping import Bytes, Mapping, open_memory
 from .memory import Memory
 
-_LOOKS, _LOOK_S = 10, 0.1  # at a lock that somebody may have only to see that he could
+_LOOKS, _LOOK_S = 10, 0.1
 
 
 class FileBytes:
@@ -71,18 +71,24 @@ def share(memory: Memory, sleep: Callable[[float], None] = time.sleep) -> int:
     """A descriptor that says of a memory that hosts of this machine have a transport in it. Raises `busy`."""
     fd = open_memory(memory, writable=False)
     try:
-        for left in reversed(range(_LOOKS)):
+        for last in looks(sleep):
             try:
                 _share(memory, fd)
-                return fd
+                break
             except BlockingIOError:
-                if not left:
+                if last:
                     raise _locked(memory, fd, "a backend or a pool") from None
-            sleep(_LOOK_S)
-        raise AssertionError("unreachable")
+        return fd
     except BaseException:
         os.close(fd)
         raise
+
+
+def looks(sleep: Callable[[float], None]) -> Iterator[bool]:
+    """At a lock that somebody may have for a moment, only to see that he could. True for the last one."""
+    for left in reversed(range(_LOOKS)):
+        yield not left
+        sleep(_LOOK_S)
 
 
 def _share(memory: Memory, fd: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from ..backing import allocate, held, looked_at
+from ..backing import allocate, held, looked_at, looks
 from ..cbd.occupants import Occupants
 from ..cbd.transport import in_use, probe
 from ..errors import Code, DatapathError
@@ -17,14 +17,13 @@ from ..mapping import Bytes, Mapping
 from ..memory import Memory
 from ..waits import Sleep, Waits
 
-_LOOKS, _LOOK_S = 10, 0.1  # at a lock that somebody has
-
 
 @dataclass(frozen=True)
 class Ground:
     """A memory that nobody had locked when it was looked at first. `seen` reads it without a mapping, where that is possible."""
 
     memory: Memory
+    name: str  # of the transport that was there, or else of the memory
     seen: Bytes
     alive: Callable[[], list[str]]  # names of the hosts whose heartbeat moves in it; may take a lease
     moved: Callable[[], list[str]]  # hosts that came or wrote since it was looked at first
@@ -41,12 +40,6 @@ class Ground:
         if hosts:
             raise in_use(self.name, hosts)
 
-    @property
-    def name(self) -> str:
-        """Of the transport that is there, or else of the memory."""
-        info = probe(self.seen).info
-        return info.name if info else self.memory.spec
-
     @contextmanager
     def taken(self) -> Iterator[Mapping]:
         """The memory with all of its bytes, while nobody else has it. Raises `busy` and `full`."""
@@ -60,16 +53,15 @@ class Ground:
         """`held`; where it is not, the hosts that are in the transport say more than that somebody has a lock. One that is about
         to come has the lock some time before it has an entry."""
         with ExitStack() as stack:
-            for left in reversed(range(_LOOKS)):
+            for last in looks(self.sleep):
                 try:
                     fd = stack.enter_context(held(self.memory))
                     break
                 except DatapathError as error:
                     if error.code == Code.BUSY:
                         self._refuse(hosts())
-                    if error.code != Code.BUSY or not left:
+                    if error.code != Code.BUSY or last:
                         raise
-                self.sleep(_LOOK_S)
             yield fd
 
 
@@ -80,14 +72,15 @@ def ground(memory: Memory, waits: Waits, sleep: Sleep) -> Iterator[Ground]:
     It is not held while hosts are waited for: they may still come, and `taken` looks again.
     """
     with looked_at(memory) as seen:
-        occupants = Occupants(seen, probe(seen).info)
+        info = probe(seen).info
+        occupants = Occupants(seen, info)
 
         @cache
         def alive() -> list[str]:
             with waits.on(f"the hosts in {memory.spec} to be silent for {occupants.lease_s:g} s"):
                 return occupants.alive(sleep)
 
-        ours = Ground(memory, seen, alive, occupants.moved, sleep)
+        ours = Ground(memory, info.name if info else memory.spec, seen, alive, occupants.moved, sleep)
         with ours.alone(lambda: alive() or occupants.moved()):
             pass
         yield ours
