@@ -18,10 +18,11 @@ _STREAM_BYTES = 1 << 16
 @dataclass(frozen=True)
 class Sample:
     """One run. ``p99`` is in the unit of ``value``: for a rate it is what requests at the 99th percentile of latency get,
-    requests in flight / latency."""
+    requests in flight / latency. ``limit``: what the machine allowed just then, where the program took that, too."""
 
     value: float
     p99: float
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def measure(probe: Probe, tools: Tools, seconds: float) -> Sample:
 
 def _sample(probe: Probe, said: dict[str, Any]) -> Sample:
     if isinstance(probe, Figure):
-        return Sample(float(said["value"]), float(said["p99"]))
+        limit = float(said["limit"]) if "limit" in said else None
+        return Sample(float(said["value"]), float(said["p99"]), limit)
     iops = said["value"] if isinstance(probe, Nbd) else said["iops"]
     return probe.load.sample(float(iops), float(said["p99"]))

@@ -22,10 +22,16 @@ def rows(cases: Iterable[Case], samples: Samples) -> list[dict[str, Any]]:
             case.unit,
             samples[case.ours],
             {name: samples[probe] for name, probe in case.peers.items()},
-            case.limit(medians) if case.limit else None,
+            case.limit(medians) if case.limit else _limit_beside(samples[case.ours]),
         )
         for case in cases
     ]
+
+
+def _limit_beside(ours: Sequence[Sample]) -> float | None:
+    """The median of the limits that were taken together with the figure."""
+    found = [sample.limit for sample in ours if sample.limit is not None]
+    return median(found) if found else None
 
 
 def row(

@@ -89,16 +89,22 @@ static bool in_place(const struct handler *h)
  * fields of the completion. */
 static void put_read_payload(struct handler *h, const struct request *r, struct cbd_slot *done)
 {
+    bool summed = channel_data_crc(&h->ch);
+    uint32_t len = r->slot.len;
+    uint64_t off;
+
     done->data_off = channel_data_off(&h->ch, r->slot.tag);
-    done->data_len = r->slot.len;
-    if (channel_data_crc(&h->ch)) {
-        done->flags = CBD_SLOT_DATA_CRC;
-        done->data_crc = cxl_crc32c(0, r->answer, r->slot.len);
+    done->data_len = len;
+    done->flags = summed ? CBD_SLOT_DATA_CRC : 0;
+    off = h->ch.responses + done->data_off;
+    if (in_place(h)) {
+        done->data_crc = summed ? cxl_crc32c(0, r->answer, len) : 0;
+        ring_publish_payload(&h->ch.map, off, len);
+    } else if (summed) {
+        done->data_crc = ring_put_payload_summed(&h->ch.map, off, r->answer, len);
+    } else {
+        ring_put_payload(&h->ch.map, off, r->answer, len);
     }
-    if (in_place(h))
-        ring_publish_payload(&h->ch.map, h->ch.responses + done->data_off, r->slot.len);
-    else
-        ring_put_payload(&h->ch.map, h->ch.responses + done->data_off, r->answer, r->slot.len);
 }
 
 static void finish(struct handler *h, struct request *r)

@@ -107,7 +107,7 @@ static void lines_clflush(const uint8_t *line, const uint8_t *end)
         _mm_clflush(line);
 }
 
-static void flush(enum mem_flush how, const struct mem_map *map, uint64_t off, uint64_t len)
+void mem_flush(const struct mem_map *map, enum mem_flush how, uint64_t off, uint64_t len)
 {
     uint8_t *line = map->base + off / MEM_LINE * MEM_LINE;
     const uint8_t *end = map->base + off + len;
@@ -125,33 +125,6 @@ static void flush(enum mem_flush how, const struct mem_map *map, uint64_t off, u
     case MEM_NONE:
         break;
     }
-}
-
-void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
-{
-    (void)site;
-    flush(map->clean, map, off, len);
-}
-
-void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
-{
-    (void)site;
-    flush(map->invalidate, map, off, len);
-}
-
-void mem_store_fence(const struct mem_map *map, enum mem_site site)
-{
-    (void)site;
-    if (map->clean != MEM_NONE)
-        _mm_sfence();
-}
-
-/* A full fence: clflushopt is not ordered with later loads by anything less. */
-void mem_load_fence(const struct mem_map *map, enum mem_site site)
-{
-    (void)site;
-    if (map->invalidate != MEM_NONE)
-        _mm_mfence();
 }
 
 void mem_full_fence(const struct mem_map *map, enum mem_site site)

@@ -6,6 +6,7 @@
 #ifndef CXL_MEM_H
 #define CXL_MEM_H
 
+#include <emmintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -71,17 +72,49 @@ void mem_copy_in(const struct mem_map *map, uint64_t off, const void *src, size_
 uint8_t *mem_window(const struct mem_map *map, uint64_t off, size_t len);
 void mem_window_close(const struct mem_map *map, uint64_t off, size_t len);
 
-void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
-void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
-void mem_store_fence(const struct mem_map *map, enum mem_site site);
-void mem_load_fence(const struct mem_map *map, enum mem_site site);
 /* On coherent memory, too: what we stored and cleaned is visible before any later load is done. */
 void mem_full_fence(const struct mem_map *map, enum mem_site site);
 
 #ifdef CXL_SIM
+void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
+void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len);
+void mem_store_fence(const struct mem_map *map, enum mem_site site);
+void mem_load_fence(const struct mem_map *map, enum mem_site site);
 uint64_t mem_load64(const struct mem_map *map, uint64_t off);
 void mem_store64(const struct mem_map *map, uint64_t off, uint64_t value);
 #else
+void mem_flush(const struct mem_map *map, enum mem_flush how, uint64_t off, uint64_t len);
+
+/* Inline, because a look at a ring of coherent memory should cost a load and not four calls. */
+static inline void mem_clean(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
+{
+    (void)site;
+    if (map->clean != MEM_NONE)
+        mem_flush(map, map->clean, off, len);
+}
+
+static inline void mem_invalidate(const struct mem_map *map, enum mem_site site, uint64_t off, uint64_t len)
+{
+    (void)site;
+    if (map->invalidate != MEM_NONE)
+        mem_flush(map, map->invalidate, off, len);
+}
+
+static inline void mem_store_fence(const struct mem_map *map, enum mem_site site)
+{
+    (void)site;
+    if (map->clean != MEM_NONE)
+        _mm_sfence();
+}
+
+/* A full fence: clflushopt is not ordered with later loads by anything less. */
+static inline void mem_load_fence(const struct mem_map *map, enum mem_site site)
+{
+    (void)site;
+    if (map->invalidate != MEM_NONE)
+        _mm_mfence();
+}
+
 /* Acquire and release cost nothing on x86-64 and are all the ordering that coherent memory needs. */
 static inline uint64_t mem_load64(const struct mem_map *map, uint64_t off)
 {

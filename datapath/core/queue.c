@@ -10,7 +10,6 @@
 #include <stdlib.h>
 
 #include "channel.h"
-#include "crc.h"
 #include "idle.h"
 #include "protocol.h"
 #include "ring.h"
@@ -110,13 +109,17 @@ static bool arguments_ok(const struct cbd_queue *q, uint32_t op, uint32_t flags,
 
 static void put_write_payload(struct cbd_queue *q, struct cbd_slot *slot, const void *buf)
 {
+    uint64_t off;
+
     slot->data_off = channel_data_off(&q->ch, slot->tag);
     slot->data_len = slot->len;
+    off = q->ch.requests + slot->data_off;
     if (channel_data_crc(&q->ch)) {
         slot->flags |= CBD_SLOT_DATA_CRC;
-        slot->data_crc = cxl_crc32c(0, buf, slot->len);
+        slot->data_crc = ring_put_payload_summed(&q->ch.map, off, buf, slot->len);
+    } else {
+        ring_put_payload(&q->ch.map, off, buf, slot->len);
     }
-    ring_put_payload(&q->ch.map, q->ch.requests + slot->data_off, buf, slot->len);
 }
 
 /* Puts the request on the ring, for the first time or once more. */

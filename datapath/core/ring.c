@@ -6,6 +6,7 @@
 
 #include "crc.h"
 
+#define SUMMED_TOGETHER 16384U /* bytes, twice of which fit into a first-level cache */
 #define SLOT_WORDS (sizeof(struct cbd_slot) / sizeof(uint64_t))
 
 void ring_init(struct ring *ring, const struct mem_map *map, uint64_t off, uint32_t depth, uint32_t epoch)
@@ -142,17 +143,56 @@ void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, 
     publish(map, off, len);
 }
 
+/* The bytes that are copied and summed in one go: near enough to the CPU to be read twice at the price of once. */
+static uint32_t piece_of(uint32_t left)
+{
+    return left < SUMMED_TOGETHER ? left : SUMMED_TOGETHER;
+}
+
+uint32_t ring_put_payload_summed(const struct mem_map *map, uint64_t off, const void *src, uint32_t len)
+{
+    const uint8_t *from = src;
+    uint32_t crc = 0;
+
+    for (uint32_t done = 0, piece; done < len; done += piece) {
+        piece = piece_of(len - done);
+        crc = cxl_crc32c(crc, from + done, piece);
+        mem_copy_in(map, off + done, from + done, piece);
+    }
+    publish(map, off, len);
+    return crc;
+}
+
 void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len)
 {
     mem_window_close(map, off, len);
     publish(map, off, len);
 }
 
-void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len)
+static void forget(const struct mem_map *map, uint64_t off, uint32_t len)
 {
     mem_invalidate(map, MEM_SITE_PAYLOAD_INVALIDATE, off, len);
     mem_load_fence(map, MEM_SITE_PAYLOAD_LOAD_FENCE);
+}
+
+void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len)
+{
+    forget(map, off, len);
     mem_copy_out(map, dst, off, len);
+}
+
+/* Returns the CRC of the copy, which nobody else can change. */
+static uint32_t get_summed(const struct mem_map *map, uint64_t off, uint8_t *dst, uint32_t len)
+{
+    uint32_t crc = 0;
+
+    forget(map, off, len);
+    for (uint32_t done = 0, piece; done < len; done += piece) {
+        piece = piece_of(len - done);
+        mem_copy_out(map, dst + done, off + done, piece);
+        crc = cxl_crc32c(crc, dst + done, piece);
+    }
+    return crc;
 }
 
 int ring_get_payload_checked(const struct mem_map *map, uint64_t off, void *dst, uint32_t len, uint32_t crc, uint64_t *rereads)
@@ -160,8 +200,7 @@ int ring_get_payload_checked(const struct mem_map *map, uint64_t off, void *dst,
     for (unsigned i = 0; i <= RING_PAYLOAD_REREADS; i++) {
         if (i)
             ++*rereads;
-        ring_get_payload(map, off, dst, len);
-        if (cxl_crc32c(0, dst, len) == crc)
+        if (get_summed(map, off, dst, len) == crc)
             return 0;
     }
     return -EIO;

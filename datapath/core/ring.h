@@ -46,6 +46,8 @@ bool ring_peek(const struct ring *ring);
 
 /* Payload of a slot, to and from shared memory; the caller checked the range. */
 void ring_put_payload(const struct mem_map *map, uint64_t off, const void *src, uint32_t len);
+/* The same, and returns the payload's CRC. */
+uint32_t ring_put_payload_summed(const struct mem_map *map, uint64_t off, const void *src, uint32_t len);
 /* The same for payload that is there already, by mem_window(). */
 void ring_publish_payload(const struct mem_map *map, uint64_t off, uint32_t len);
 void ring_get_payload(const struct mem_map *map, uint64_t off, void *dst, uint32_t len);

@@ -130,6 +130,16 @@ def test_a_limit_comes_from_the_medians_of_other_rows() -> None:
     assert table.met(row, Target("limit", at_most=1.5)) and not table.met(row, Target("limit", at_most=1.3))
 
 
+def test_a_limit_that_was_taken_beside_the_figure_counts_as_it_was_then() -> None:
+    """The CPUs of a virtual machine are near to each other in one run and far in the next: medians of two rows would mix both."""
+    ring = Figure("ring-rtt")
+    samples: run.Samples = {
+        ring: [Sample(150, 1, 100), Sample(520, 1, 450), Sample(530, 1, 460), Sample(140, 1, 95), Sample(540, 1, 470)]
+    }
+    row = results.rows([Case("r", "ns", ring)], samples)[0]
+    assert (row["median"], row["limit"]) == (520, 450)
+
+
 @pytest.mark.parametrize(
     ("load", "iops", "latency", "sample"),
     [

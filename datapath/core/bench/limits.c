@@ -7,7 +7,7 @@
 
 #include "bench.h"
 #include "idle.h"
-#include "mem.h"
+#include "line.h"
 #include "world.h"
 
 #define BATCH 64U /* rounds per sample: reading the clock takes about as long as one */
@@ -71,39 +71,16 @@ static struct option ping_options[] = {
     {0},
 };
 
-struct court {
-    struct mem_map map;
-    uint64_t mine, theirs; /* offsets of the two lines */
-};
-
-static void send_line(const struct court *court, uint64_t value)
-{
-    mem_store64(&court->map, court->mine, value);
-    mem_clean(&court->map, MEM_SITE_SLOT_CLEAN, court->mine, MEM_LINE);
-    mem_store_fence(&court->map, MEM_SITE_SLOT_FENCE);
-}
-
-static void await_line(const struct court *court, uint64_t value)
-{
-    do {
-        mem_invalidate(&court->map, MEM_SITE_SLOT_INVALIDATE, court->theirs, MEM_LINE);
-        mem_load_fence(&court->map, MEM_SITE_SLOT_LOAD_FENCE);
-    } while (mem_load64(&court->map, court->theirs) != value);
-}
-
 static void return_lines(struct world *world, const void *arg)
 {
-    struct court court = *(const struct court *)arg;
-    uint64_t mine = court.theirs;
+    struct court court = line_other_side(arg);
 
-    court.theirs = court.mine;
-    court.mine = mine;
     if (ping_options[PING_PIN].value)
         world_pin(1);
     world_ready(world);
     for (uint64_t i = 1;; i++) {
-        await_line(&court, i);
-        send_line(&court, i);
+        line_await(&court, i);
+        line_send(&court, i);
     }
 }
 
@@ -130,8 +107,8 @@ static void run_pingpong(const struct command *command)
     uint64_t before = idle_now_ns(), end = before + ping_options[PING_SECONDS].value * 1000000;
     for (uint64_t i = 1; before < end;) {
         for (uint32_t n = 0; n < BATCH; n++, i++) {
-            send_line(&court, i);
-            await_line(&court, i);
+            line_send(&court, i);
+            line_await(&court, i);
         }
         uint64_t now = idle_now_ns();
 
