@@ -18,9 +18,11 @@ from test_kmem_blk_server import memory, runtime, served  # noqa: F401  (fixture
 from cxl_datapath.errors import Code, DatapathError
 from cxl_datapath.kmem_blk.layout import PAGE
 from cxl_datapath.kmem_blk.volatile import SwapIndex
+from cxl_datapath.methods import pool_memory
 from cxl_datapath.methods import volume as methods
 from cxl_datapath.pool_state import SwapState
 from cxl_datapath.supervisor import Phase
+from cxl_datapath.waits import Waits
 from cxl_datapath.workers import volume as worker
 
 AWAY = DatapathError(Code.NOT_FOUND, "pool0.pool", "cannot reach the pool")
@@ -36,6 +38,8 @@ class Pool:
 
     def __init__(self) -> None:
         self.away = 0
+        self.available = 1 << 20
+        self.ranges = [{"pages": 1 << 20, "volatile": False}]
         self.calls: list[str] = []
         self.said: list[dict[str, Any]] = []
 
@@ -44,7 +48,7 @@ class Pool:
             self.away -= 1
             raise AWAY
         self.calls.append(op)
-        return {"pages": {"available": 1 << 20, "reserve": 0}}
+        return {"pages": {"available": self.available, "reserve": 16}, "ranges": self.ranges}
 
     def events(self) -> list[dict[str, Any]]:
         said, self.said = self.said, []
@@ -68,9 +72,10 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return made
 
 
-def swap_on(pool: Pool, tmp_path: Path) -> worker.Served:
+def swap_on(pool: Pool, tmp_path: Path, told: dict[str, Any] | None = None) -> worker.Served:
     config = worker.Config("pool0", "pool0-swap", "ublk", 1, 64, 5, tmp_path, tmp_path)
-    link = SimpleNamespace(emit=lambda *_, **__: None)
+    emit = lambda _, info: None if told is None else told.update(info)  # noqa: E731
+    link = SimpleNamespace(emit=emit)
     return worker.Served(link, config, pool, SimpleNamespace(), device="/dev/pool0-swap", kind="ublk")  # type: ignore[arg-type]
 
 
@@ -84,6 +89,101 @@ def test_recalled_swap_comes_back_also_when_the_pool_was_away_meanwhile(kernel, 
     for _ in range(away + 1):
         swap._follow_pool()
     assert kernel.on and pool.calls.count("swap_clear") == 1
+
+
+@pytest.mark.parametrize(("available", "comes"), [(16 + 20 - 1, False), (16 + 20, True)])
+def test_swap_that_is_larger_than_its_pool_comes_back_to_half_of_it(kernel, tmp_path, available, comes):
+    """What left the pool may be most of it. Half of its own size will never be free there."""
+    pool = Pool()
+    pool.available, pool.ranges = available, [{"pages": 56, "volatile": False}, {"pages": 999, "volatile": True}]
+    swap = swap_on(pool, tmp_path)
+    pool.said = [{"event": "recall", "volume": "swap"}]
+    swap._follow_pool()
+    swap._follow_pool()
+    assert kernel.on == comes
+
+
+def test_swap_that_does_not_fit_into_memory_says_so(kernel, tmp_path, monkeypatch):
+    def refuse(_: Path) -> None:
+        raise DatapathError(Code.BUSY, "/dev/pool0-swap", "swapoff: Cannot allocate memory")
+
+    monkeypatch.setattr(worker, "switch_off", refuse)
+    pool, told = Pool(), dict[str, Any]()
+    swap = swap_on(pool, tmp_path, told)
+    for _ in range(2):
+        pool.said = [{"event": "recall", "volume": "swap"}]
+        swap._follow_pool()
+    assert kernel.on and pool.calls == []
+    assert (told["asked"], told["swap"]) == (2, "on") and "Cannot allocate memory" in told["swap_reason"]
+
+
+# ---- shrink: the daemon -----------------------------------------------------------------------------------------------------
+
+
+class Shrinking:
+    """A pool whose extent holds more than there is room for elsewhere, until its swap is off."""
+
+    name = "pool0"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.calls: list[str] = []
+        self.desired = SimpleNamespace(memories=["/dev/dax0.0", "dcd:1/more"])
+        self.swap: Any = SimpleNamespace(info={})
+
+    async def call(self, op: str, **_: Any) -> Any:
+        self.calls.append(op)
+        if op == "status":
+            return {"ranges": [{"memory": each} for each in self.desired.memories]}
+        if op == "swap_recall":
+            told = {"asked": 1, "swap": "on" if self.reason else "recalled", "swap_reason": self.reason}
+            asyncio.get_running_loop().call_later(0.3, self.swap.info.update, told)
+        elif not self.swap or self.swap.info.get("swap") != "recalled":
+            raise DatapathError(Code.FULL, "range at page 64", "cannot empty it: No space left on device", "free pages first")
+        return None
+
+    async def view(self) -> dict[str, Any]:
+        return {"memories": self.desired.memories}
+
+    def need_running(self) -> None:
+        pass
+
+
+def shrink(session: Shrinking, *, move: bool) -> Any:
+    made = SimpleNamespace(pools={"pool0": session}, waits=Waits(), save_pools=lambda: None)
+    params = {"pool": "pool0", "memory": "dcd:1/more", "move": move}
+    return asyncio.run(pool_memory.shrink_pool(made, params))  # type: ignore[arg-type]
+
+
+def test_swap_goes_into_memory_where_an_extent_that_leaves_has_no_room_elsewhere():
+    session = Shrinking("")
+    assert shrink(session, move=True)["memories"] == ["/dev/dax0.0"]
+    assert session.calls == ["status", "shrink", "swap_recall", "shrink"]
+
+
+@pytest.mark.parametrize("how", ["no room in memory", "off already", "without --move", "no swap"])
+def test_a_shrink_without_room_anywhere_says_why(how):
+    session = Shrinking("swapoff: Cannot allocate memory" if how == "no room in memory" else "")
+    if how == "no swap":
+        session.swap = None
+    with pytest.raises(DatapathError) as caught:
+        if how == "off already":  # and other pages than those of swap have no room
+            session.swap.info = {"swap": "recalled"}
+            session.call = refuse_all(session)  # type: ignore[method-assign]
+        shrink(session, move=how != "without --move")
+    assert caught.value.code == Code.FULL and "No space left" in caught.value.message
+    assert ("swap stays on: swapoff" in caught.value.message) == (how == "no room in memory")
+    assert ("swap_recall" in session.calls) == (how == "no room in memory")
+    assert session.desired.memories == ["/dev/dax0.0", "dcd:1/more"]
+
+
+def refuse_all(session: Shrinking) -> Any:
+    async def call(op: str, **_: Any) -> Any:
+        if op == "status":
+            return {"ranges": [{"memory": each} for each in session.desired.memories]}
+        raise DatapathError(Code.FULL, "range at page 64", "cannot empty it: No space left on device", "free pages first")
+
+    return call
 
 
 # ---- stop: the daemon -------------------------------------------------------------------------------------------------------

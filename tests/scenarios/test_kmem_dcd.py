@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scenario import ROOT, VmLab, changed
+from scenario import ROOT, VmLab, changed, wait_until
 
 EXTRA = ROOT / "tests/scenarios/kmem_dcd.yml"
 LAB = VmLab("kmem_dcd", ("-e", f"@{EXTRA}"))
@@ -28,6 +28,16 @@ data = [bytes([n % 251]) * (1 << 20) for n in range(850)]
 subprocess.run(["cxl-datapath", "kmem-blk", "pool", "list", "--json"], check=True)
 assert all(block[77] == n % 251 for n, block in enumerate(data))
 """
+# Has 100 MiB that nobody touches for a while, and looks at them when it is asked to.
+COLD = """
+import pathlib, time
+data = [bytes([n % 251]) * (1 << 20) for n in range(100)]
+pathlib.Path("/run/cold.filled").touch()
+while not pathlib.Path("/run/cold.look").exists():
+    time.sleep(0.5)
+assert all(block == bytes([n % 251]) * (1 << 20) for n, block in enumerate(data))
+pathlib.Path("/run/cold.whole").touch()
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,6 +52,16 @@ def datapath(*words: str) -> Any:
 
 def pool() -> dict[str, Any]:
     return dict(datapath("kmem-blk", "pool", "list")[0])
+
+
+def put(name: str, program: str) -> str:
+    """A file of node1."""
+    LAB.on("node1", f"echo {base64.b64encode(program.encode()).decode()} | base64 -d > /tmp/{name}")
+    return f"/tmp/{name}"
+
+
+def exists(path: str) -> bool:
+    return LAB.on("node1", f"test -e {path} && echo yes || true").strip() == "yes"
 
 
 def want(**changes: Any) -> int:
@@ -71,12 +91,25 @@ def test_the_pool_grows_by_it() -> None:
 
 
 def test_swap_lives_in_it() -> None:
-    LAB.on("node1", f"echo {base64.b64encode(HUNGRY.encode()).decode()} | base64 -d > /tmp/hungry.py")
+    hungry = put("hungry.py", HUNGRY)
     scope = ["systemd-run", "--scope", "--quiet", "--collect", "-p", "OOMPolicy=continue"]
-    meanwhile = json.loads(LAB.on("node1", *scope, "python3", "/tmp/hungry.py"))[0]
+    meanwhile = json.loads(LAB.on("node1", *scope, "python3", hungry))[0]
     first, extent = meanwhile["ranges"]
     assert extent["used"] > 0
-    assert first["used"] == 0 or extent["used"] == extent["pages"] - 1, "the first memory is for blocks while there is room"
+    header = 1  # of the swap: it was there before the extent
+    assert first["used"] <= header or extent["used"] == extent["pages"] - 1, "the first memory is for blocks while there is room"
+
+
+def test_more_is_swapped_out_than_fits_into_the_rest_of_the_pool() -> None:
+    LAB.on("node1", "systemd-run", "--quiet", "--unit=cold", "python3", put("cold.py", COLD))
+    wait_until(lambda: exists("/run/cold.filled"), "the program has its memory")
+    group = "/sys/fs/cgroup/system.slice/cold.service/memory.reclaim"
+
+    def swapped() -> bool:
+        LAB.on("node1", f"echo 100M > {group} || true")  # it complains when it got less
+        return bool(pool()["ranges"][1]["used"] > 64 * MIB // 4096)
+
+    wait_until(swapped, "its memory is in the extent")
 
 
 def test_it_goes_back_when_the_fabric_wants_it() -> None:
@@ -87,6 +120,9 @@ def test_it_goes_back_when_the_fabric_wants_it() -> None:
     assert datapath("dcd", "extents")[0]["asked_back"]
     want()
     assert [row["memory"] for row in pool()["ranges"]] == [MEMORY]
+    wait_until(lambda: pool()["swap"].get("swap", "on") == "on", "swap that had to go into memory is back")
+    LAB.on("node1", "touch", "/run/cold.look")
+    wait_until(lambda: exists("/run/cold.whole"), "the program has its memory as it was")
     LAB.on("node1", "cxl-datapath", "dcd", "unmap", SERIAL, MAPPING)
     assert datapath("dcd", "extents") == []
 

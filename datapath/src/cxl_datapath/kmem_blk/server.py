@@ -208,6 +208,11 @@ class PoolServer:
         self._pool.clear_swap()
         return {}, []
 
+    def swap_recall(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
+        """Asks its device for every page of it; `swap_clear` follows when they fit into memory."""
+        self._tell_swap()
+        return {}, []
+
     def swap_drop(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
         if any(name == "swap" for each in self._connections.now() for name, *_ in each.attached):
             raise DatapathError(Code.BUSY, f"swap of pool {self._pool.name}", "is attached", "swapoff and stop its device first")
@@ -293,6 +298,7 @@ _OPS: dict[str, tuple[_Op, dict[str, Field], bool]] = {
     ),
     "swap_make": (PoolServer.swap_make, {"blocks": Field(integer(16, 1 << 40))}, True),
     "swap_clear": (PoolServer.swap_clear, {}, True),
+    "swap_recall": (PoolServer.swap_recall, {}, True),
     "swap_drop": (PoolServer.swap_drop, {}, True),
     "grow": (PoolServer.grow, {"memory": _MEMORY, "force": Field(boolean, False)}, True),
     "shrink": (PoolServer.shrink, {"memory": _SPEC, "move": Field(boolean, False)}, True),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 from ..errors import Code, DatapathError
@@ -11,11 +12,15 @@ from ..memory import Memory
 from ..pool_session import PoolSession
 from ..schema import Field, boolean
 from ..service import Datapath
+from ..supervisor import Supervised
 from ..views import Row
-from ..waits import Sleep, in_thread
+from ..waits import Sleep, Waits, in_thread
 from .base import Method, Params
 from .forming import ground
 from .pool import MEMORY, POOL, look, pool_session, refuse_used
+
+RECALL_S = 60.0  # what is swapped out has to be read
+LOOK_S = 0.1
 
 
 async def _ranges(session: PoolSession) -> set[str]:
@@ -62,12 +67,40 @@ async def _may_be_part(session: PoolSession, memory: Memory, error: DatapathErro
         return True  # a memory too many does not keep the pool from starting, one too few does
 
 
+async def _leave(waits: Waits, session: PoolSession, spec: str, move: bool) -> None:
+    """Where what is used in it has no room elsewhere, swap gives back first what fits into memory; it comes back by itself."""
+    try:
+        await session.call("shrink", memory=spec, move=move)
+        return
+    except DatapathError as error:
+        if error.code != Code.FULL or not move or session.swap is None or session.swap.info.get("swap") == "recalled":
+            raise
+        full = error
+    with waits.on(f"what the swap of pool {session.name} holds to come back into memory"):
+        problem = await _recall_swap(session, session.swap)
+    if problem:
+        raise DatapathError(full.code, full.object, f"{full.message}, and swap stays on: {problem}", full.hint)
+    await session.call("shrink", memory=spec, move=move)
+
+
+async def _recall_swap(session: PoolSession, swap: Supervised) -> str:
+    """Returns why it could not be switched off, "" when it was: then every page of it is free."""
+    asked = swap.info.get("asked", 0)
+    await session.call("swap_recall")
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(RECALL_S):
+            while swap.info.get("asked", 0) == asked:
+                await asyncio.sleep(LOOK_S)
+        return str(swap.info["swap_reason"])
+    return f"its worker did not answer within {RECALL_S:.0f} s"
+
+
 async def shrink_pool(datapath: Datapath, params: Params) -> Row:
     session = pool_session(datapath, params["pool"])
     session.need_running()
     spec = params["memory"]
     if spec in await _ranges(session) or spec not in session.desired.memories:
-        await session.call("shrink", memory=spec, move=params["move"])
+        await _leave(datapath.waits, session, spec, params["move"])
     session.desired.memories = [each for each in session.desired.memories if each != spec]
     datapath.save_pools()
     return await session.view()

@@ -99,6 +99,13 @@ def _target(config: Config, volume: AttachedVolume, lock: int) -> Target:
     )
 
 
+def _has_room(status: dict[str, Any], blocks: int) -> bool:
+    """Whether half of a swap of so many blocks has room beside the reserve, or half of all that there is for both."""
+    pages = status["pages"]
+    lasting = sum(each["pages"] for each in status["ranges"] if not each["volatile"])
+    return int(pages["available"]) >= pages["reserve"] + min(blocks, lasting - pages["reserve"]) // 2
+
+
 class Served:
     """The started device, until it is removed."""
 
@@ -110,6 +117,7 @@ class Served:
         self._offline = False
         self._recalled_at: float | None = None
         self._cleared = False  # its pages were given back since then
+        self._asked = 0  # how often they were
 
     def serve(self) -> None:
         if self._config.swap_blocks:
@@ -167,12 +175,17 @@ class Served:
         self._tell(path_state="running", path_reason="")
 
     def _give_back(self) -> None:
-        """Blocks want the pages that swap has. What does not fit into memory stays."""
-        with contextlib.suppress(DatapathError):
+        """Blocks want the pages that swap has, or a memory that leaves. What does not fit into memory stays."""
+        self._asked += 1
+        try:
             switch_off(self._device)
-            self._recalled_at, self._cleared = time.monotonic(), False
-            self._tell(swap="recalled")
+        except DatapathError as error:
+            self._tell(asked=self._asked, swap="on", swap_reason=str(error))
+            return
+        self._recalled_at, self._cleared = time.monotonic(), False
+        with contextlib.suppress(DatapathError):
             self._clear()
+        self._tell(asked=self._asked, swap="recalled", swap_reason="")
 
     def _clear(self) -> None:
         """Once it is off nobody misses its pages. Raises what keeps the pool from taking them."""
@@ -181,14 +194,14 @@ class Served:
             self._cleared = True
 
     def _take_again(self) -> None:
-        """Once half of what swap may have is free again."""
+        """Once there is room for it again."""
         self._recalled_at = time.monotonic()
         try:
             self._clear()
-            pages = self._volume.call("status")["pages"]
+            status = self._volume.call("status")
         except DatapathError:
             return  # the pool is away, or busy: later
-        if pages["available"] >= pages["reserve"] + self._config.swap_blocks // 2:
+        if _has_room(status, self._config.swap_blocks):
             switch_on(self._device, self._config.name, self._config.priority)
             self._recalled_at = None
             self._tell(swap="on")
