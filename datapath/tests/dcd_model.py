@@ -53,7 +53,7 @@ class Model:
     """The device, and the fabric manager's end of it (`offer`, `ask_back`)."""
 
     def __init__(self, regions: int = 2, serial: int = 0x91) -> None:
-        self.name = "0000:41:00.0"
+        self.name = "0000:50:00.0"
         self.regions = regions
         self.accepted: set[int] = set()  # blocks
         self.pending: list[set[int]] = []
