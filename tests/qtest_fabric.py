@@ -153,10 +153,11 @@ class FabricQemu:
 
 
 @contextlib.contextmanager
-def fabric_qemu(fabric: tuple[Sequence[str], Sequence[str]], bridge: str = "") -> Iterator[FabricQemu]:
+def fabric_qemu(fabric: tuple[Sequence[str], Sequence[str]], bridge: str = "", plain: bool = False) -> Iterator[FabricQemu]:
     """A machine whose devices pool0, pool1 and so on are plugged in as ``fabric`` says, each over a file of its own.
 
     :param bridge: more properties of the host bridge.
+    :param plain: the last device has volatile capacity in place of dynamic.
     """
     ports, buses = fabric
     with tempfile.TemporaryDirectory(prefix="cxl-test-", dir="/dev/shm") as name:
@@ -168,10 +169,9 @@ def fabric_qemu(fabric: tuple[Sequence[str], Sequence[str]], bridge: str = "") -
         for number, bus in enumerate(buses):
             memory, device = f"cxl-mem.pool{number}", f"cxl-dev.pool{number}"
             command += ["-object", f"memory-backend-file,id={memory},share=on,mem-path={folder}/pool{number},size={CAPACITY}"]
-            command += [
-                "-device",
-                f"cxl-type3,bus={bus},volatile-dc-memdev={memory},num-dc-regions=1,id={device},sn={0x91 + number}",
-            ]
+            is_plain = plain and number + 1 == len(buses)
+            kind = f"volatile-memdev={memory}" if is_plain else f"volatile-dc-memdev={memory},num-dc-regions=1"
+            command += ["-device", f"cxl-type3,bus={bus},{kind},id={device},sn={0x91 + number}"]
         command += ["-M", "cxl-fmw.0.targets.0=cxl.0,cxl-fmw.0.size=4G"]
         command += ["-accel", "qtest", "-qtest", f"unix:{folder}/qtest,server=on,wait=off", "-qtest-log", "none"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

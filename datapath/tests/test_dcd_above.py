@@ -233,10 +233,11 @@ def test_the_manager_programs_the_bridge_and_waits_for_the_kernel(tmp_path, monk
     with pytest.raises(DatapathError, match="make that region first"):
         found._attach(wanted)
     assert model.bound == "cxl_pci" and not model.committed and not bridge.committed
+    assert model.commands == [], "nor is it taken from the kernel for a look every two seconds"
     (folder / "driver").unlink()
     host = found._attach(wanted)
     assert model.committed and bridge.committed and host.view()["state"] == "running"
     (folder / "driver").symlink_to(root)
-    assert found._attach(wanted).route == host.route, "what is led there already needs no new decoder"
+    assert found._attach(wanted).route == host.route, "one that was ours before stays"
     host.destroy_region()
     assert not model.committed and not bridge.committed

@@ -175,6 +175,31 @@ def test_a_route_that_somebody_else_breaks_is_noticed(lab):
         host.map("tool", EXTENT)
 
 
+@pytest.mark.parametrize("fabric", [TWO_PORTS, SWITCH, SWITCH_AND_PORT])
+def test_beside_memory_that_qemu_maps_directly(monkeypatch, fabric):
+    """A region of the kernel over other memory below the same bridge, which QEMU 11 takes out of its emulation."""
+    from cxl_datapath.dcd.above import find_above
+    from cxl_datapath.dcd.decoder import Decoders
+    from cxl_datapath.dcd.window import firmware
+
+    with fabric_qemu(fabric, plain=True) as qemu:
+        lab = Lab(qemu, monkeypatch)
+        *_, device = qemu.devices
+        found = firmware(qemu.sysfs)
+        theirs = (found.windows[0].base, CAPACITY)
+        Decoders(device.bar(0), 0, "").commit(0, theirs, 0)
+        for hop in reversed(find_above(qemu.sysfs, device.name, found, qemu).hops):
+            with hop.registers() as registers:
+                Decoders(registers, hop.place, hop.name, device=False).commit(0, theirs, hop.port)
+        hosts = [lab.attach(number) for number in range(lab.count - 1)]
+        bases = [*(host.route[0] for host in hosts), theirs[0]]
+        for number, base in enumerate(bases):
+            qemu.qtest.ask(f"writeq {base + EXTENT[0] + 4096:#x} {number + 1:#x}")
+        assert [lab.stored(number) for number in range(lab.count)] == [number + 1 for number in range(lab.count)]
+        hosts[0].destroy_region()
+        assert [lab.load(base) for base in bases] == [0, *range(2, lab.count + 1)]
+
+
 def test_a_bridge_with_one_port_may_have_decoders_nevertheless(monkeypatch):
     for bridge, decoders in ((",hdm_for_passthrough=on", 1), ("", 0)):
         with fabric_qemu(ONE_PORT, bridge) as qemu:

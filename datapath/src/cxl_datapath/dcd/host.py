@@ -56,15 +56,11 @@ class DcdHost:
         if self.holdings.held:
             self._trace("found", self.holdings.held)
 
-    def is_led(self) -> bool:
-        """Whether it has a region, from an earlier life of the daemon maybe."""
-        return self._device.is_led()
-
     def make_region(self, window: Window, limit: int | None = None, remember: bool = False) -> bool:
         """Leads the window to the device and accepts from now on; False when the decoder did so already.
 
         What was offered before there was a region is refused."""
-        if not self.is_led():
+        if not self._device.is_led():
             self.service()
         self.route, made = self._device.lead(window)
         self.terms = Terms(self.regions, limit, remember)

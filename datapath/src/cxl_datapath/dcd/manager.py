@@ -183,10 +183,10 @@ class DcdManager:
         window = choose(found.windows, desired.window, above.bridge)
         open_devdax((window.base, window.size), self._sysfs)
         was_bound = function.driver() is not None
+        if was_bound and above.shared is not None:
+            kernel.check_settled(self._sysfs, above.shared, function.name)
         try:
             host = DcdHost(function, above.hops, self._leader)
-            if above.shared is not None and not host.is_led():
-                kernel.check_settled(self._sysfs, above.shared, function.name)
             host.make_region(window, desired.limit, desired.remember)
             return host
         except DatapathError:
