@@ -24,6 +24,7 @@ DEVICE = "0000:50:00.0"
 CHBS = 0x10000
 FIRMWARE = parse_cedt(cedt(bridges=[(64, 1, CHBS, 0x10000)]))
 ONE, TWO = ("0000:40:00.0",), ("0000:40:00.0", "0000:40:01.0")
+WANTED = DeviceState(0x91, None, None, False)
 SWITCH = ("0000:40:00.0/0000:41:00.0/0000:42:00.0",)
 
 
@@ -209,35 +210,46 @@ def test_regions_of_the_kernel(tmp_path):
     assert kernel.regions(tmp_path) == [(0x10, 0x10), (0x20, 0x10)]
 
 
-class RealModel(Model):
-    """A device whose bridge's decoders are in a file, and commit."""
+class BridgeOf(Model):
+    """Its decoders stand for those of a host bridge."""
 
-    def access(self, registers):
-        @contextlib.contextmanager
-        def memory(base, size):
-            yield registers
-
-        return type("Access", (), {"memory": staticmethod(memory)})()
+    @contextlib.contextmanager
+    def memory(self, base, size):
+        yield self._component
 
 
-def test_the_manager_programs_the_bridge_and_waits_for_the_kernel(tmp_path, monkeypatch):
-    root = tree(tmp_path, *TWO)
+@pytest.fixture
+def two_ports(tmp_path, monkeypatch):
+    """A tree with a window, and the device in it."""
+    root, model = tree(tmp_path / "sys", *TWO), Model()
     tables = root / "firmware/acpi/tables"
     tables.mkdir(parents=True)
     (tables / "CEDT").write_bytes(cedt((0x5D0000000, 4 << 30, 0, 64), bridges=[(64, 1, CHBS, 0x10000)]))
-    model, bridge = RealModel(), Model()
     monkeypatch.setattr(manager, "cxl_functions", lambda _: [model])
-    found = DcdManager(tmp_path, root, access=model.access(bridge._component))
+    return root, model
+
+
+def test_a_bridge_that_the_kernel_keeps_to_itself(tmp_path, two_ports, dev):
+    root, model = two_ports
+    (dev / "mem").unlink()
+    with pytest.raises(DatapathError, match=r"mem: .* boot with iomem=relaxed"):
+        DcdManager(tmp_path, root, dev)._attach(WANTED)
+    assert model.bound == "cxl_pci" and model.commands == [], "the device was not taken for that"
+
+
+def test_the_manager_programs_the_bridge_and_waits_for_the_kernel(tmp_path, two_ports):
+    root, model = two_ports
+    bridge = BridgeOf()
+    found = DcdManager(tmp_path, root, access=bridge)
     folder = memdev(root, TWO[1], "0x10000000")
-    wanted = DeviceState(0x91, None, None, False)
     with pytest.raises(DatapathError, match="make that region first"):
-        found._attach(wanted)
+        found._attach(WANTED)
     assert model.bound == "cxl_pci" and not model.committed and not bridge.committed
     assert model.commands == [], "nor is it taken from the kernel for a look every two seconds"
     (folder / "driver").unlink()
-    host = found._attach(wanted)
+    host = found._attach(WANTED)
     assert model.committed and bridge.committed and host.view()["state"] == "running"
     (folder / "driver").symlink_to(root)
-    assert found._attach(wanted).route == host.route, "one that was ours before stays"
+    assert found._attach(WANTED).route == host.route, "one that was ours before stays"
     host.destroy_region()
     assert not model.committed and not bridge.committed

@@ -35,6 +35,11 @@ class Leader:
         self._lock = threading.Lock()
         self._left: set[tuple[str, Range]] = set()
 
+    def check(self, hops: Sequence[Hop]) -> None:
+        """Raises where the decoders on the way cannot be had, before a device is taken for nothing."""
+        with self._lock, contextlib.ExitStack() as stack:
+            _decoders(hops, stack)
+
     def lead(self, hops: Sequence[Hop], device: Decoders, size: int, window: Range) -> tuple[Range, bool]:
         """Leads `size` bytes of the window to the device, address 0 first; the range, and False when it was led there already."""
         with self._stages(hops, device) as (stages, decoders):
@@ -77,7 +82,10 @@ class Leader:
     @contextlib.contextmanager
     def _stages(self, hops: Sequence[Hop], device: Decoders) -> Iterator[tuple[list[Stage], list[Decoders]]]:
         with self._lock, contextlib.ExitStack() as stack:
-            decoders = [Decoders(stack.enter_context(hop.registers()), hop.place, hop.name, device=False) for hop in hops]
-            decoders.append(device)
+            decoders = [*_decoders(hops, stack), device]
             ports = [*(hop.port for hop in hops), 0]
             yield [Stage(each.name, port, each.all()) for each, port in zip(decoders, ports, strict=True)], decoders
+
+
+def _decoders(hops: Sequence[Hop], stack: contextlib.ExitStack) -> list[Decoders]:
+    return [Decoders(stack.enter_context(hop.registers()), hop.place, hop.name, device=False) for hop in hops]

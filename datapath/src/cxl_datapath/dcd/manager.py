@@ -182,6 +182,7 @@ class DcdManager:
         above = find_above(self._sysfs, function.name, found, self._access)
         window = choose(found.windows, desired.window, above.bridge)
         open_devdax((window.base, window.size), self._sysfs)
+        self._leader.check(above.hops)
         was_bound = function.driver() is not None
         if was_bound and above.shared is not None:
             kernel.check_settled(self._sysfs, above.shared, function.name)
