@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import struct
 
 import pytest
@@ -160,6 +161,9 @@ def memdev(root, port, size, decoded="0x0"):
         (folder / kind).mkdir(parents=True)
         (folder / kind / "size").write_text(f"{bytes_}\n")
     (root / "bus/pci/devices" / name).symlink_to(folder.parent.resolve())
+    (folder.parent / "class").write_text("0x050210\n")
+    (root / "bus/pci/drivers/cxl_pci").mkdir(parents=True)
+    (folder.parent / "driver").symlink_to(root / "bus/pci/drivers/cxl_pci")
     devices = root / "bus/cxl/devices"
     (devices / "endpoint3/decoder3.0").mkdir(parents=True)
     (devices / "endpoint3/decoder3.0/size").write_text(decoded)
@@ -173,7 +177,7 @@ def refuses(root) -> bool:
     try:
         kernel.check_settled(root, root / "devices/pci0000:40", DEVICE)
     except DatapathError as error:
-        assert error.code == Code.BUSY and "mem4 (0000:60:00.0) has the same host bridge" in str(error)
+        assert error.code == Code.BUSY and "0000:60:00.0" in str(error) and "has the same host bridge" in str(error)
         return True
     return False
 
@@ -193,6 +197,25 @@ def test_memory_of_the_kernel_without_a_region_behind_the_same_decoders(tmp_path
     assert not refuses(root), "a device without capacity of its own"
     (folder / "pmem/size").write_text("0x10000000\n")
     kernel.check_settled(root, root / "devices/pci0000:40/0000:40:00.0", DEVICE)
+    bound = folder.parent / "driver"
+    bound.unlink()
+    assert refuses(root), "the kernel is about to have it"
+    (folder.parent / "driver_override").write_text("cxl-datapath\n")
+    assert not refuses(root), "another device in this daemon's hands"
+    (folder.parent / "driver_override").write_text("(null)\n")
+    bound.symlink_to(root / "bus/pci/drivers/vfio-pci")
+    assert not refuses(root), "it is somebody's who makes no regions"
+    bound.unlink()
+    (root / "bus/pci/drivers/cxl_pci").rmdir()
+    assert not refuses(root), "a kernel without CXL"
+
+
+def test_memory_that_the_kernel_has_only_begun_with(tmp_path):
+    root = tree(tmp_path, *TWO)
+    folder = memdev(root, TWO[1], "0x10000000")
+    shutil.rmtree(folder)
+    with pytest.raises(DatapathError, match="the kernel has only begun with it"):
+        kernel.check_settled(root, root / "devices/pci0000:40", DEVICE)
 
 
 def test_regions_of_the_kernel(tmp_path):

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ..errors import Code, DatapathError
 from .payloads import Range
+from .registers import SysfsFunction, cxl_functions
+
+CXL_DRIVER = "cxl_pci"
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,29 @@ def check_settled(sysfs: Path, shared: Path, function: str) -> None:
     """Raises `busy` while the kernel has other memory behind the same decoders (below the folder `shared`) without a region.
 
     It does not look at its decoders again once it has started: its next region would take the one that is taken here."""
-    for path in sorted((sysfs / "bus" / "cxl" / "devices").glob("mem[0-9]*")):
-        other = path.resolve().parent
-        if shared not in other.parents or other.name == function or not (path / "driver").exists():
+    for other in cxl_functions(sysfs):
+        folder = (sysfs / "bus" / "pci" / "devices" / other.name).resolve()
+        if shared not in folder.parents or other.name == function or not _is_the_kernels(sysfs, other):
             continue
-        if _static_bytes(path) and not decoders_in_use(sysfs, other.name):
-            what = f"{path.name} ({other.name}) has the same host bridge or switch, and the kernel has no region over it yet"
-            hint = f"make that region first (cxl create-region), or take it out: cxl disable-memdev {path.name}"
+        memdevs = sorted(folder.glob("mem[0-9]*"))
+        if not memdevs:
+            what = f"{other.name} has the same host bridge or switch, and the kernel has only begun with it"
+            raise DatapathError(Code.BUSY, function, what, "wait until cxl list -M shows its memdev")
+        # One without a driver was taken out by hand.
+        open_ = [each for each in memdevs if (each / "driver").exists() and _static_bytes(each)]
+        if open_ and not decoders_in_use(sysfs, other.name):
+            name = open_[0].name
+            what = f"{name} ({other.name}) has the same host bridge or switch, and the kernel has no region over it yet"
+            hint = f"make that region first (cxl create-region), or take it out: cxl disable-memdev {name}"
             raise DatapathError(Code.BUSY, function, what, hint)
+
+
+def _is_the_kernels(sysfs: Path, function: SysfsFunction) -> bool:
+    """Whether its CXL driver has the function, or is about to."""
+    driver = function.driver()
+    if driver is None:
+        return not function.is_taken() and (sysfs / "bus" / "pci" / "drivers" / CXL_DRIVER).exists()
+    return driver == CXL_DRIVER
 
 
 def _static_bytes(memdev: Path) -> int:

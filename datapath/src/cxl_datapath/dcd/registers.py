@@ -133,6 +133,12 @@ class SysfsFunction:
         if (still := self.driver()) is not None:
             raise DatapathError(Code.BUSY, self.name, f"driver {still} does not let go", "see dmesg")
 
+    def is_taken(self) -> bool:
+        """Whether this daemon keeps the kernel's driver away from it."""
+        with contextlib.suppress(OSError):
+            return (self._folder / "driver_override").read_text().strip() == OVERRIDE
+        return False
+
     def give_back(self) -> None:
         """Lets the kernel's driver have it again. Every decoder must be free: else the kernel makes a region of it."""
         self._bars.clear()
