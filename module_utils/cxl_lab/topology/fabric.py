@@ -104,14 +104,18 @@ class _Planner:
     def _is_passed_through(self, bridge: Bridge) -> bool:
         """A bridge with a single root port has no HDM decoders, and could carry one region only: others get a second port, which
         may stay empty. Dynamic capacity alone is better off so: its host needs no access to the registers of the bridge."""
-        children = self._children.get(bridge.name, [])
-        return len(children) == 1 and isinstance(children[0], Memory) and children[0].dynamic == children[0].capacity
+        below = self._memories_below(bridge)
+        alone = len(self._children.get(bridge.name, [])) == 1
+        return alone and bool(below) and all(memory.dynamic == memory.capacity for memory in below)
 
     def _is_programmed(self, bridge: Bridge) -> bool:
         """Dynamic capacity below decoders: no stock kernel knows it, so that the host's daemon leads the window to it."""
-        below = (m for m in self._topology.memories_of(self._host) if root_of(m.parent, self._topology.above) == bridge.name)
         has_decoders = bridge.hdm_for_passthrough or self._port_count(bridge) > 1
-        return has_decoders and any(memory.dynamic for memory in below)
+        return has_decoders and any(memory.dynamic for memory in self._memories_below(bridge))
+
+    def _memories_below(self, bridge: Bridge) -> list[Memory]:
+        above = self._topology.above
+        return [memory for memory in self._topology.memories_of(self._host) if root_of(memory.parent, above) == bridge.name]
 
     def _numbered(self, parent: Bridge | Switch) -> list[tuple[int, Switch | Memory]]:
         """The children with their ports: those that were asked for, and the next free one for the others."""

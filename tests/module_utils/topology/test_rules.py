@@ -228,15 +228,15 @@ def test_the_numbers_of_a_fabric():
         (
             {
                 "memories": [{"name": "d", "dynamic": "512M", "parent": "s"}, {"name": "m", "size": "1G", "parent": "b"}],
-                "bridges": [{"name": "a", "ports": 1}, {"name": "b"}],
+                "bridges": [{"name": "a"}, {"name": "b"}],
                 "switches": [{"name": "s", "parent": "a"}],
             },
             [],
         ),
         (
             {
-                "memories": [{"name": "d", "dynamic": "512M", "parent": "s"}, {"name": "m", "size": "1G", "parent": "b"}],
-                "bridges": [{"name": "a"}, {"name": "b"}],
+                "memories": [{"name": "d", "dynamic": "512M", "parent": "s"}, {"name": "m", "size": "1G", "parent": "s"}],
+                "bridges": [{"name": "a"}],
                 "switches": [{"name": "s", "parent": "a"}],
             },
             ["a"],
