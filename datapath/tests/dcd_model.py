@@ -158,7 +158,7 @@ class Model:
         struct.pack_into("<I", self._device.raw, 0x80, bool(self.log) << 4)
 
     def _on_component(self, offset: int) -> None:
-        if offset == HDM + 0x20:
+        if offset >= HDM + 0x20 and (offset - HDM) % 0x20 == 0:  # the control register of a decoder
             control = self._component.read32(offset)
             control = control | 1 << 10 if control & 1 << 9 else control & ~(1 << 10)
             struct.pack_into("<I", self._component.raw, offset, control)
