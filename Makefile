@@ -68,9 +68,9 @@ scenario-cxlflash: ## user-space LUNs on the disks of another virtual machine; n
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_cxlflash.py
 
-scenario-dcd: ## dynamic capacity on four virtual machines that share one device; not part of "make test"
+scenario-dcd: ## dynamic capacity: four virtual machines that share one device, then one with a whole fabric; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_dcd_pool.py
+	@pytest -v -s tests/scenarios/test_dcd_pool.py tests/scenarios/test_dcd_fabric.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

@@ -12,7 +12,8 @@ description:
   - Runs on a host whose C(cxl-datapathd) takes dynamic-capacity devices over from the kernel's driver.
   - While a device has a region, the daemon accepts what the fabric manager offers (M(dcd_extent)), and gives back what nobody
     uses.
-  - The window must lead straight to the device, which is alone at its host bridge.
+  - The daemon also programs the decoders of host bridge and switches on the way from the window to the device. For those of a
+    host bridge the host has to be booted with C(iomem=relaxed), which the hosts of a topology are where it is needed.
 version_added: 0.1.0
 author:
   - cxl.lab contributors (!UNKNOWN)
@@ -28,7 +29,8 @@ options:
         type: str
         required: true
       window:
-        description: Fixed memory window by its place in the firmware's table. Without it the only one.
+        description: Fixed memory window by its place in the firmware's table. Without it the only one that leads to the host
+          bridge of the device and to no other.
         type: int
       limit:
         description: How much is accepted at most.

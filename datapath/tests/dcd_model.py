@@ -53,7 +53,7 @@ class Model:
     """The device, and the fabric manager's end of it (`offer`, `ask_back`)."""
 
     def __init__(self, regions: int = 2, serial: int = 0x91) -> None:
-        self.name = "0000:41:00.0"
+        self.name = "0000:50:00.0"
         self.regions = regions
         self.accepted: set[int] = set()  # blocks
         self.pending: list[set[int]] = []
@@ -158,7 +158,7 @@ class Model:
         struct.pack_into("<I", self._device.raw, 0x80, bool(self.log) << 4)
 
     def _on_component(self, offset: int) -> None:
-        if offset == HDM + 0x20:
+        if offset >= HDM + 0x20 and (offset - HDM) % 0x20 == 0:  # the control register of a decoder
             control = self._component.read32(offset)
             control = control | 1 << 10 if control & 1 << 9 else control & ~(1 << 10)
             struct.pack_into("<I", self._component.raw, offset, control)

@@ -293,7 +293,7 @@ def test_no_dynamic_capacity():
 
 def test_somebody_else_has_the_decoder(model):
     other = DcdHost(model)
-    other.make_region(Window(0x600000000, 4 << 30, 1))
+    other.make_region(Window(0x700000000, 4 << 30, 1))
     with pytest.raises(DatapathError, match="elsewhere already") as caught:
         DcdHost(model).make_region(WINDOW)
     assert caught.value.code == Code.BUSY
@@ -303,7 +303,7 @@ def test_somebody_else_has_the_decoder(model):
 def test_windows_that_do_not_fit(model, window):
     with pytest.raises(DatapathError):
         DcdHost(model).make_region(window)
-    assert not model.committed
+    assert not model.committed and not model.mem_enabled
 
 
 def test_a_mailbox_that_hangs(host, model, monkeypatch):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cxl_datapath.dcd import kernel, payloads, ranges
 from cxl_datapath.dcd.config import capabilities, locate, serial_number
 from cxl_datapath.dcd.policy import requests
-from cxl_datapath.dcd.window import check_direct, choose, parse_cedt
+from cxl_datapath.dcd.window import Bridge, choose, parse_cedt
 from cxl_datapath.errors import DatapathError
 
 PARSERS = [
@@ -22,6 +22,8 @@ PARSERS = [
     payloads.parse_events,
     payloads.parse_dc_log_size,
     parse_cedt,
+    lambda raw: parse_cedt(raw).component(0, "host bridge"),
+    lambda raw: choose(parse_cedt(raw).windows, None, 0),
 ]
 numbers = st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 1, 1 << 21, 1 << 28, (1 << 64) - 1])
 
@@ -120,42 +122,90 @@ def test_sets_of_bytes(one, other):
         assert ranges.covers(one, each) == (points([each]) <= points(one))
 
 
-def cedt(*entries):
-    body = b"".join(
-        struct.pack("<BxHIQQBBHII", 1, 40, 0, base, size, ways, 0, 0, 0, 0)[:36] + bytes(4) for base, size, ways in entries
-    )
-    return bytes(36) + struct.pack("<BxH", 0, 32) + bytes(28) + body
+def cedt(*entries, bridges=()):
+    """A table with windows (base, size, encoded ways, identifiers of their bridges) and bridges (UID, version, base, size)."""
+    body = b"".join(struct.pack("<BxHIIIQQ", 0, 32, uid, version, 0, base, size) for uid, version, base, size in bridges)
+    for base, size, ways, *targets in entries:
+        listed = struct.pack(f"<{len(targets)}I", *targets)
+        body += struct.pack("<BxHIQQB11x", 1, 36 + len(listed), 0, base, size, ways) + listed
+    return bytes(36) + body
 
 
 def test_windows():
     one, two = (0x5D0000000, 4 << 30, 0), (0x6D0000000, 1 << 30, 1)
-    found = parse_cedt(cedt(one, two))
+    found = parse_cedt(cedt(one, two)).windows
     assert [(each.base, each.size, each.ways) for each in found] == [(0x5D0000000, 4 << 30, 1), (0x6D0000000, 1 << 30, 2)]
-    assert choose(found[:1], None) == choose(found, 0) == found[0]
+    assert choose(found[:1], None, None) == choose(found, 0, None) == found[0]
     for number, message in ((None, "there are 2; say which: 0: 0x100000000"), (1, "interleaves"), (2, "is not there")):
         with pytest.raises(DatapathError, match=message):
-            choose(found, number)
+            choose(found, number, None)
+
+
+def test_the_window_that_leads_to_the_bridge_of_the_device():
+    windows = [(0x5D0000000, 4 << 30, 1, 7, 8), (0x6D0000000, 1 << 30, 0, 7), (0x7D0000000, 1 << 30, 0, 8)]
+    found = parse_cedt(cedt(*windows)).windows
+    assert [each.targets for each in found] == [(7, 8), (7,), (8,)]
+    assert choose(found, None, 7) == found[1] and choose(found, None, 8) == choose(found, 2, 8) == found[2]
+    with pytest.raises(DatapathError, match="window 2: leads to another host bridge"):
+        choose(found, 2, 7)
+    with pytest.raises(DatapathError, match="none of 3 leads to the host bridge of the device alone"):
+        choose(found, None, 9)
+    twice = parse_cedt(cedt(*windows, (0x8D0000000, 1 << 30, 0, 7))).windows
+    with pytest.raises(DatapathError, match="there are 2; say which: 1: 0x40000000 at 0x6d0000000, 3: "):
+        choose(twice, None, 7)
+
+
+def test_more_targets_than_the_entry_has():
+    entry = bytearray(cedt((0x5D0000000, 4 << 30, 10, 7)))
+    (found,) = parse_cedt(bytes(entry)).windows
+    assert (found.ways, found.targets) == (12, (7,))
+
+
+def test_host_bridges():
+    good = (7, 1, 0x100000000, 0x10000)
+    table = parse_cedt(cedt((0x5D0000000, 4 << 30, 0, 7), bridges=[good, (8, 0, 0x100010000, 0x2000)]))
+    assert table.bridges[0] == Bridge(*good) and len(table.windows) == 1
+    assert table.component(7, "b") == (0x100000000, 0x10000)
+    with pytest.raises(DatapathError, match=r"is of CXL 1\.1"):
+        table.component(8, "b")
+    with pytest.raises(DatapathError, match="describes it 0 times"):
+        table.component(9, "b")
+    with pytest.raises(DatapathError, match="describes it 2 times"):
+        parse_cedt(cedt(bridges=[good, good])).component(7, "b")
+    for base, size in ((0x100000800, 0x10000), (0, 0x10000), (0x100000000, 0x1000), ((1 << 64) - 0x1000, 0x10000)):
+        with pytest.raises(DatapathError, match="cannot be"):
+            parse_cedt(cedt(bridges=[(7, 1, base, size)])).component(7, "b")
+
+
+def port_config(kind, number):
+    """The configuration space of a port: its PCI Express capability, behind another one, and a locator of registers in BAR 0."""
+    raw = bytearray(4096)
+    raw[0x06], raw[0x34], raw[0x40], raw[0x41], raw[0x50] = 0x10, 0x40, 5, 0x50, 0x10
+    struct.pack_into("<HII", raw, 0x52, kind << 4 | 2, 0, 0)
+    struct.pack_into("<I", raw, 0x5C, number << 24)
+    struct.pack_into("<IIH", raw, 0x100, 1 << 16 | 0x23, 0x1C << 20 | 0x1E98, 8)
+    struct.pack_into("<II", raw, 0x10C, 1 << 8, 0)
+    return bytes(raw)
 
 
 def tree(root, *ports):
-    """A host bridge with these root ports; the device is below the first."""
+    """A host bridge (UID 64) with these root ports, of the numbers 3, 4 and so on. Further ports of a path are a switch, the
+    downstream port has number 9. The device is below the first."""
     bridge = root / "devices" / "pci0000:40"
-    for port in ports:
-        (bridge / port).mkdir(parents=True)
-        (bridge / port / "class").write_text("0x060400\n")
-    device = bridge / ports[0] / "0000:41:00.0"
+    for number, way in enumerate(ports):
+        for depth, port in enumerate(way.split("/")):
+            folder = bridge / "/".join(way.split("/")[: depth + 1])
+            folder.mkdir(parents=True)
+            (folder / "class").write_text("0x060400\n")
+            (folder / "config").write_bytes(port_config((4, 5, 6)[depth], (3 + number, 0, 9)[depth]))
+            (root / "bus/pci/devices").mkdir(parents=True, exist_ok=True)
+            (root / "bus/pci/devices" / port).symlink_to(folder)
+    (bridge / "firmware_node").mkdir()
+    (bridge / "firmware_node/uid").write_text("64\n")
+    device = bridge / ports[0] / "0000:50:00.0"
     device.mkdir()
-    (root / "bus/pci/devices").mkdir(parents=True)
-    (root / "bus/pci/devices/0000:41:00.0").symlink_to(device)
+    (root / "bus/pci/devices" / device.name).symlink_to(device)
     return root
-
-
-def test_what_lies_between_window_and_device(tmp_path):
-    check_direct(tree(tmp_path / "a", "0000:40:00.0"), "0000:41:00.0")
-    with pytest.raises(DatapathError, match="2 root ports"):
-        check_direct(tree(tmp_path / "b", "0000:40:00.0", "0000:40:01.0"), "0000:41:00.0")
-    with pytest.raises(DatapathError, match="behind a switch"):
-        check_direct(tree(tmp_path / "c", "0000:40:00.0/0000:41:00.0/0000:42:00.0"), "0000:41:00.0")
 
 
 @pytest.mark.parametrize(

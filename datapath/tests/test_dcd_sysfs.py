@@ -6,17 +6,17 @@ from __future__ import annotations
 import struct
 
 import pytest
-from dcd_model import MIB, Model
+from dcd_model import MIB, REGION, Model
 from test_dcd_payloads import cedt, tree
 
 from cxl_datapath.dcd import kernel, manager
 from cxl_datapath.dcd.config import serial_number
 from cxl_datapath.dcd.desired import DeviceState
 from cxl_datapath.dcd.manager import DcdManager
-from cxl_datapath.dcd.registers import MappedBar, SysfsFunction, cxl_functions
+from cxl_datapath.dcd.registers import MappedRegisters, SysfsFunction, cxl_functions
 from cxl_datapath.errors import Code, DatapathError
 
-NAME = "0000:41:00.0"
+NAME = "0000:50:00.0"
 WANTED = DeviceState(0x91, None, None, False)
 
 
@@ -80,10 +80,10 @@ def test_registers_are_single_accesses_to_the_file(sysfs, tmp_path):
     function.write_config16(4, 0x1234)
     assert struct.unpack_from("<H", function.config(), 4)[0] == 0x1234
     with pytest.raises(DatapathError, match="map the registers"):
-        MappedBar(folder / "resource0")
+        MappedRegisters(folder / "resource0")
     (folder / "resource0").write_bytes(b"")
     with pytest.raises(DatapathError, match="map the registers"):
-        MappedBar(folder / "resource0")
+        MappedRegisters(folder / "resource0")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def refused(sysfs, desired=WANTED) -> DatapathError:
 
 def test_taken_with_a_region(sysfs, model):
     host = DcdManager(sysfs, sysfs)._attach(WANTED)
-    assert model.committed and host.window is not None and host.window.base == 0x5D0000000
+    assert model.committed and host.route == (0x5D0000000, 2 * REGION)
 
 
 def test_a_device_that_has_no_dynamic_capacity_goes_back(sysfs, monkeypatch):

@@ -22,7 +22,9 @@ def add(nouns: Any, verb: Verb) -> None:
     verb(dcd, "events", "dcd.event.list", "what happened last")
     verb(dcd, "mappings", "dcd.mapping.list", "who uses what, and where it is mapped")
     create = device("create", "dcd.region.create", "take a device over and accept what it offers")
-    create.add_argument("--window", type=int, default=None, help="fixed memory window by number (default: the only one)")
+    create.add_argument(
+        "--window", type=int, default=None, help="fixed memory window by number (default: the only one of its bridge)"
+    )
     create.add_argument("--limit", type=size, default=None, help="bytes to hold at most")
     create.add_argument("--remember", action="store_true", help="give back later what is asked for while it is used")
     create.add_argument("--direct", type=number, default=None, help="map through the persistent memdev with this serial number")

@@ -16,8 +16,8 @@ _SETTINGS = ("limit", "remember", "direct_serial")
 
 @dataclass(frozen=True)
 class RegionWant:
-    """``window`` None: the only one. ``limit`` in bytes, None for none. ``direct``: serial number of the memdev through which
-    the data goes, None for the device itself."""
+    """``window`` None: the only one that leads to the device's host bridge alone. ``limit`` in bytes, None for none. ``direct``:
+    serial number of the memdev through which the data goes, None for the device itself."""
 
     serial: int
     window: int | None

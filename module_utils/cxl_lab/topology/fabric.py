@@ -48,13 +48,17 @@ class Plug:
 
 @dataclass
 class Fabric:
-    """The fabric of a host, in an order in which nothing comes before what it is plugged into."""
+    """The fabric of a host, in an order in which nothing comes before what it is plugged into.
+
+    :param programmed: bridges whose decoders a program of the guest sets, instead of its kernel.
+    """
 
     bridges: list[BridgePlace] = field(default_factory=list)
     ports: list[Port] = field(default_factory=list)
     switches: list[Plug] = field(default_factory=list)
     devices: list[Plug] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
+    programmed: list[str] = field(default_factory=list)
 
 
 def plan_fabric(topology: Topology, host: str) -> tuple[Fabric, list[Problem]]:
@@ -84,6 +88,8 @@ class _Planner:
         for bridge, bus in self._place_bridges(layouts):
             self._fabric.bridges.append(BridgePlace(bridge.name, bus, bridge.hdm_for_passthrough))
             self._plug(bridge, bus)
+            if self._is_programmed(bridge):
+                self._fabric.programmed.append(bridge.name)
         return self._fabric, self._problems
 
     def _buses_below(self, parent: Bridge | Switch) -> int:
@@ -97,9 +103,19 @@ class _Planner:
 
     def _is_passed_through(self, bridge: Bridge) -> bool:
         """A bridge with a single root port has no HDM decoders, and could carry one region only: others get a second port, which
-        may stay empty. Dynamic capacity alone wants it so: its host programs the decoder of the device and none above it."""
-        children = self._children.get(bridge.name, [])
-        return len(children) == 1 and isinstance(children[0], Memory) and children[0].dynamic == children[0].capacity
+        may stay empty. Dynamic capacity alone is better off so: its host needs no access to the registers of the bridge."""
+        below = self._memories_below(bridge)
+        alone = len(self._children.get(bridge.name, [])) == 1
+        return alone and bool(below) and all(memory.dynamic == memory.capacity for memory in below)
+
+    def _is_programmed(self, bridge: Bridge) -> bool:
+        """Dynamic capacity below decoders: no stock kernel knows it, so that the host's daemon leads the window to it."""
+        has_decoders = bridge.hdm_for_passthrough or self._port_count(bridge) > 1
+        return has_decoders and any(memory.dynamic for memory in self._memories_below(bridge))
+
+    def _memories_below(self, bridge: Bridge) -> list[Memory]:
+        above = self._topology.above
+        return [memory for memory in self._topology.memories_of(self._host) if root_of(memory.parent, above) == bridge.name]
 
     def _numbered(self, parent: Bridge | Switch) -> list[tuple[int, Switch | Memory]]:
         """The children with their ports: those that were asked for, and the next free one for the others."""

@@ -122,10 +122,15 @@ class Machine:
         return {
             "host": {**asdict(self.host), "ssh_port": 0},
             "memories": [self._memory_spec(memory) for memory in self.memories],
-            "fabric": asdict(self.fabric),
+            "fabric": self._fabric_spec(),
             "nics": [asdict(nic) for nic in self.nics],
             "platform": asdict(self.platform),
         }
+
+    def _fabric_spec(self) -> dict[str, Any]:
+        """Without what few machines have where this one has none of it: it is no reason to build one again."""
+        spec = asdict(self.fabric)
+        return spec if self.fabric.programmed else {key: value for key, value in spec.items() if key != "programmed"}
 
     def _memory_spec(self, memory: Memory) -> dict[str, Any]:
         """Without the names of the other hosts: a machine does not change when another one joins."""

@@ -197,7 +197,23 @@ def _capacity_problems(topology: Topology, hosts: Sequence[str], fabric: Fabric)
         need[bridge] = need.get(bridge, 0) + memory.capacity
     for bridge, size in need.items():
         room = sum(window.size // len(window.targets) for window in fabric.windows if bridge in window.targets)
-        if size > room:
+        if size <= room:
+            yield from _dynamic_problems(topology, hosts[0], fabric, bridge)
+        else:
             more = f'use window: "{format_size(size)}"' if section == "window" else f"enlarge a window over {bridge}"
             where = f" below {bridge}" if section == "windows" else ""
             yield section, f"{format_size(room)} is less than the {format_size(size)} of {host}{where}", more
+
+
+def _dynamic_problems(topology: Topology, host: str, fabric: Fabric, bridge: str) -> Iterable[tuple[str, str, str]]:
+    """A device with dynamic capacity is led to as a whole, from a window that does not interleave."""
+    room = sum(window.size for window in fabric.windows if window.targets == (bridge,))
+    need = 0
+    for index, memory in enumerate(topology.memories):
+        if memory.dynamic and host in memory.hosts and root_of(memory.parent, topology.above) == bridge:
+            need += memory.capacity
+            if need > room:
+                have = f"have {format_size(room)} for {format_size(need)} of such devices" if room else "are none"
+                problem = f"dynamic capacity does not interleave, and the windows that lead to {bridge} alone {have}"
+                yield f"memories[{index}].dynamic", problem, f"add a window with targets: [{bridge}], or enlarge one"
+                return

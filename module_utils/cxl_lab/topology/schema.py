@@ -79,7 +79,7 @@ POOL: Mapping[str, Field] = {
 BRIDGE: Mapping[str, Field] = {
     "name": name("Name of the CXL host bridge"),
     "ports": integer(
-        "Root ports; as many as are plugged in, and at least 2; 1 for a lone device of dynamic capacity",
+        "Root ports; as many as are plugged in, and at least 2; 1 for a lone device or switch with nothing but dynamic capacity",
         1,
         MAX_PORTS,
         default=None,

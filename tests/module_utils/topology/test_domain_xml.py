@@ -163,6 +163,16 @@ def test_credentials_go_by_file():
         assert not any(word in words for word in ("ssh-ed25519", "PRIVATE", "credential", "fw_cfg", "smbios"))
 
 
+@pytest.mark.parametrize(("others", "words"), [([], []), ([{"name": "e", "dynamic": "512M"}], ["iomem=relaxed"])])
+def test_a_guest_reaches_the_registers_of_a_bridge_only_where_its_daemon_programs_them(others, words):
+    """And a machine that has no such bridge is not built again because others can have one."""
+    data = {"hosts": [{"name": "n", "kernel_options": ["quiet"]}], "memories": [{"name": "d", "dynamic": "512M"}, *others]}
+    (machine,) = machines_of(data)
+    line = ET.fromstring(domain_xml(machine, PATHS, 4022)).findtext("os/cmdline").split()
+    assert line[line.index("systemd.hostname=n") + 1 :] == [*words, "quiet"]
+    assert ("programmed" in machine.spec()["fabric"]) == bool(words)
+
+
 def test_confinement_is_lifted_only_where_there_is_one():
     (machine, _) = machines_of(two_node())
     assert ET.fromstring(domain_xml(machine, PATHS, 4022)).findall("seclabel") == []

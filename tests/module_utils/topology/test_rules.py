@@ -126,6 +126,14 @@ ONE_PROBLEM = {
         "windows: 256M is less than the 512M of node1, node2 below c; enlarge a window over c",
         ("memories", 7, {"size": "512M"}),
     ),
+    "dynamic capacity below a window that interleaves": (
+        ("memories", None, {"name": "d0", "dynamic": "512M", "parent": "s", "heads": 8}),
+        "memories[8].dynamic: dynamic capacity does not interleave, and the windows that lead to a alone have 256M for 512M of "
+        "such devices; add a window with targets: [a], or enlarge one",
+        ("windows", 0, {"size": "4G"}),
+        ("windows", 1, {"size": "256M"}),
+        ("switches", 0, {"ports": 5}),
+    ),
     "cable of three": (
         ("networks", 0, {"kind": "cable"}),
         "networks[0].kind: a cable joins two hosts, and there are 3; use switch",
@@ -200,6 +208,44 @@ def test_the_numbers_of_a_fabric():
         *(("m0", "a", 1), ("m1", "b", 0), ("x0", "b", 1)),
     ]
     assert [(plug.name, plug.parent, plug.number) for plug in fabric.switches] == [("s", "a", 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "programmed"),
+    [
+        ({"memories": [{"name": "d", "dynamic": "512M"}]}, []),
+        ({"memories": [{"name": "d", "dynamic": "512M"}, {"name": "e", "dynamic": "512M"}]}, ["cxl"]),
+        ({"memories": [{"name": "d", "dynamic": "512M"}, {"name": "m", "size": "512M"}]}, ["cxl"]),
+        ({"memories": [{"name": "m", "size": "512M"}, {"name": "n", "size": "512M"}]}, []),
+        ({"memories": [{"name": "d", "dynamic": "512M", "parent": "a"}], "bridges": [{"name": "a", "ports": 2}]}, ["a"]),
+        (
+            {
+                "memories": [{"name": "d", "dynamic": "512M"}],
+                "bridges": [{"name": "a", "ports": 1, "hdm_for_passthrough": True}],
+            },
+            ["a"],
+        ),
+        (
+            {
+                "memories": [{"name": "d", "dynamic": "512M", "parent": "s"}, {"name": "m", "size": "1G", "parent": "b"}],
+                "bridges": [{"name": "a"}, {"name": "b"}],
+                "switches": [{"name": "s", "parent": "a"}],
+            },
+            [],
+        ),
+        (
+            {
+                "memories": [{"name": "d", "dynamic": "512M", "parent": "s"}, {"name": "m", "size": "1G", "parent": "s"}],
+                "bridges": [{"name": "a"}],
+                "switches": [{"name": "s", "parent": "a"}],
+            },
+            ["a"],
+        ),
+    ],
+)
+def test_bridges_whose_decoders_the_daemon_programs(change, programmed):
+    fabric, found = plan_fabric(parse_topology({"hosts": [{"name": "n"}], **change}), "n")
+    assert found == [] and fabric.programmed == programmed
 
 
 def test_bus_numbers_that_were_given_are_kept_and_the_others_go_around_them():

@@ -56,8 +56,8 @@ def dvsec(config: bytes, wanted: int, name: str) -> int:
     raise DatapathError(Code.UNSUPPORTED, name, f"has no CXL DVSEC {wanted}", "name a CXL memory device")
 
 
-def locate(config: bytes, name: str) -> dict[int, Place]:
-    """Places of the register blocks by their kind."""
+def locate(config: bytes, name: str, wanted: tuple[int, ...] = (BLOCK_COMPONENT, BLOCK_DEVICE)) -> dict[int, Place]:
+    """Places of the register blocks by their kind. Raises `unsupported` when one of the wanted ones is missing."""
     start = dvsec(config, DVSEC_LOCATOR, name)
     length = struct.unpack_from("<I", config, start + 4)[0] >> 20
     found: dict[int, Place] = {}
@@ -65,7 +65,7 @@ def locate(config: bytes, name: str) -> dict[int, Place]:
         low, high = struct.unpack_from("<II", config, entry)
         if (kind := low >> 8 & 0xFF) and low & 7 < 6:
             found.setdefault(kind, Place(low & 7, high << 32 | low & 0xFFFF0000))
-    if missing := {BLOCK_COMPONENT, BLOCK_DEVICE} - found.keys():
+    if missing := set(wanted) - found.keys():
         raise DatapathError(Code.UNSUPPORTED, name, f"locates no register block {min(missing)}", "name a CXL memory device")
     return found
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..errors import Code, DatapathError
 from . import payloads
 from .config import BLOCK_COMPONENT, BLOCK_DEVICE, enable_memory, locate, serial_number, set_mem_enable
-from .decoder import Decoders, plan_decoder
+from .decoder import Decoders
+from .leader import Hop, Leader
 from .mailbox import Mailbox
 from .payloads import LOG, DcRegion, Event, Extent, Range
 from .registers import Function
@@ -16,11 +17,13 @@ from .window import Window
 
 
 class DcdDevice:
-    """Not thread-safe: one owner of the mailbox. Raises `unsupported` for a function that has no dynamic capacity."""
+    """Not thread-safe: one owner of the mailbox. Raises `unsupported` for a function that has no dynamic capacity.
 
-    def __init__(self, function: Function) -> None:
+    `hops`: what has decoders between the window and the device; `leader` programs them, for all devices."""
+
+    def __init__(self, function: Function, hops: Sequence[Hop] = (), leader: Leader | None = None) -> None:
         self.name = function.name
-        self._function = function
+        self._function, self._hops, self._leader = function, hops, leader or Leader()
         function.take()
         enable_memory(function)
         config = function.config()
@@ -28,7 +31,7 @@ class DcdDevice:
         places = locate(config, self.name)
         device, component = places[BLOCK_DEVICE], places[BLOCK_COMPONENT]
         self._mailbox = Mailbox(function.bar(device.bar), device, self.name)
-        self._decoders = Decoders(function.bar(component.bar), component, self.name)
+        self._decoders = Decoders(function.bar(component.bar), component.offset, self.name)
         if not payloads.parse_dc_log_size(self._mailbox.call(payloads.IDENTIFY)):
             raise DatapathError(Code.UNSUPPORTED, self.name, "has no dynamic capacity", "name a device that has")
         self.regions: list[DcRegion] = payloads.parse_config(self._mailbox.call(payloads.GET_CONFIG, payloads.config_request()))
@@ -44,16 +47,22 @@ class DcdDevice:
         """Whether a window leads to it."""
         return any(decoder.committed for decoder in self._decoders.all())
 
-    def lead(self, window: Window) -> bool:
-        """Leads the window to the device; False when the decoder did so already."""
-        plan = plan_decoder(self._decoders.all(), self.span, (window.base, window.size))
-        set_mem_enable(self._function, True)
-        if plan.program:
-            self._decoders.commit(plan)
-        return plan.program
+    def lead(self, window: Window) -> tuple[Range, bool]:
+        """Leads a part of the window to the device: the host addresses, and False when they led there already."""
+        route, made = self._leader.lead(self._hops, self._decoders, self.span, (window.base, window.size))
+        try:
+            set_mem_enable(self._function, True)
+        except DatapathError:
+            self._leader.unlead(self._hops, self._decoders, route)
+            raise
+        return route, made
 
-    def unlead(self) -> None:
-        self._decoders.uncommit()
+    def is_reached(self, route: Range) -> bool:
+        """Whether these addresses still lead to it."""
+        return self._leader.is_intact(self._hops, self._decoders, route)
+
+    def unlead(self, route: Range) -> None:
+        self._leader.unlead(self._hops, self._decoders, route)
         set_mem_enable(self._function, False)
 
     def give_back(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import Code, DatapathError
 from .device import DcdDevice
+from .leader import Hop, Leader
 from .mailbox import INVALID_ADDRESS, INVALID_EXTENTS, MailboxError
 from .payloads import Extent, Range
 from .policy import Holdings, Request, Terms, due, give, remembered, requests, take
@@ -39,14 +40,16 @@ class Traced:
 
 
 class DcdHost:
-    """Not thread-safe: one owner of the mailbox. Construction takes the device from the kernel's driver."""
+    """Not thread-safe: one owner of the mailbox. Construction takes the device from the kernel's driver.
 
-    def __init__(self, function: Function) -> None:
-        self._device = DcdDevice(function)
+    `route`: the host addresses that lead to it, device address 0 first; None without a region."""
+
+    def __init__(self, function: Function, hops: Sequence[Hop] = (), leader: Leader | None = None) -> None:
+        self._device = DcdDevice(function, hops, leader)
         self.name, self.serial, self.regions = self._device.name, self._device.serial, self._device.regions
         self.terms = Terms()
         self.holdings = Holdings()
-        self.window: Window | None = None
+        self.route: Range | None = None
         self.history: deque[Traced] = deque(maxlen=HISTORY)
         self.extents: list[Extent] = []
         self._refresh()
@@ -59,8 +62,8 @@ class DcdHost:
         What was offered before there was a region is refused."""
         if not self._device.is_led():
             self.service()
-        made = self._device.lead(window)
-        self.window, self.terms = window, Terms(self.regions, limit, remember)
+        self.route, made = self._device.lead(window)
+        self.terms = Terms(self.regions, limit, remember)
         self._trace("region made", [(0, self._device.span)])
         return made
 
@@ -73,8 +76,9 @@ class DcdHost:
         self.terms = Terms()
         if self.holdings.held:
             self._release(self.holdings.held, "released with the region")
-        self._device.unlead()
-        self.window = None
+        if self.route is not None:
+            self._device.unlead(self.route)
+        self.route = None
         self._trace("region destroyed", [])
 
     def give_back(self) -> None:
@@ -83,7 +87,7 @@ class DcdHost:
 
     def map(self, name: str, wanted: Range) -> int:
         """Notes a user of a range that is held, and returns its host address. The same again is no change."""
-        if self.window is None:
+        if self.route is None:
             raise DatapathError(
                 Code.NOT_FOUND, f"mapping {name}", f"{self.name} has no region", "make it: cxl-datapath dcd create"
             )
@@ -93,10 +97,13 @@ class DcdHost:
         if self.holdings.users.get(name, wanted) != wanted:
             what = f"is there with {_text(self.holdings.users[name])}"
             raise DatapathError(Code.EXISTS, f"mapping {name}", what, "choose another name, or unmap that one first")
+        if not self._device.is_reached(self.route):
+            what = f"the window does not lead to {self.name} any more: somebody else has programmed a decoder on the way"
+            raise DatapathError(Code.FAILED, f"mapping {name}", what, "destroy the region, and make it again")
         if name not in self.holdings.users:
             self.holdings.users[name] = wanted
             self._trace(f"mapped by {name}", [wanted])
-        return self.window.base + wanted[0]
+        return self.route[0] + wanted[0]
 
     def adopt_user(self, name: str, wanted: Range) -> None:
         """A user from before a restart of the daemon, whatever became of its extents meanwhile."""
@@ -205,14 +212,21 @@ class DcdHost:
         self.history.append(Traced(time.time(), what, tuple(ranges)))
         log.info("dynamic capacity of %s: %s %s", self.name, what, " ".join(map(_text, ranges)))
 
+    def _state(self) -> str:
+        if self.route is None:
+            return "no region"
+        try:
+            return "running" if self._device.is_reached(self.route) else "cut off"
+        except DatapathError:
+            return "unknown"
+
     def view(self) -> dict[str, Any]:
         """The device for `dcd.region.list`."""
-        window = self.window
         return {
             "serial": self.serial,
             "function": self.name,
-            "state": "running" if window else "no region",
-            "base": window.base if window else None,
+            "state": self._state(),
+            "base": self.route[0] if self.route else None,
             "size": sum(region.length for region in self.regions),
             "regions": len(self.regions),
             "block": self.regions[0].block,

@@ -13,15 +13,17 @@ from typing import Any
 from ..errors import Code, DatapathError
 from ..memory import PAGE, Kind, Memory
 from . import kernel
+from .above import Access, RealAccess, find_above
 from .config import serial_number
 from .desired import DesiredFile, DeviceState
 from .host import DcdHost
 from .keeper import Keeper, NotReady
+from .leader import Leader
 from .payloads import Range
 from .ranges import covers
 from .reach import Reach, directly, open_devdax, through_window
 from .registers import cxl_functions
-from .window import Window, check_direct, choose, windows
+from .window import choose, firmware
 
 Row = dict[str, Any]
 
@@ -31,9 +33,11 @@ log = logging.getLogger(__name__)
 class DcdManager:
     """Every method may wait for a device: call it in a thread. The caller makes sure that one mutates at a time."""
 
-    def __init__(self, state: Path, sysfs: Path, dev: Path = Path("/dev")) -> None:
+    def __init__(self, state: Path, sysfs: Path, dev: Path = Path("/dev"), access: Access | None = None) -> None:
         self._file = DesiredFile(state)
         self._sysfs, self._dev = sysfs, dev
+        self._access = access or RealAccess(sysfs, dev)
+        self._leader = Leader(lambda: kernel.regions(sysfs))
         self._keepers: dict[int, Keeper] = {}
 
     def start(self) -> None:
@@ -80,9 +84,9 @@ class DcdManager:
         with keeper.host() as host:
             new = name not in host.holdings.users
             host.map(name, wanted)
-            if new and host.window is not None:
+            if new and host.route is not None:
                 try:
-                    self._reach(keeper.desired, host.window, wanted)
+                    self._reach(keeper.desired, host.route, wanted)
                 except DatapathError:
                     host.unmap(name)
                     raise
@@ -100,10 +104,10 @@ class DcdManager:
         """Where the range of a mapping is: file, offset and size."""
         keeper = self._keeper(serial)
         with keeper.host() as host:
-            if name not in host.holdings.users or host.window is None:
+            if name not in host.holdings.users or host.route is None:
                 raise DatapathError(Code.NOT_FOUND, f"mapping {name}", "is not there", "make it: cxl-datapath dcd map")
             dpa, size = host.holdings.users[name]
-            reach = self._reach(keeper.desired, host.window, (dpa, size))
+            reach = self._reach(keeper.desired, host.route, (dpa, size))
             return {"serial": serial, "name": name, "dpa": dpa, "size": size, "path": str(reach.path), "offset": reach.offset}
 
     def mappings(self) -> list[Row]:
@@ -128,10 +132,10 @@ class DcdManager:
         kind: Kind = "window" if row["path"] == str(self._dev / "mem") else "devdax"
         return Memory(f"dcd:{serial:#x}/{name}", row["path"], row["size"], kind, row["offset"])
 
-    def _reach(self, desired: DeviceState, window: Window, wanted: Range) -> Reach:
+    def _reach(self, desired: DeviceState, route: Range, wanted: Range) -> Reach:
         if desired.direct is not None:
             return directly(desired.direct, wanted, self._sysfs, self._dev)
-        return through_window(window.base, wanted, self._sysfs, self._dev)
+        return through_window(route[0], wanted, self._sysfs, self._dev)
 
     def unmap(self, serial: int, name: str) -> Row:
         keeper = self._keeper(serial)
@@ -174,12 +178,16 @@ class DcdManager:
         if used := kernel.decoders_in_use(self._sysfs, function.name):
             hint = "destroy it first: cxl destroy-region"
             raise DatapathError(Code.BUSY, name, f"the kernel has a region over it ({', '.join(used)})", hint)
-        window = choose(windows(self._sysfs), desired.window)
-        check_direct(self._sysfs, function.name)
+        found = firmware(self._sysfs)
+        above = find_above(self._sysfs, function.name, found, self._access)
+        window = choose(found.windows, desired.window, above.bridge)
         open_devdax((window.base, window.size), self._sysfs)
+        self._leader.check(above.hops)
         was_bound = function.driver() is not None
+        if was_bound and above.shared is not None:
+            kernel.check_settled(self._sysfs, above.shared, function.name)
         try:
-            host = DcdHost(function)
+            host = DcdHost(function, above.hops, self._leader)
             host.make_region(window, desired.limit, desired.remember)
             return host
         except DatapathError:
@@ -194,7 +202,7 @@ class DcdManager:
         del self._keepers[keeper.desired.serial]
         try:
             with keeper.host() as host:
-                if host.window is not None:
+                if host.route is not None:
                     host.destroy_region()
                 host.give_back()
         except DatapathError as error:

@@ -52,22 +52,32 @@ class Function(Protocol):
     def give_back(self) -> None: ...
 
 
-class MappedBar:
-    """A mapped BAR. An element of a cast view is one load or store; a slice would be a memcpy of any widths."""
+class MappedRegisters:
+    """Mapped registers: a BAR, or `size` bytes from the page `base` of a file on.
 
-    def __init__(self, path: Path) -> None:
+    An element of a cast view is one load or store; a slice would be a memcpy of any widths."""
+
+    def __init__(self, path: Path, base: int = 0, size: int | None = None, hint: str = "") -> None:
         try:
             fd = os.open(path, os.O_RDWR | os.O_SYNC | os.O_CLOEXEC)
             try:
-                self.size = os.fstat(fd).st_size
-                self._map = mmap.mmap(fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+                self.size = os.fstat(fd).st_size if size is None else size
+                self._map = mmap.mmap(fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=base)
             finally:
                 os.close(fd)
         except (OSError, ValueError) as error:
-            hint = "the kernel refuses while a driver has the device: unbind it first"
+            hint = hint or "the kernel refuses while a driver has the device: unbind it first"
             raise from_errno(getattr(error, "errno", 22) or 22, str(path), "map the registers", hint) from None
         self._words = memoryview(self._map).cast("I")
         self._longs = memoryview(self._map).cast("Q")
+
+    def __enter__(self) -> MappedRegisters:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._words.release()
+        self._longs.release()
+        self._map.close()
 
     def read32(self, offset: int) -> int:
         return self._words[offset >> 2]
@@ -89,7 +99,7 @@ class SysfsFunction:
         self.name = name
         self._bus = sysfs / "bus" / "pci"
         self._folder = self._bus / "devices" / name
-        self._bars: dict[int, MappedBar] = {}
+        self._bars: dict[int, MappedRegisters] = {}
 
     def config(self) -> bytes:
         raw = self._read("config")
@@ -107,7 +117,7 @@ class SysfsFunction:
 
     def bar(self, number: int) -> Registers:
         if number not in self._bars:
-            self._bars[number] = MappedBar(self._folder / f"resource{number}")
+            self._bars[number] = MappedRegisters(self._folder / f"resource{number}")
         return self._bars[number]
 
     def driver(self) -> str | None:
@@ -122,6 +132,12 @@ class SysfsFunction:
             self._write("driver/unbind", self.name)
         if (still := self.driver()) is not None:
             raise DatapathError(Code.BUSY, self.name, f"driver {still} does not let go", "see dmesg")
+
+    def is_taken(self) -> bool:
+        """Whether this daemon keeps the kernel's driver away from it."""
+        with contextlib.suppress(OSError):
+            return (self._folder / "driver_override").read_text().strip() == OVERRIDE
+        return False
 
     def give_back(self) -> None:
         """Lets the kernel's driver have it again. Every decoder must be free: else the kernel makes a region of it."""

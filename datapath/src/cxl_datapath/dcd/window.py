@@ -1,32 +1,68 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fixed memory windows (CXL 3.1, 9.18.1): the host's addresses for CXL memory, and what lies between them and a device."""
+"""What the firmware says of CXL (its CEDT table; CXL 3.1, 9.18.1): the host's addresses for CXL memory, and its host bridges."""
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import Code, DatapathError, from_errno
+from .decoder import COMPONENT_BYTES
+from .payloads import Range
 
 _HEADER = 36
-_CFMWS = 1
-_BRIDGE_CLASS = "0x0604"
-_FUNCTION = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_CHBS, _CFMWS = 0, 1
+_CHBS_BYTES, _CFMWS_BYTES = 32, 36
+_CXL_2 = 1  # a host bridge of CXL 2.0 and later; others show root complex registers at their base
+_PAGE = 4096
+_ADDRESSES = 1 << 52
 
 
 @dataclass(frozen=True)
 class Window:
-    """`ways` host bridges take turns in it."""
+    """A fixed memory window: `ways` host bridges (`targets`: their unique identifiers) take turns in it."""
 
     base: int
     size: int
     ways: int
+    targets: tuple[int, ...] = ()
 
 
-def windows(sysfs: Path) -> list[Window]:
-    """Those of the firmware's CEDT table, in its order. Raises `unsupported` without one."""
+@dataclass(frozen=True)
+class Bridge:
+    """A host bridge by its unique identifier (_UID) in the firmware; its component registers are at `base`."""
+
+    uid: int
+    version: int
+    base: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """In the order of the table."""
+
+    windows: tuple[Window, ...]
+    bridges: tuple[Bridge, ...]
+
+    def component(self, uid: int, name: str) -> Range:
+        """Where the component registers of a host bridge are. Raises `unsupported` or `corrupt`."""
+        found = [bridge for bridge in self.bridges if bridge.uid == uid]
+        if len(found) != 1:
+            what = f"the firmware describes it {len(found)} times (UID {uid})"
+            raise DatapathError(Code.CORRUPT if found else Code.UNSUPPORTED, name, what, "see the CHBS entries of its CEDT table")
+        bridge = found[0]
+        if bridge.version != _CXL_2:
+            raise DatapathError(Code.UNSUPPORTED, name, "is of CXL 1.1, and has no decoders", "use a bridge of CXL 2.0 or later")
+        if bridge.base % _PAGE or bridge.size < COMPONENT_BYTES or not 0 < bridge.base < bridge.base + bridge.size <= _ADDRESSES:
+            what = f"its component registers cannot be {bridge.size:#x} bytes at {bridge.base:#x}"
+            raise DatapathError(Code.CORRUPT, name, what, "see the CHBS entries of the firmware's CEDT table")
+        return bridge.base, bridge.size
+
+
+def firmware(sysfs: Path) -> Firmware:
+    """Raises `unsupported` without a CEDT table."""
     path = sysfs / "firmware" / "acpi" / "tables" / "CEDT"
     try:
         raw = path.read_bytes()
@@ -38,42 +74,53 @@ def windows(sysfs: Path) -> list[Window]:
     return parse_cedt(raw)
 
 
-def parse_cedt(raw: bytes) -> list[Window]:
-    found, place = [], _HEADER
+def parse_cedt(raw: bytes) -> Firmware:
+    """Ends at an entry that is longer than the table. What is in the entries is checked where it is used."""
+    windows: list[Window] = []
+    bridges: list[Bridge] = []
+    place = _HEADER
     while place + 4 <= len(raw):
         kind, length = struct.unpack_from("<BxH", raw, place)
         if length < 4 or place + length > len(raw):
             break
-        if kind == _CFMWS and length >= _HEADER:
-            base, size, ways = struct.unpack_from("<QQB", raw, place + 8)
-            found.append(Window(base, size, 1 << ways if ways < 8 else 3 << (ways - 8) if ways < 11 else 0))
+        if kind == _CFMWS and length >= _CFMWS_BYTES:
+            windows.append(_window(raw[place : place + length]))
+        elif kind == _CHBS and length >= _CHBS_BYTES:
+            bridges.append(Bridge(*struct.unpack_from("<II4xQQ", raw, place + 4)))
         place += length
-    return found
+    return Firmware(tuple(windows), tuple(bridges))
 
 
-def choose(found: list[Window], number: int | None) -> Window:
-    """The window that the user named, or the only one."""
-    if number is None and len(found) != 1:
-        hint = "say which: " + ", ".join(f"{index}: {each.size:#x} at {each.base:#x}" for index, each in enumerate(found))
-        raise DatapathError(Code.INVALID, "fixed memory window", f"there are {len(found)}", hint if found else "see the topology")
-    index = number or 0
-    if index >= len(found):
-        raise DatapathError(Code.RANGE, "fixed memory window", f"{index} is not there", f"there are {len(found)}, from 0 on")
-    if found[index].ways != 1:
+def _window(entry: bytes) -> Window:
+    base, size, code = struct.unpack_from("<QQB", entry, 8)
+    ways = 1 << code if code < 8 else 3 << (code - 8) if code < 11 else 0
+    listed = min(ways, (len(entry) - _CFMWS_BYTES) // 4)
+    return Window(base, size, ways, struct.unpack_from(f"<{listed}I", entry, _CFMWS_BYTES))
+
+
+def choose(found: tuple[Window, ...], number: int | None, bridge: int | None) -> Window:
+    """The window that the user named, or the only one that leads to the host bridge (its UID, None: unknown) and to no other."""
+    if number is None:
+        any_ = bridge is None or len(found) == 1
+        fit = [index for index, each in enumerate(found) if any_ or _leads(each, bridge)]
+        if len(fit) != 1:
+            listed = ", ".join(f"{index}: {found[index].size:#x} at {found[index].base:#x}" for index in fit)
+            hint = f"say which: {listed}" if fit else "see the topology"
+            alone = f"none of {len(found)} leads to the host bridge of the device alone"
+            what = f"there are {len(fit)}" if fit or not found else alone
+            raise DatapathError(Code.INVALID, "fixed memory window", what, hint)
+        number = fit[0]
+    if number >= len(found):
+        raise DatapathError(Code.RANGE, "fixed memory window", f"{number} is not there", f"there are {len(found)}, from 0 on")
+    if found[number].ways != 1:
         hint = "name one that leads to one host bridge"
-        raise DatapathError(Code.UNSUPPORTED, f"fixed memory window {index}", "interleaves host bridges", hint)
-    return found[index]
+        raise DatapathError(Code.UNSUPPORTED, f"fixed memory window {number}", "interleaves host bridges", hint)
+    if not _leads(found[number], bridge):
+        hint = "name one that leads to the host bridge of the device"
+        raise DatapathError(Code.INVALID, f"fixed memory window {number}", "leads to another host bridge", hint)
+    return found[number]
 
 
-def check_direct(sysfs: Path, name: str) -> None:
-    """Raises `unsupported` where decoders between the window and the device would have to be programmed.
-
-    With one root port a host bridge passes everything through; with several, or with a switch, it does not."""
-    path = (sysfs / "bus" / "pci" / "devices" / name).resolve()
-    bridges = [part for part in path.parts[:-1] if _FUNCTION.fullmatch(part)]
-    if len(bridges) > 1:
-        raise DatapathError(Code.UNSUPPORTED, name, "is behind a switch", "put it at a root port of its own host bridge")
-    ports = [port for port in path.parent.parent.glob("*/class") if port.read_text().startswith(_BRIDGE_CLASS)]
-    if len(ports) > 1:
-        what = f"shares its host bridge, which has {len(ports)} root ports"
-        raise DatapathError(Code.UNSUPPORTED, name, what, "give it a host bridge of its own")
+def _leads(window: Window, bridge: int | None) -> bool:
+    """Whether it leads to this bridge alone, as far as one can know."""
+    return window.ways == 1 and (bridge is None or not window.targets or window.targets[0] == bridge)
