@@ -67,10 +67,14 @@ options:
         description:
           - V(present) starts the blkdev once its backend serves.
           - V(absent) stops it. It is refused while the device is in use.
-          - V(cleared) removes the entry of a blkdev whose host died.
+          - V(cleared) removes the entry of a blkdev whose host died, or a damaged one.
         type: str
         choices: [present, absent, cleared]
         default: present
+      force:
+        description: For O(blkdevs[].state=cleared), do it although the entry is damaged and may be that of a living host.
+        type: bool
+        default: false
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -172,6 +176,7 @@ _BLKDEV = {
     "io_timeout": {"type": "int"},
     "id": {"type": "int"},
     "state": {"type": "str", "choices": ["present", "absent", "cleared"], "default": "present"},
+    "force": {"type": "bool", "default": False},
 }
 SPEC: dict[str, Any] = {
     "argument_spec": {

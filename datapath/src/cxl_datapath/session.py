@@ -19,13 +19,14 @@ from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
 from .cbd.hosting import LOST_GUIDE, LOST_HINT, Registration, Seat, boot_id, register
-from .cbd.layout import BlkdevEntry, Info
+from .cbd.layout import BackendEntry, BlkdevEntry, Info
 from .cbd.lines import Heartbeat
 from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
 from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .file_id import why_not_at
+from .forgotten import forgotten, why_forgotten
 from .frontends.names import ublk_number
 from .lives import Start
 from .locks.base import Both, HostLock
@@ -175,9 +176,15 @@ class Session:
         self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
         holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
+        for entry in self.forgotten().values():
+            log.warning("%s", why_forgotten(opened, entry))
         self.fail_lost_devices()
         self.tick()
         log.info("transport %s: registered as host %d", self.name, opened.host_id)
+
+    def forgotten(self) -> dict[int, BackendEntry]:
+        """This host's own backends in the transport that it does not know any more, by their numbers."""
+        return forgotten(self.opened, self.desired.backends, self.backends) if self.opened else {}
 
     @property
     def beats(self) -> bool:

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 from ..errors import Code, DatapathError
+from ..holdings import live_users
 from ..memory import parse_mapping
 from ..service import Datapath
+from ..session import Opened
 from ..state import BlkdevState
 
 
@@ -63,6 +65,12 @@ def refuse_medium(datapath: Datapath, path: str, spec: str) -> None:
             if is_same_file(path, backend.path):
                 what = f"is backend {backend.id} of transport {session.name}"
                 raise DatapathError(Code.BUSY, spec, what, "choose another memory, or stop that one first")
+
+
+def refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
+    """Raises `busy` while a backend has blkdevs whose hosts are not known to be dead."""
+    if users := live_users(opened, backend_id):
+        raise DatapathError(Code.BUSY, f"backend {backend_id}", f"is used by {', '.join(users)}", hint)
 
 
 def is_same_file(one: str, other: str) -> bool:

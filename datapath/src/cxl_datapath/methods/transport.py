@@ -132,7 +132,9 @@ async def unregister_transport(datapath: Datapath, params: Params) -> Row:
         for row in view(session)
         if is_own(row)
     ]
-    if held := [f"{noun} {row['id']}" for noun, row in mine if row["state"] != "lost"]:
+    held = [f"{noun} {row['id']}" for noun, row in mine if row["state"] != "lost"]
+    held += [f"backend {number}" for number in session.forgotten()]
+    if held:
         raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {', '.join(held)} in it", "stop them first")
     for noun, row in mine:
         await (stop_blkdev if noun == "blkdev" else stop_backend)(datapath, {"transport": session.name, "id": row["id"]})
