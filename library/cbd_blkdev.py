@@ -58,7 +58,8 @@ options:
       io_timeout:
         description:
           - Seconds, 1 to 86400, for which requests wait for a backend that is away. After that they fail until it is back.
-          - The daemon's default is 120.
+          - Not below the lease of the transport, in which a host that restarts cannot be told from one that died.
+          - The daemon's default is 120, or twice the lease and ten seconds where that is longer.
         type: int
       id:
         description: Number of the blkdev in the transport. Required for O(blkdevs[].state=cleared), and used for that only.
