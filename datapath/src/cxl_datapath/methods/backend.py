@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext, suppress
+from functools import partial
 from operator import attrgetter
 
 from .. import holdings, lives
@@ -16,18 +16,20 @@ from ..forgotten import FORGOTTEN
 from ..lives import Start
 from ..medium_id import medium_from_json
 from ..names import check_backend_path, pool_of
+from ..places import same_as
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
-from ..supervisor import Phase
+from ..supervisor import READY_S, Phase
 from ..views import Row, backends_view, entry_row, own_row
+from ..waits import in_time
 from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known, running
 from .forgotten import forgotten_on, give_up
-from .in_use import is_same_file, refuse_pool_memory, refuse_used
+from .in_use import media, refuse_pool_memory, refuse_used
 
 _TABLE = attrgetter("backends")
 
@@ -46,7 +48,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     session.need()
     path, wanted = params["path"], params["id"]
-    found = _on_path(datapath, session, path)
+    found = await _on_path(datapath, session, path)
     if found is not None:
         _check_same(session, found, params)
         await session.backends[found.id].start()
@@ -56,7 +58,7 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         raise DatapathError(
             Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or stop that one first"
         )
-    if (entry := forgotten_on(session, path)) is not None:
+    if (entry := await forgotten_on(session, path)) is not None:
         known = BackendState(entry.id, entry.path, bool(entry.flags & BACKEND_READ_ONLY), entry.life)
         _check_same(session, known, params)
         return await _serve_again(datapath, session, known, entry)
@@ -82,7 +84,7 @@ async def _serve_again(datapath: Datapath, session: Session, state: BackendState
         await _start(datapath, session, state, Start.AGAIN, entry)
     except BaseException:
         with suppress(DatapathError):  # the reason of the failure says more
-            datapath.save()
+            await datapath.save()
         raise
     return _view(session, state.id)
 
@@ -100,10 +102,10 @@ async def _start(
     try:
         with session.unsaved(state) if before is None else nullcontext():
             if before is not None:
-                datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
+                await datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
             await worker.start()
         _learn(session, state)
-        datapath.save()
+        await datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
         await _drop(session, state, before)
@@ -116,14 +118,15 @@ def _learn(session: Session, state: BackendState) -> None:
     state.life, state.file = info["life"], medium_from_json(info["file"])
 
 
-def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
+async def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
-    refuse_pool_memory(datapath, path, path)
+    await refuse_pool_memory(datapath, path, path)
+    same = await same_as(path, (*media(datapath), *(other.memory_path for other in datapath.sessions.values())))
     for other in datapath.sessions.values():
-        if is_same_file(path, other.opened.memory.path if other.opened else other.desired.memory):
+        if other.memory_path in same:
             raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
-            if is_same_file(path, backend.path):
+            if backend.path in same:
                 if other is session:
                     return backend
                 raise DatapathError(Code.BUSY, path, f"is backend {backend.id} of transport {other.name}", "stop that one first")
@@ -155,7 +158,7 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
         view = _view(session, state.id)
     view |= {"state": "stopped", "worker": None}
     # The state first: what cannot be written must not come back after a restart as if it had never been stopped.
-    datapath.save_without(session.desired.backends, state)
+    await datapath.save_without(session.desired.backends, state)
     await _drop(session, state)
     return view
 
@@ -178,7 +181,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         return _view(session, backend_id)
     entry = running(session, _TABLE, backend_id)
     state = _successor(entry, params)
-    if (found := _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
+    if (found := await _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
         raise DatapathError(Code.EXISTS, state.path, f"is backend {found.id} of this host already", "give the path of the copy")
     if backend_id in session.forgotten():
         return await _serve_again(datapath, session, state, entry)
@@ -186,7 +189,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     dead = await need_dead(session, entry.host_id, what)
     # Before the fence, which cannot be taken back. A pool has no medium of its own to look at.
     if pool_of(state.path) is None:
-        await asyncio.to_thread(check_store, state.path, state.read_only, entry)
+        await in_time(partial(check_store, state.path, state.read_only, entry), state.path, READY_S)
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
@@ -197,7 +200,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         except BaseException:
             _put_back(session, mine)
             with suppress(DatapathError):  # the reason of the failure says more
-                datapath.save()
+                await datapath.save()
             raise
     return _view(session, backend_id)
 
@@ -214,7 +217,7 @@ async def _go_on(datapath: Datapath, session: Session, mine: BackendState, anoth
         mine.file = before
         raise
     _learn(session, mine)
-    datapath.save()
+    await datapath.save()
 
 
 def _successor(entry: BackendEntry, params: Params) -> BackendState:

@@ -80,7 +80,7 @@ async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry
         with session.unsaved(state):
             check_name_free(datapath, state.name, but=state)  # a change of another transport may have taken it meanwhile
             await worker.start()
-        datapath.save()
+        await datapath.save()
     except BaseException:
         await worker.end(patience=5.0)
         session.desired.blkdevs.remove(state)
@@ -153,7 +153,7 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)
     try:
-        datapath.save_without(session.desired.blkdevs, state)
+        await datapath.save_without(session.desired.blkdevs, state)
     except DatapathError:
         session.blkdevs[state.id].keep()
         raise

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from .. import holdings
 from ..cbd.layout import BackendEntry
+from ..places import same_as
 from ..session import Session
 from ..views import Row, backends_view, entry_row
-from .in_use import is_same_file, refuse_used
+from .in_use import refuse_used
 
 
-def forgotten_on(session: Session, path: str) -> BackendEntry | None:
+async def forgotten_on(session: Session, path: str) -> BackendEntry | None:
     """The one on this medium."""
-    return next((entry for entry in session.forgotten().values() if is_same_file(path, entry.path)), None)
+    found = session.forgotten().values()
+    same = await same_as(path, (entry.path for entry in found)) if found else set()
+    return next((entry for entry in found if entry.path in same), None)
 
 
 def give_up(session: Session, backend_id: int, state: str, force: bool = False) -> Row:
