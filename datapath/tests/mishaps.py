@@ -172,8 +172,8 @@ def filled(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def silent_server(folder: Path) -> Iterator[None]:
-    """Whoever looks into the folder waits in the kernel, as for a file server that is gone: nobody answers this file system. In the
-    end all get an error, and the folder is what it was. Skips where none can be mounted."""
+    """Whoever looks into the folder waits in the kernel, as for a file server that is gone: nobody answers this file system. In
+    the end all get an error, and the folder is what it was. Skips where none can be mounted."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)

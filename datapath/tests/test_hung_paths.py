@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file system that answers nothing costs whoever asks for it an error, and nobody else anything: the daemon's heart beats on."""
+"""A file system that answers nothing costs whoever asks for it an error, and nobody else anything: the daemon goes on."""
 
 from __future__ import annotations
 
