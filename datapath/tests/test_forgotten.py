@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import DISK, io_works, needs_nbd, stopped
-from trio import ONE, T, Trio
+from trio import ONE, START, T, Trio
 
 from cxl_datapath.errors import Code
 
@@ -92,10 +92,14 @@ def test_it_is_cleared_by_force(forgotten: tuple[Trio, Path, str]) -> None:
     assert trio.node1.call("cbd.backend.start", **T, path=str(disk))["id"] == 0
 
 
-def test_one_without_users_is_taken_back(trio: Trio) -> None:
-    trio.node1.call("cbd.backend.start", **T, path=str(trio.disk()))
+def test_what_has_no_users_is_taken_back_and_that_is_said(trio: Trio) -> None:
+    """A blkdev of this host is no user: it went with the same file."""
+    disk = trio.disk()
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    trio.node1.call("cbd.blkdev.start", **START)
     lose_state(trio)
     assert shown(trio) == []
+    assert f"cleared blkdev 0 (on backend 0), backend 0 ({disk}): left by an earlier life" in trio.node1.log.read_text()
 
 
 def test_a_state_file_of_an_earlier_day_does_not_clear_the_backend_that_has_the_number_now(trio: Trio) -> None:

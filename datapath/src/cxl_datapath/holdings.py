@@ -185,11 +185,12 @@ def end_backend_lines(registry: Registry, count: int, backend_id: int, host_id: 
             registry.write_backend_line(channel, ended(line))
 
 
-def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> None:
+def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> list[str]:
     """Takes back what earlier lives of this host left and nobody wants any more: entries and lines of other ids than these.
 
-    A backend that others use is left: see `forgotten`.
+    A backend that others use is left: see `forgotten`. Returns which entries were cleared, in words.
     """
+    cleared: list[str] = []
     registry, me = opened.registry, opened.host_id
     for channel in range(opened.info.geometry.channel_count):
         lines = registry.lines(channel)
@@ -200,9 +201,12 @@ def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> None:
     for blkdev in registry.blkdevs.used().values():
         if blkdev.host_id == me and blkdev.id not in blkdevs:
             registry.blkdevs.clear(blkdev.id)
+            cleared.append(f"blkdev {blkdev.id} (on backend {blkdev.backend_id})")
     for backend in registry.backends.used().values():
         if backend.host_id == me and backend.id not in backends and not live_users(opened, backend.id):
             registry.backends.clear(backend.id)
+            cleared.append(f"backend {backend.id} ({backend.path})")
+    return cleared
 
 
 # ---- of dead hosts -----------------------------------------------------------------------------------------------------

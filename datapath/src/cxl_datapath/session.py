@@ -184,12 +184,18 @@ class Session:
         self.opened, self.reason, self.moved = opened, None, None
         self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
-        holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
+        self._tidy(opened)
         for entry in self.forgotten().values():
             log.warning("%s", why_forgotten(opened, entry))
         self.fail_lost_devices()
         self.tick()
         log.info("transport %s: registered as host %d", self.name, opened.host_id)
+
+    def _tidy(self, opened: Opened) -> None:
+        wanted = ({want.id for want in each} for each in (self.desired.backends, self.desired.blkdevs))
+        if cleared := holdings.tidy(opened, *wanted):
+            what = "left by an earlier life of this host and not in its state file"
+            log.warning("transport %s: cleared %s: %s", self.name, ", ".join(cleared), what)
 
     def forgotten(self) -> dict[int, BackendEntry]:
         """This host's own backends in the transport that it does not know any more, by their numbers."""
