@@ -47,18 +47,31 @@ options:
         type: bool
       state:
         description:
-          - V(present) starts the backend. It is refused for what this host had and lost, because its data may be old.
+          - V(present) starts the backend. It is refused for what this host had and lost, because its data may be old. One that is
+            this host's still, and that its daemon forgot with its state file, is served again with the same path.
           - V(absent) stops it. It is refused while a blkdev uses it.
           - V(recovered) makes this host serve a backend whose host died, once that host is dead for certain. Blkdevs go on
             with it by themselves; requests in flight are sent again. Nothing happens where this host serves it already.
-          - V(cleared) removes the entry of a backend whose host died.
+          - V(cleared) removes the entry of a backend whose host died, a damaged one, or one that this host forgot.
         type: str
         choices: [present, absent, recovered, cleared]
         default: present
       force:
-        description: For O(backends[].state=cleared), do it although a living host has a blkdev on it, whose requests then fail.
+        description:
+          - For O(backends[].state=cleared), do it although a living host has a blkdev on it, whose requests then fail.
+          - Or although the entry is damaged and may be that of a living host.
         type: bool
         default: false
+  leaving:
+    description:
+      - What tasks before this one stop on any host, as they return it (C(gone)). In check mode, in which it is still there, it
+        does not keep a backend from being stopped; otherwise what is really there decides.
+    type: dict
+    suboptions:
+      blkdevs:
+        description: What M(cbd_blkdev) returned.
+        type: list
+        elements: dict
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -137,12 +150,17 @@ steps:
   sample: ["start a backend on /dev/sdb"]
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cbd_module import DEATH_OPTION, RUNTIME_OPTION, Kind, reach
+from ..module_utils.cbd_module import observe as observe_all
 from ..module_utils.cxl_lab import cbd_backend
+from ..module_utils.cxl_lab.cbd import Row, Seen, without
+from ..module_utils.cxl_lab.datapath_client import DatapathClient
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 _BACKEND = {
@@ -168,6 +186,7 @@ SPEC: dict[str, Any] = {
             ],
         },
         **RUNTIME_OPTION,
+        "leaving": {"type": "dict", "options": {"blkdevs": {"type": "list", "elements": "dict"}}},
         **WAIT_OPTIONS,
         **DEATH_OPTION,
     },
@@ -178,8 +197,14 @@ SPEC: dict[str, Any] = {
 KIND = Kind("backends", cbd_backend.parse, cbd_backend.check, cbd_backend.plan, cbd_backend.find, cbd_backend.SHOWN)
 
 
+def observe(leaving: list[Row], client: DatapathClient, wants: list[Any]) -> Seen:
+    """The transports of this host, but for the blkdevs that are ``leaving`` them."""
+    return {"transports": without(observe_all(client, wants)["transports"], leaving, "blkdev", local=False)}
+
+
 def work(module: AnsibleModule) -> dict[str, Any]:
-    return reach(module, KIND)
+    leaving = (module.params["leaving"] or {}) if module.check_mode else {}
+    return reach(module, replace(KIND, observe=partial(observe, leaving.get("blkdevs") or [])))
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ options:
       io_timeout:
         description:
           - Seconds, 1 to 86400, for which requests wait for a backend that is away. After that they fail until it is back.
-          - The daemon's default is 120.
+          - Not below the lease of the transport, in which a host that restarts cannot be told from one that died.
+          - The daemon's default is 120, or twice the lease and ten seconds where that is longer.
         type: int
       id:
         description: Number of the blkdev in the transport. Required for O(blkdevs[].state=cleared), and used for that only.
@@ -67,10 +68,14 @@ options:
         description:
           - V(present) starts the blkdev once its backend serves.
           - V(absent) stops it. It is refused while the device is in use.
-          - V(cleared) removes the entry of a blkdev whose host died.
+          - V(cleared) removes the entry of a blkdev whose host died, or a damaged one.
         type: str
         choices: [present, absent, cleared]
         default: present
+      force:
+        description: For O(blkdevs[].state=cleared), do it although the entry is damaged and may be that of a living host.
+        type: bool
+        default: false
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -172,6 +177,7 @@ _BLKDEV = {
     "io_timeout": {"type": "int"},
     "id": {"type": "int"},
     "state": {"type": "str", "choices": ["present", "absent", "cleared"], "default": "present"},
+    "force": {"type": "bool", "default": False},
 }
 SPEC: dict[str, Any] = {
     "argument_spec": {

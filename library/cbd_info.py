@@ -71,7 +71,7 @@ hosts:
 backends:
   description: The backends, each with its C(transport). C(fenced) says that the life of its host that started it was given up.
     One that this host wants has a C(worker); its C(state) is V(pending) before it is in the transport, V(lost) when another host
-    has its number now.
+    has its number now. One that is V(forgotten) is this host's, but only in the transport; its C(error) says what to do.
   returned: success
   type: list
   elements: dict

@@ -38,6 +38,13 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  of_others:
+    description:
+      - The files that hosts of the same machine before this one deal with in the same task. In check mode, in which nobody does,
+        they count as made or removed, so that a change is shown once. A file that is in the way is reported all the same.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     description: Reports what would be done and does nothing.
@@ -91,6 +98,7 @@ SPEC: dict[str, Any] = {
             "options": {"path": {"type": "str", "required": True}, "size": {"type": "str"}},
         },
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "of_others": {"type": "list", "elements": "dict", "default": []},
     },
     "supports_check_mode": True,
 }
@@ -103,6 +111,10 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     haves = [memory_file.observe(want, users=not present) for want in wants]
     changes = [change for want, have in zip(wants, haves) for change in plan(want, have, user)]
     if module.check_mode:
+        # What is refused here is refused there as well.
+        theirs = {file.get("path") for file in module.params["of_others"]}
+        haves = foreseen(wants, haves, [change for change in changes if change.want.path in theirs], user)
+        changes = [change for change in changes if change.want.path not in theirs]
         now = foreseen(wants, haves, changes, user)
     else:
         now = reach(changes, wants, lambda want, have: plan(want, have, user)) if changes else haves

@@ -168,3 +168,24 @@ def filled(folder: Path) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
+
+
+@contextmanager
+def silent_server(folder: Path) -> Iterator[None]:
+    """Whoever looks into the folder waits in the kernel, as for a file server that is gone: nobody answers this file system. In
+    the end all get an error, and the folder is what it was. Skips where none can be mounted."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        pytest.skip(f"no FUSE: {error}")
+    try:
+        options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+        if libc.mount(b"silent", os.fsencode(folder), b"fuse", 0, options):
+            pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            libc.umount2(os.fsencode(folder), 2)  # MNT_DETACH
+    finally:
+        os.close(server)

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from mishaps import small_disk
@@ -150,7 +151,7 @@ class Shrinking:
 
 
 def shrink(session: Shrinking, *, move: bool) -> Any:
-    made = SimpleNamespace(pools={"pool0": session}, waits=Waits(), save_pools=lambda: None)
+    made = SimpleNamespace(pools={"pool0": session}, waits=Waits(), save_pools=AsyncMock())
     params = {"pool": "pool0", "memory": "dcd:1/more", "move": move}
     return asyncio.run(pool_memory.shrink_pool(made, params))  # type: ignore[arg-type]
 
@@ -231,7 +232,10 @@ class Session:
 def daemon(session: Session, folder: Path) -> Any:
     saved: list[Any] = []
     settings = SimpleNamespace(dev=folder)
-    save = lambda: saved.append(session.desired.swap)  # noqa: E731
+
+    async def save() -> None:
+        saved.append(session.desired.swap)
+
     return SimpleNamespace(pools={"pool0": session}, sessions={}, settings=settings, save_pools=save, saved=saved)
 
 

@@ -138,12 +138,13 @@ def test_a_backend_of_a_host_that_comes_back_waits_for_the_claim(trio: Trio) -> 
 
 
 def test_a_device_whose_backend_was_removed_is_not_said_to_run(trio: Trio) -> None:
-    """As when the backend's host comes back without its state: the blkdev would fail its requests for ever."""
+    """As when the backend's host comes back without its state, and gives it up: the blkdev would fail its requests for ever."""
     disk, _ = trio.mapped()
     murder(trio.node1)
     (trio.node1.state / "state.json").unlink()
     trio.node1.start()
     trio.node1.call("cbd.transport.register", memory=trio.memory)
+    trio.node1.call("cbd.backend.clear", **ONE, force=True)
     wait_until(lambda: shown(trio.node2, "blkdev") == [(0, "lost")], "node2 says that its device lost its backend")
     trio.node1.call("cbd.backend.start", **T, path=str(disk))
     error = trio.node2.refuse(Code.NOT_FOUND, "cbd.blkdev.start", **START)

@@ -98,7 +98,7 @@ def test_a_device_that_hangs_keeps_nobody_from_stopping_its_backend(lab: Lab, tm
         disk.touch()
         os.truncate(disk, MIB)
         lab.node1.call("cbd.backend.start", **T, path=str(disk))
-        device = lab.node2.call("cbd.blkdev.start", **T, backend=0, frontend="nbdkit", io_timeout=1)["device"]
+        device = lab.node2.call("cbd.blkdev.start", **T, backend=0, frontend="nbdkit", io_timeout=3)["device"]
         with hanging():
             with NbdClient(socket_of(device)) as client:
                 assert _error(client, Command.WRITE, 0, data=b"x" * BLOCK) == errno.EIO

@@ -163,16 +163,17 @@ def test_only_another_file_is_another_file(tmp_path: Path) -> None:
         each.write_bytes(b"same")
     link.symlink_to(path)
     with path.open("rb") as file:
+        was = os.fstat(file.fileno())
         hard = tmp_path / "hard"
         hard.hardlink_to(path)
-        assert [why_not_at(str(name), file.fileno()) for name in (path, link, hard)] == ["", "", ""]
-        assert why_not_at(str(other), file.fileno()) == "another file is at its path now"
+        assert [why_not_at(str(name), was) for name in (path, link, hard)] == ["", "", ""]
+        assert why_not_at(str(other), was) == "another file is at its path now"
         link.unlink()
         link.symlink_to(other)
-        assert why_not_at(str(link), file.fileno()) == "another file is at its path now"
+        assert why_not_at(str(link), was) == "another file is at its path now"
         for gone in (tmp_path / "missing", path / "below"):
-            assert why_not_at(str(gone), file.fileno()) == "its file is not at its path any more"
+            assert why_not_at(str(gone), was) == "its file is not at its path any more"
         other.unlink()
         link.unlink()
         link.symlink_to(link)
-        assert why_not_at(str(link), file.fileno()) == "", "a path that cannot be followed tells nothing"
+        assert why_not_at(str(link), was) == "", "a path that cannot be followed tells nothing"

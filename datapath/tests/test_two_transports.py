@@ -62,11 +62,18 @@ def datapath(tmp_path: Path) -> Datapath:
 def test_what_is_only_being_started_is_not_saved_by_another_change(datapath: Datapath) -> None:
     session, state = datapath.sessions["pool0"], BackendState(0, "/srv/disk", False)
     session.desired.backends.append(state)
-    with session.unsaved(state):
-        datapath.save()
-        assert [each.backends for each in datapath._file.load()] == [[], []]
-    datapath.save()
-    assert [each.backends for each in datapath._file.load()] == [[state], []]
+
+    async def scenario() -> None:
+        with session.unsaved(state):
+            await datapath.save()
+            assert [each.backends for each in datapath._file.load()] == [[], []]
+        await datapath.save()
+        assert [each.backends for each in datapath._file.load()] == [[state], []]
+        session.leaving = True
+        await datapath.save()
+        assert [each.name for each in datapath._file.load()] == ["pool1"]
+
+    asyncio.run(scenario())
 
 
 def test_a_name_that_another_transport_took_meanwhile_is_refused(datapath: Datapath) -> None:

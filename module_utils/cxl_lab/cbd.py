@@ -166,6 +166,30 @@ def is_dead(row: Row) -> bool:
     return row.get("alive") is False or row.get("fenced") is True
 
 
+def users(seen: Seen, transport: str, backend: object) -> list[str]:
+    """The blkdevs on a backend whose hosts are not known to be dead, for a message."""
+    return [
+        f"blkdev {row.get('id')} of host {owner(row)}"
+        for row in listed(seen, transport, "blkdev")
+        # What is not in the transport has no liveness.
+        if row.get("backend") == backend and "alive" in row and not is_dead(row)
+    ]
+
+
+def without(transports: list[Row], going: list[Row], kind: str, *, local: bool) -> list[Row]:
+    """The transports as they are without the objects of a kind that ``going`` lists; ``local``: only this host's own are meant.
+
+    :param kind: "backend" or "blkdev".
+    """
+    gone = {(row.get("transport"), row.get("id")) for row in going}
+    name = f"{kind}_list"
+
+    def stays(transport: Row, row: Row) -> bool:
+        return (transport.get("name"), row.get("id")) not in gone or (local and not row.get("local"))
+
+    return [{**each, name: [row for row in each.get(name) or [] if stays(each, row)]} for each in transports]
+
+
 def serves(row: Row) -> bool:
     """Whether an entry of this host does its work."""
     worker = row.get("worker")

@@ -18,6 +18,7 @@ from .cbd import (
     listed,
     owner,
     serves,
+    users,
     when_dead,
 )
 from .errors import LabError
@@ -87,7 +88,10 @@ def plan(want: BackendWant, seen: Seen, foresee: bool) -> list[Call]:
     """
     make = {"present": _start, "absent": _stop, "recovered": _recover, "cleared": _clear}[want.state]
     need = want.state in ("present", "recovered") and not foresee
-    return make(want, listed(seen, want.transport, "backend", need=need), foresee)
+    calls = make(want, listed(seen, want.transport, "backend", need=need), foresee)
+    if want.state == "absent" or (want.state == "cleared" and not want.force):
+        _check_unused(want, calls, seen)
+    return calls
 
 
 def find(want: BackendWant, seen: Seen) -> list[Row]:
@@ -187,7 +191,8 @@ def _recover(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
         raise LabError(f"backend {want.id}", f"is not in transport {want.transport}", "look for its number with cbd_info")
     if not found.get("local"):
         return [when_dead(call, found, f"backend {want.id}")]
-    if want.path and os.path.realpath(want.path) != os.path.realpath(str(found.get("path", ""))):
+    elsewhere = want.path and os.path.realpath(want.path) != os.path.realpath(str(found.get("path", "")))
+    if elsewhere and not _is_forgotten(found):
         raise LabError(want.subject, f"backend {want.id} is {found.get('path')} on this host already", "stop it first")
     if want.read_only is not None:
         _check_mode(want, found, want.read_only)
@@ -198,11 +203,27 @@ def _clear(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
     found = _with_id(want, rows)
     if found is None:
         return []
-    if found.get("local"):
+    if found.get("local") and not _is_forgotten(found):
         raise LabError(want.subject, "is this host's own", "stop it (state: absent)", observed=found)
     params = {"transport": want.transport, "id": want.id, "force": want.force}
     call = Call(f"clear backend {want.id} of host {owner(found)}", "cbd.backend.clear", params)
-    return [when_dead(call, found, f"backend {want.id}")]
+    return [call if found.get("local") else when_dead(call, found, f"backend {want.id}")]
+
+
+def _is_forgotten(row: Row) -> bool:
+    """Whether a backend is this host's in the transport only: its daemon lost its state, and does not know it any more."""
+    return row.get("state") == "forgotten" and row.get("local") is True
+
+
+def _check_unused(want: BackendWant, calls: list[Call], seen: Seen) -> None:
+    """Refuses what the daemon would. Where a host has to die first nobody knows yet who else will have."""
+    for row in find(want, seen):
+        used = users(seen, want.transport, row.get("id")) if any(not call.waits_for for call in calls) else []
+        if used:
+            step = "stop the blkdev(s) first (cbd_blkdev, state: absent)"
+            if want.state == "cleared":
+                step = "let another host take it over (state: recovered), or set force: true: they get I/O errors"
+            raise LabError(want.subject, f"backend {row.get('id')} is used by {', '.join(used)}", step, observed=row)
 
 
 def _check_id(want: BackendWant, mine: Row) -> None:

@@ -35,6 +35,7 @@ class BlkdevWant:
     read_only: bool = False
     shared: bool = False
     io_timeout: int | None = None
+    force: bool = False
 
     @property
     def subject(self) -> str:
@@ -80,6 +81,7 @@ def parse(item: Row) -> BlkdevWant:
         item["read_only"],
         item["shared"],
         None if item["io_timeout"] is None else check_number(item["io_timeout"], "io_timeout", 1, 86400),
+        item["force"],
     )
     return replace(want, name="", backend=None) if want.state == "cleared" else replace(want, id=None)
 
@@ -175,6 +177,6 @@ def _clear(want: BlkdevWant, rows: list[Row]) -> list[Call]:
         return []
     if found.get("local"):
         raise LabError(want.subject, "is this host's own", "stop it (state: absent)", observed=found)
-    params = {"transport": want.transport, "id": want.id}
+    params = {"transport": want.transport, "id": want.id, "force": want.force}
     call = Call(f"clear blkdev {want.id} of host {owner(found)}", "cbd.blkdev.clear", params)
     return [when_dead(call, found, f"blkdev {want.id}")]

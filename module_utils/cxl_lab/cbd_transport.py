@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from . import cbd
 from .cbd import ENTRIES_MAX, Call, Row, Seen, check_distinct, check_memory, check_number, check_transport
 from .errors import LabError
 from .sizes import parse_size
@@ -125,13 +126,9 @@ def _own(want: TransportWant, seen: Seen) -> Row | None:
 
 def without(transports: list[Row], leaving: dict[str, list[Row]]) -> list[Row]:
     """The transports as they are once this host stopped what ``leaving`` lists, as "backends" and "blkdevs"."""
-    going = {(kind, row.get("transport"), row.get("id")) for kind, rows in leaving.items() for row in rows}
-
-    def staying(row: Row, kind: str) -> list[Row]:
-        rows = row.get(f"{kind}_list") or []
-        return [each for each in rows if not each.get("local") or (f"{kind}s", row.get("name"), each.get("id")) not in going]
-
-    return [{**row, **{f"{kind}_list": staying(row, kind) for kind in ("backend", "blkdev")}} for row in transports]
+    for kind in ("backend", "blkdev"):
+        transports = cbd.without(transports, leaving.get(f"{kind}s", []), kind, local=True)
+    return transports
 
 
 def _unregister(want: TransportWant, mine: Row | None) -> list[Call]:

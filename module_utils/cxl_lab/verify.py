@@ -60,13 +60,18 @@ def verdict(rows: list[Measured]) -> str:
     return f"All {files} files ({size}) are right." if files else f"All {size} are right."
 
 
+def is_ours(signature: Signature | None) -> bool:
+    """Whether the device carries our file system. Pure."""
+    return signature is not None and (signature.type, signature.label) == ("xfs", LABEL)
+
+
 def needs_filesystem(device: str, signature: Signature | None, size: int, blank: bool) -> bool:
     """Whether the device has to get our file system. Pure.
 
     :param blank: whether its beginning is all zeroes.
     :raises LabError: when somebody else's data may be on it, or when it is too small.
     """
-    if signature and (signature.type, signature.label) == ("xfs", LABEL):
+    if is_ours(signature):
         return False
     if signature or not blank:
         what = f"{signature.type} (label {signature.label or 'none'})" if signature else "bytes that carry no signature"
@@ -80,9 +85,14 @@ def observe_needs_filesystem(runner: Runner, device: str) -> bool:
     """The same, asked of the host."""
     if not Path(device).is_block_device():
         raise LabError(device, "is no block device", "start the blkdev first (cbd_blkdev)")
+    signature = read_signature(runner, device)
+    blank = signature is None and _is_blank(device)  # what has a signature is known at once
+    return needs_filesystem(device, signature, read_size(runner, device), blank)
+
+
+def _is_blank(device: str) -> bool:
     with Path(device).open("rb") as raw:
-        blank = not any(raw.read(_BLANK_BYTES))
-    return needs_filesystem(device, read_signature(runner, device), read_size(runner, device), blank)
+        return not any(raw.read(_BLANK_BYTES))
 
 
 def make_filesystem(runner: Runner, device: str) -> Measured:

@@ -107,7 +107,9 @@ def observe(runner: Runner, uri: str, size: int) -> Pattern | None:
     capacity = nbd.read_size(runner, uri)
     if capacity < size:
         raise LabError(uri, f"has {format_size(capacity)}, the pattern {format_size(size)}", "lower the size (cxl_verify_size)")
-    return carried(uri, _beginning(runner, uri, min(capacity, _BLANK_BYTES)))
+    # Of most devices the first block tells; the rest is only read where that is blank.
+    pattern = carried(uri, _beginning(runner, uri, BLOCK))
+    return pattern or carried(uri, _beginning(runner, uri, min(capacity, _BLANK_BYTES)))
 
 
 def write(runner: Runner, uri: str, pattern: Pattern) -> Measured:

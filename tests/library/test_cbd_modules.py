@@ -74,7 +74,11 @@ def test_the_whole_life_of_a_block_device(lab, call):
         assert disk["changed"] and disk["blkdevs"][0]["frontend"] == "nbdkit" and disk["blkdevs"][0]["device"], disk
         assert use()["changed"] is False
         assert "queues 1" in use(queues=2)["msg"]
-        assert "is used by" in give(state="absent")["msg"]
+        for check in (True, False):
+            assert "is used by" in give(check, state="absent")["msg"]
+        stop = {"backends": [{**backend, "state": "absent"}], "leaving": {"blkdevs": use(True, state="absent")["gone"]}}
+        assert call(cbd_backend, "node1", check=True, **stop)["changed"]
+        assert "is used by" in call(cbd_backend, "node1", **stop)["msg"]
         assert use(state="absent")["blkdevs"] == []
     assert use(state="absent")["changed"] is False
 

@@ -52,6 +52,21 @@ def test_check_mode_foresees_and_touches_nothing(call, files, tmp_path):
     assert call(files=files)["changed"] is True and call(files=files, check=True)["changed"] is False
 
 
+def test_check_mode_leaves_to_others_what_they_do_first(call, files, tmp_path):
+    planned = call(files=files, of_others=files[:1], check=True)
+    assert planned["steps"] == [f"create {tmp_path}/disks/disk0 of 8K"]
+    assert [file["path"] for file in planned["diff"]["before"]["files"]] == [files[0]["path"]]
+    assert planned["files"] == [row(files[0], 1 << 20), row(files[1], 8192)]
+    assert call(files=files, of_others=files, check=True)["changed"] is False
+    # In a run nobody is relied upon.
+    assert call(files=files, of_others=files)["changed"] is True
+    removed = call(files=files, of_others=files[:1], state="absent", check=True)
+    assert removed["steps"] == [f"remove {files[1]['path']}"] and removed["files"] == []
+    (tmp_path / "pool0").unlink()
+    (tmp_path / "pool0").symlink_to("elsewhere")
+    assert "is a symbolic link" in call(files=files, of_others=files, check=True)["msg"]
+
+
 def test_nothing_is_made_when_one_of_them_cannot_be(call, files, tmp_path):
     (tmp_path / "disks").mkdir()
     (tmp_path / "disks/disk0").write_bytes(b"somebody's data")

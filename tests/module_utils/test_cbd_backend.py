@@ -21,10 +21,13 @@ SERVES = {"state": "running"}
 OWN = {"id": 0, "path": "/dev/ram0p1", "state": "running", "local": True, "read_only": False, "worker": SERVES, "host": "node1"}
 OTHERS = {key: value for key, value in OWN.items() if key != "worker"} | {"local": False, "alive": True, "fenced": False}
 LOST = {**OTHERS, "alive": False}
+FORGOTTEN = {**OTHERS, "local": True, "state": "forgotten"}
+USER = {"id": 4, "backend": 0, "host": "node2", "alive": "unknown", "fenced": False, "state": "running"}
 
 
-def plan(want, *rows, foresee=False):
-    return cbd_backend.plan(want, {"transports": [{"name": "pool0", "backend_list": list(rows)}]}, foresee)
+def plan(want, *rows, foresee=False, users=()):
+    transport = {"name": "pool0", "backend_list": list(rows), "blkdev_list": list(users)}
+    return cbd_backend.plan(want, {"transports": [transport]}, foresee)
 
 
 def methods(calls):
@@ -67,11 +70,46 @@ def test_one_that_does_not_serve_is_started(change):
         (replace(RECOVERED, read_only=True), OWN, "is backend 0 already, read-write"),
         (replace(RECOVERED, id=7), LOST, "backend 7: is not in transport pool0"),
         (CLEARED, OWN, "is this host's own; stop it"),
+        (replace(ABSENT, id=3), FORGOTTEN, "is backend 0 already, not 3"),
+        (replace(RECOVERED, read_only=True), FORGOTTEN, "is backend 0 already, read-write"),
     ],
 )
 def test_conflicts(want, row, match):
     with pytest.raises(LabError, match=match):
         plan(want, row)
+
+
+@pytest.mark.parametrize("foresee", [True, False])
+@pytest.mark.parametrize(("want", "row"), [(ABSENT, OWN), (ABSENT, FORGOTTEN), (CLEARED, LOST), (CLEARED, FORGOTTEN)])
+def test_one_that_is_used_is_refused_before_the_daemon_does(want, row, foresee):
+    with pytest.raises(LabError, match="backend 0 is used by blkdev 4 of host node2"):
+        plan(want, row, foresee=foresee, users=[USER])
+    for other in ({**USER, "backend": 1}, {**USER, "alive": False}, {**USER, "fenced": True}):
+        assert plan(want, row, foresee=foresee, users=[other])
+    # This host's wish, of which nothing is in the transport yet.
+    assert plan(want, row, foresee=foresee, users=[{"id": 4, "backend": 0, "local": True, "state": "pending"}])
+
+
+def test_what_is_used_goes_by_force_or_once_it_is_lost():
+    assert plan(replace(CLEARED, force=True), LOST, users=[USER])
+    assert plan(ABSENT, {**OWN, "state": "lost"}, users=[USER])
+    with pytest.raises(LabError, match="is used by"):
+        plan(replace(ABSENT, force=True), OWN, users=[USER])
+
+
+def test_a_use_is_judged_once_the_host_of_the_backend_is_dead():
+    """Both hosts may have died, and the use with it."""
+    (call,) = plan(CLEARED, OTHERS, users=[USER])
+    assert call.death_of == "node1"
+
+
+def test_one_that_this_host_forgot_is_served_again_or_given_up():
+    assert methods(plan(PRESENT, FORGOTTEN))[0][0] == "cbd.backend.start"
+    assert methods(plan(ABSENT, FORGOTTEN))[0][0] == "cbd.backend.stop"
+    (call,) = plan(replace(CLEARED, force=True), FORGOTTEN)
+    assert (call.method, call.params["force"], call.waits_for) == ("cbd.backend.clear", True, "")
+    moved = {"transport": "pool0", "id": 0, "path": "/dev/sdb"}
+    assert methods(plan(replace(RECOVERED, path="/dev/sdb"), FORGOTTEN)) == [("cbd.backend.recover", moved)]
 
 
 def test_stops_by_its_path_or_its_number(tmp_path):
@@ -192,7 +230,7 @@ rows = st.lists(
             "alive": st.sampled_from([True, False, "unknown"]),
             "fenced": st.booleans(),
             "host": st.sampled_from(["node1", "node2"]),
-            "state": st.sampled_from(["running", "pending", "lost", "corrupt"]),
+            "state": st.sampled_from(["running", "pending", "lost", "corrupt", "forgotten"]),
             "worker": st.none() | st.just(SERVES),
             "read_only": st.booleans(),
             "error": st.just({"message": "torn"}),

@@ -49,8 +49,8 @@ def methods(calls):
 def item(**given):
     """An entry of the list as Ansible hands it over."""
     nothing = dict.fromkeys(("backend", "name", "io_timeout", "id"))
-    defaults = {"transport": "pool0", "queues": 1, "frontend": "auto", "read_only": False, "shared": False, "state": "present"}
-    return {**nothing, **defaults, **given}
+    flags = dict.fromkeys(("read_only", "shared", "force"), False)
+    return {**nothing, **flags, "transport": "pool0", "queues": 1, "frontend": "auto", "state": "present", **given}
 
 
 def test_starts_once_with_what_was_chosen():
@@ -128,7 +128,10 @@ def test_stops():
 def test_clears_away_what_a_dead_host_left():
     (call,) = plan(CLEARED, OTHERS)
     assert call.waits_for == "host node3 of blkdev 1 to be dead"
-    assert methods(plan(CLEARED, {**OTHERS, "alive": False})) == [("cbd.blkdev.clear", {"transport": "pool0", "id": 1})]
+    clear = {"transport": "pool0", "id": 1, "force": False}
+    assert methods(plan(CLEARED, {**OTHERS, "alive": False})) == [("cbd.blkdev.clear", clear)]
+    damaged = {"id": 1, "state": "corrupt", "local": False}
+    assert methods(plan(replace(CLEARED, force=True), damaged)) == [("cbd.blkdev.clear", {**clear, "force": True})]
     assert not plan(CLEARED, {**OTHERS, "alive": False})[0].waits_for
     assert plan(CLEARED) == []
     with pytest.raises(LabError, match="is this host's own; stop it"):
@@ -146,6 +149,7 @@ def test_a_transport_that_this_host_is_not_registered_in():
 def test_an_entry_of_the_list():
     assert cbd_blkdev.parse(item(backend=0, queues=2, name="cbd0")) == PRESENT
     assert cbd_blkdev.parse(item(id=1, state="cleared", name="not-looked-at")) == CLEARED
+    assert cbd_blkdev.parse(item(id=1, state="cleared", force=True)) == replace(CLEARED, force=True)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ def test_a_device_that_is_none(tmp_path: Path):
         verify.observe_needs_filesystem(FakeRunner({}), str(tmp_path / "cbd0"))
 
 
+def test_what_is_somebody_elses_is_told_without_reading_the_device(tmp_path: Path, monkeypatch):
+    device = str(tmp_path / "cbd0")  # to read it would be another error
+    monkeypatch.setattr(Path, "is_block_device", lambda _: True)
+    runner = FakeRunner(
+        {f"blkid -p -o export {device}": Result(0, "TYPE=ext4\n", ""), f"blockdev --getsize64 {device}": Result(0, "1", "")}
+    )
+    with pytest.raises(LabError, match="carries ext4"):
+        verify.observe_needs_filesystem(runner, device)
+
+
 def test_write_and_compare_on_a_folder(tmp_path: Path):
     manifest, spent = verify.write(str(tmp_path), 100_000, "5eed", "t", "f")
     assert (spent.files, spent.size) == (len(manifest.sums), 100_000)

@@ -115,3 +115,22 @@ def test_many_bad_places_are_counted(tmp_path):
     with pytest.raises(LabError, match="; and 10 more places; ") as caught:
         verify_pattern.compare_path(str(disk), "", "compare")
     assert len(caught.value.observed) == 20
+
+
+@pytest.mark.parametrize(
+    ("beginning", "looks"), [(b"somebody's", [BLOCK]), (bytes(BLOCK) + b"x", [BLOCK, 1 << 20]), (b"", [BLOCK, 1 << 20])]
+)
+def test_a_device_is_read_only_as_far_as_it_is_blank(beginning, looks, monkeypatch):
+    seen = []
+
+    def read(runner, uri, length):
+        seen.append(length)
+        return beginning.ljust(1 << 20, b"\0")[:length]
+
+    monkeypatch.setattr(verify_pattern, "_beginning", read)
+    monkeypatch.setattr(verify_pattern.nbd, "read_size", lambda runner, uri: 4 << 20)
+    try:
+        assert verify_pattern.observe(None, "nbd+unix://", 2 << 20) is None and not beginning
+    except LabError as error:
+        assert beginning and "not ours" in str(error)
+    assert seen == looks

@@ -52,7 +52,8 @@ def add(nouns: Any, verb: Verb) -> None:
     start.add_argument("--name", default=None, help="name under /dev or of the socket (default: cbd<id>)")
     start.add_argument("--read-only", action="store_true", help="beside a writer, too")
     start.add_argument("--shared", action="store_true", help="beside other writers that are shared as well")
-    start.add_argument("--io-timeout", type=int, default=120, help="seconds to wait for a backend that is away (%(default)s)")
+    default = "(120, or twice the lease and ten seconds where that is longer)"
+    start.add_argument("--io-timeout", type=int, default=None, help=f"seconds to wait for a backend that is away {default}")
     _one(verb(blkdev, "stop", "cbd.blkdev.stop", "remove it"))
     clear = _one(verb(blkdev, "clear", "cbd.blkdev.clear", "remove the entry of a dead host's blkdev"))
     clear.add_argument("--force", action="store_true", help=_DAMAGED.removeprefix("; "))

@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 from . import __version__, core
 from .client import RUNTIME
@@ -25,6 +26,7 @@ from .peers import check_socket_path, group_id
 from .server import ControlServer
 from .service import Datapath
 from .session import Settings
+from .watch_files import until_removed
 
 STATE = Path("/var/lib/cxl-datapath")
 SECONDS_MAX = 86400
@@ -76,7 +78,7 @@ def notify(message: str) -> None:
 
 
 async def serve(options: argparse.Namespace, settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT."""
+    """Runs until SIGTERM or SIGINT. Raises `failed` when its sockets or its lock were removed under it."""
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -89,13 +91,28 @@ async def serve(options: argparse.Namespace, settings: Settings) -> None:
         await server.start()
         notify("READY=1")
         log.info("host %s serves %s, version %s", settings.host_name, settings.runtime / "control.sock", __version__)
-        await ended.wait()
+        files = [settings.runtime / name for name in ("lock", "control.sock", "lun.sock")]
+        lost = await _first(ended.wait(), until_removed(files))
         notify("STOPPING=1")
+        if lost is not None:
+            log.error("%s", lost)  # at once: to end takes a while
+            raise lost
         log.info("stopping")
     finally:
         await server.stop()
         await lun_server.stop()
         await datapath.stop()
+
+
+async def _first(ended: Coroutine[Any, Any, bool], lost: Coroutine[Any, Any, DatapathError]) -> DatapathError | None:
+    """What `lost` says, unless the end comes first."""
+    tasks = asyncio.ensure_future(ended), asyncio.ensure_future(lost)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[1].result() if not tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def main() -> int:

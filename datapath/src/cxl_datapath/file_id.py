@@ -53,15 +53,15 @@ class FileId:
         return self.device == other.device or self.boot != other.boot
 
 
-def why_not_at(path: str, fd: int) -> str:
-    """Why an open file is not what is found at `path` now; empty when it is, and where nobody can tell."""
+def why_not_at(path: str, was: os.stat_result) -> str:
+    """Why a file that is open, and was that then, is not what is found at `path` now; empty when it is, or nobody can tell."""
     try:
         found = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         return "its file is not at its path any more"
     except OSError:
         return ""
-    return "" if os.path.samestat(found, os.fstat(fd)) else "another file is at its path now"
+    return "" if os.path.samestat(found, was) else "another file is at its path now"
 
 
 def _generation(fd: int) -> int:

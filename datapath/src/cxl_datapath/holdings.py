@@ -159,9 +159,15 @@ def _end_blkdev_lines(opened: Opened, blkdev_id: int) -> list[int]:
 # ---- backends of this host -------------------------------------------------------------------------------------------
 
 
-def give_back_backend(opened: Opened, backend_id: int, before: BackendEntry | None = None) -> None:
-    """Takes the channel lines of a stopped backend of this host back, and its entry: that becomes `before` again, or free."""
+def give_back_backend(opened: Opened, backend_id: int, life: int, before: BackendEntry | None = None) -> None:
+    """Takes the channel lines of a stopped backend of this host back, and its entry: that becomes `before` again, or free.
+
+    One in another life than this is another backend, which this host may have forgotten; 0 is in any.
+    """
     table = opened.registry.backends
+    entry = table.used().get(backend_id)
+    if entry is not None and entry.host_id == opened.host_id and 0 not in (life, entry.life) and life != entry.life:
+        return
     end_backend_lines(opened.registry, opened.info.geometry.channel_count, backend_id, opened.host_id)
     if owned(table, backend_id, opened.host_id):
         if before is None:
@@ -179,8 +185,12 @@ def end_backend_lines(registry: Registry, count: int, backend_id: int, host_id: 
             registry.write_backend_line(channel, ended(line))
 
 
-def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> None:
-    """Takes back what earlier lives of this host left and nobody wants any more: entries and lines of other ids than these."""
+def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> list[str]:
+    """Takes back what earlier lives of this host left and nobody wants any more: entries and lines of other ids than these.
+
+    A backend that others use is left: see `forgotten`. Returns which entries were cleared, in words.
+    """
+    cleared: list[str] = []
     registry, me = opened.registry, opened.host_id
     for channel in range(opened.info.geometry.channel_count):
         lines = registry.lines(channel)
@@ -191,9 +201,12 @@ def tidy(opened: Opened, backends: set[int], blkdevs: set[int]) -> None:
     for blkdev in registry.blkdevs.used().values():
         if blkdev.host_id == me and blkdev.id not in blkdevs:
             registry.blkdevs.clear(blkdev.id)
+            cleared.append(f"blkdev {blkdev.id} (on backend {blkdev.backend_id})")
     for backend in registry.backends.used().values():
-        if backend.host_id == me and backend.id not in backends:
+        if backend.host_id == me and backend.id not in backends and not live_users(opened, backend.id):
             registry.backends.clear(backend.id)
+            cleared.append(f"backend {backend.id} ({backend.path})")
+    return cleared
 
 
 # ---- of dead hosts -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import pwd
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,13 @@ def check_socket_path(path: Path, what: str = "--runtime folder") -> None:
     if (length := len(os.fsencode(path))) > PATH_MAX:
         problem = f"the path has {length} bytes, that of a socket can have {PATH_MAX}"
         raise DatapathError(Code.INVALID, str(path), problem, f"use a shorter {what}")
+
+
+def remove_own(path: Path, made: os.stat_result | None) -> None:
+    """Removes a socket that was made there, unless another one has its place by now. Never raises."""
+    with suppress(OSError):
+        if made is not None and os.path.samestat(path.stat(), made):
+            path.unlink()
 
 
 class Peer(NamedTuple):

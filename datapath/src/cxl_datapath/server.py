@@ -7,7 +7,6 @@ Who may: root, the daemon's own user, and the members of the configured group. T
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any
 
 from .errors import Code, DatapathError, from_errno, printable
 from .methods import METHODS, Handed
-from .peers import may_talk, peer_of
+from .peers import may_talk, peer_of, remove_own
 from .schema import parse
 from .service import Datapath
 
@@ -36,6 +35,7 @@ class ControlServer:
         self._path = path
         self._group = group
         self._server: asyncio.Server | None = None
+        self._made: os.stat_result | None = None  # of the socket
         self._clients: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -55,6 +55,7 @@ class ControlServer:
             ) from None
         finally:
             os.umask(before)
+        self._made = self._path.stat()
         if self._group is not None:
             try:
                 os.chown(self._path, -1, self._group)
@@ -71,8 +72,7 @@ class ControlServer:
         for task in list(self._clients):
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        remove_own(self._path, self._made)
 
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

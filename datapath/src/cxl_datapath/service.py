@@ -8,6 +8,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from .cxlflash.master import Luns
@@ -16,9 +17,11 @@ from .errors import Code, DatapathError, about
 from .memory import Memory, resolve
 from .pool_session import PoolSession
 from .pool_state import PoolFile
+from .saver import Saver
 from .session import Session, Settings
 from .state import BackendState, BlkdevState, StateFile
-from .waits import Waits
+from .supervisor import READY_S
+from .waits import Waits, in_time
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 10.0
 IDLE_PERIOD_S = 0.5  # between two looks for transports to beat in
@@ -41,7 +44,9 @@ class Datapath:
         self.pools: dict[str, PoolSession] = {}
         self.luns = Luns(settings.runtime, settings.state, settings.lun_patience)
         self._file = StateFile(settings.state)
+        self._saver = Saver(self._file, lambda: [each.settled() for each in self.sessions.values() if not each.leaving])
         self._pool_file = PoolFile(settings.state)
+        self._pool_saver = Saver(self._pool_file, lambda: [pool.desired for pool in self.pools.values()])
         self._restoring: dict[str, asyncio.Task[None]] = {}
         self._beating: asyncio.Task[None] | None = None
 
@@ -82,21 +87,21 @@ class Datapath:
     async def memory(self, spec: str) -> Memory:
         """What `spec` names on this host; see `resolve`. A mapping of dynamic capacity is `not_ready` while its device is."""
         settings = self.settings
-        return await asyncio.to_thread(resolve, spec, settings.sysfs, settings.dev, settings.extents)
+        return await in_time(partial(resolve, spec, settings.sysfs, settings.dev, settings.extents), spec, READY_S)
 
-    def save(self) -> None:
-        self._file.save([session.settled() for session in self.sessions.values()])
+    async def save(self) -> None:
+        await self._saver.save()
 
-    def save_pools(self) -> None:
-        self._pool_file.save([pool.desired for pool in self.pools.values()])
+    async def save_pools(self) -> None:
+        await self._pool_saver.save()
 
-    def save_without(self, entries: list[Entry], entry: Entry) -> None:
+    async def save_without(self, entries: list[Entry], entry: Entry) -> None:
         """Saves with `entry` taken out of `entries`. When that fails it stays wanted, and the caller lets it go on."""
         place = entries.index(entry)
         del entries[place]
         try:
-            self.save()
-        except DatapathError:
+            await self.save()
+        except BaseException:
             entries.insert(place, entry)
             raise
 
@@ -138,7 +143,7 @@ class Datapath:
                 async with session.changing:
                     await session.open()
                     session.keep_workers()
-                    self.save()
+                    await self.save()
                 return
             except DatapathError as error:
                 log.warning("%s; next try in %.0f s", about(f"transport {session.name}", error), delay)

@@ -19,19 +19,21 @@ from .backing import share
 from .cbd.claim import Bakery
 from .cbd.fencing import fence
 from .cbd.hosting import LOST_GUIDE, LOST_HINT, Registration, Seat, boot_id, register
-from .cbd.layout import BlkdevEntry, Info
+from .cbd.layout import BackendEntry, BlkdevEntry, Info
 from .cbd.lines import Heartbeat
 from .cbd.liveness import Liveness, claim_patience_s, period_s, watch
 from .cbd.registry import Registry
 from .cbd.transport import attach
 from .errors import Code, DatapathError
 from .file_id import why_not_at
+from .forgotten import forgotten, why_forgotten
 from .frontends.names import ublk_number
 from .lives import Start
 from .locks.base import Both, HostLock
 from .locks.etcd import EtcdLock
 from .mapping import Mapping
 from .memory import Extents, Memory, resolve
+from .places import same_as
 from .state import BackendState, BlkdevState, TransportState
 from .supervisor import Supervised
 from .waits import Sleep, Waits, in_thread
@@ -69,6 +71,7 @@ class Opened:
     lock: HostLock  # the claim, or the claim and more
     waits: Waits
     shared: int  # descriptor that keeps everybody off the memory who wants to have it for something else
+    file: os.stat_result  # of that
 
     @property
     def host_id(self) -> int:
@@ -101,12 +104,14 @@ class Session:
         self.reason: DatapathError | None = None
         self.moved: DatapathError | None = None  # what is wrong with the file of a memory that is open
         self._next_look = 0.0
+        self._looking: asyncio.Task[None] | None = None
         # One supervised worker per entry of the desired state, started or not.
         self.backends = {want.id: self.backend_worker(want) for want in desired.backends}
         self.blkdevs = {want.id: self.blkdev_worker(want) for want in desired.blkdevs}
         self.changing = asyncio.Lock()  # held by each change of what this host has in the transport
         self._opening = asyncio.Lock()
         self._claiming = asyncio.Lock()
+        self.leaving = False  # about to be unregistered: it is not to be there after a restart
         self._unsaved: list[BackendState | BlkdevState] = []
         self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
 
@@ -114,12 +119,17 @@ class Session:
     def name(self) -> str:
         return self.desired.name
 
-    def has(self, memory: Memory) -> bool:
+    @property
+    def memory_path(self) -> str:
+        """As the user named it while it is pending."""
+        return self.opened.memory.path if self.opened else self.desired.memory
+
+    async def has(self, memory: Memory) -> bool:
         """Whether the transport is in this memory, whatever either is called; while it is pending its name tells."""
         if self.opened is not None:
             return self.opened.memory.is_same(memory)
         named = self.desired.memory
-        return named == memory.spec or (memory.kind == "file" and os.path.realpath(named) == memory.path)
+        return named == memory.spec or (memory.kind == "file" and bool(await same_as(memory.path, [named])))
 
     def need(self) -> Opened:
         """Raises `not_ready` with the reason while the transport is pending."""
@@ -174,10 +184,22 @@ class Session:
         self.opened, self.reason, self.moved = opened, None, None
         self.desired.seat = Seat(opened.host_id, opened.host_epoch)
         lives.adopt(opened, self.desired.backends)
-        holdings.tidy(opened, {want.id for want in self.desired.backends}, {want.id for want in self.desired.blkdevs})
+        self._tidy(opened)
+        for entry in self.forgotten().values():
+            log.warning("%s", why_forgotten(opened, entry))
         self.fail_lost_devices()
         self.tick()
         log.info("transport %s: registered as host %d", self.name, opened.host_id)
+
+    def _tidy(self, opened: Opened) -> None:
+        wanted = ({want.id for want in each} for each in (self.desired.backends, self.desired.blkdevs))
+        if cleared := holdings.tidy(opened, *wanted):
+            what = "left by an earlier life of this host and not in its state file"
+            log.warning("transport %s: cleared %s: %s", self.name, ", ".join(cleared), what)
+
+    def forgotten(self) -> dict[int, BackendEntry]:
+        """This host's own backends in the transport that it does not know any more, by their numbers."""
+        return forgotten(self.opened, self.desired.backends, self.backends) if self.opened else {}
 
     @property
     def beats(self) -> bool:
@@ -204,8 +226,16 @@ class Session:
         opened, now = self.opened, time.monotonic()
         if opened is None or opened.memory.kind != "file" or now < self._next_look:
             return
+        if self._looking is not None and not self._looking.done():
+            return
         self._next_look = now + LOOK_S
-        what, before = why_not_at(opened.memory.spec, opened.shared), self.moved
+        self._looking = asyncio.create_task(self._look(opened), name=f"look for the memory of {self.name}")
+
+    async def _look(self, opened: Opened) -> None:
+        """As long as its file system hangs nobody knows, and there is no second look."""
+        what, before = await in_thread(lambda _: why_not_at(opened.memory.spec, opened.file)), self.moved
+        if opened is not self.opened:
+            return
         self.moved = DatapathError(Code.NOT_FOUND, opened.memory.spec, what, _MOVED_HINT) if what else None
         if self.moved is not None and str(self.moved) != str(before):
             log.warning("transport %s: %s", self.name, self.moved)
@@ -242,6 +272,8 @@ class Session:
         failing, self._failing = self._failing, {}
         for group in ([*self.blkdevs.values(), *failing.values()], list(self.backends.values())):
             await asyncio.gather(*(worker.end(patience) for worker in group))
+        if self._looking is not None:
+            self._looking.cancel()
         opened, self.opened = self.opened, None
         if opened is not None:
             opened.close()
@@ -345,7 +377,7 @@ def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Slee
         liveness = Liveness(info.lease_s)
         claim = Bakery(registry, registration.id, registration.entry.epoch, liveness.alive, partial(fence, registry))
         lock = _lock(claim, info, settings.etcd)
-        opened = Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits, shared)
+        opened = Opened(memory, mapping, info, registry, registration, liveness, claim, lock, waits, shared, os.fstat(shared))
         undo.pop_all()
     return opened
 

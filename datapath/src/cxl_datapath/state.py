@@ -133,7 +133,11 @@ class ObjectFile(Generic[Object]):
             raise DatapathError(Code.CORRUPT, str(self.path), f"is damaged: {type(error).__name__}: {error}", hint) from None
 
     def save(self, objects: Sequence[Object]) -> None:
-        """On return the state is on the medium; a crash before that leaves the last one.
+        """On return the state is on the medium; a crash before that leaves the last one. Raises what `text` does."""
+        write_whole(self.path, self.text(objects))
+
+    def text(self, objects: Sequence[Object]) -> str:
+        """What is in the file for these objects.
 
         Raises `failed` for what `load` would refuse: a daemon that cannot read its state does not start any more.
         """
@@ -145,7 +149,7 @@ class ObjectFile(Generic[Object]):
             raise DatapathError(
                 Code.FAILED, str(self.path), what, "undo the last change; this is a fault of the daemon"
             ) from None
-        write_whole(self.path, json.dumps(body, indent=1))
+        return json.dumps(body, indent=1)
 
     def _understood(self, raw: Any) -> list[Object]:
         """The objects of a whole file. Raises one of `_NOT_UNDERSTOOD`."""

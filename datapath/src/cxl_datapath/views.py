@@ -23,6 +23,7 @@ from .cbd.layout import (
     State,
 )
 from .errors import DatapathError
+from .forgotten import FORGOTTEN, why_forgotten
 from .session import Session
 from .supervisor import Phase, Supervised
 
@@ -68,11 +69,15 @@ def hosts_view(session: Session) -> list[Row]:
 
 def backends_view(session: Session) -> list[Row]:
     """Those in the transport; and those that this host wants but that are not in it: `pending` ones not yet, `lost` ones not any
-    more, because another host has taken them over or cleared them. Of a `corrupt` entry only this host's wish is known."""
+    more, because another host has taken them over or cleared them. Of a `corrupt` entry only this host's wish is known. One that
+    is this host's in the transport only is `forgotten`, and its `error` says what to do."""
     rows: list[Row] = []
     if session.opened is not None:
         present = _present(session.opened.registry.backends.all())
         rows = [_damaged(index, entry) or _backend(session, entry) for index, entry in present]
+        for entry in session.forgotten().values():
+            row = next(row for row in rows if row["id"] == entry.id)
+            row |= {"state": FORGOTTEN, "error": why_forgotten(session.opened, entry).to_json()}
     for want in session.desired.backends:
         lost = session.opened is not None and lives.is_lost(session.opened, want)
         row = _of_want(rows, session, {"id": want.id, "path": want.path, "read_only": want.read_only}, lost)
@@ -135,7 +140,7 @@ def _of_want(rows: list[Row], session: Session, known: Row, lost: bool) -> Row:
     mine = known | {"host": session.settings.host_name, "local": True}
     if entry is not None and entry["state"] == "corrupt":
         entry |= mine
-    if entry is not None and entry["local"]:
+    if entry is not None and entry["local"] and entry["state"] != FORGOTTEN:
         return entry
     rows.append(mine | {"state": "lost" if lost or entry else "pending"})
     return rows[-1]

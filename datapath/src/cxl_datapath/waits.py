@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from .errors import Code, DatapathError
 
+PATIENCE_S = 10.0  # for a file system that is asked for no more than what it has; a disk that sleeps answers within that
+
 T = TypeVar("T")
 Sleep = Callable[[float], None]
 
@@ -73,3 +75,14 @@ async def in_thread(work: Callable[[Sleep], T], undo: Callable[[T], None] = lamb
         return await done
     finally:
         ended.set()
+
+
+async def in_time(work: Callable[[], T], what: str, patience: float = PATIENCE_S) -> T:
+    """`work` in a thread of its own: it asks `what`, whose disk or server may hang. Then neither the loop waits with it, nor the
+    threads that others share. Raises `timeout`; the thread ends when its call does."""
+    try:
+        async with asyncio.timeout(patience):
+            return await in_thread(lambda _: work())
+    except TimeoutError:
+        hint = "see to its disk or its server, then try again"
+        raise DatapathError(Code.TIMEOUT, what, f"did not answer within {patience:g} s", hint) from None

@@ -6,7 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import ceil
 
+from ..errors import Code, DatapathError
 from .lines import Heartbeat
 
 
@@ -24,6 +26,23 @@ def claim_patience_s(lease_s: float) -> float:
     """Seconds to wait for the claim of a transport: above the longest change of another host, a takeover, which waits a lease
     after its fence; and should that host die with the claim, it counts as dead one lease later."""
     return max(60.0, 2 * lease_s + 10)
+
+
+IO_TIMEOUT_S = 120
+
+
+def io_timeout_s(lease_s: float) -> int:
+    """Seconds for which requests wait for a backend that is away, where a user does not say: above what its host takes to come
+    back, which watches its own earlier life for a lease, and to be known as dead, one more."""
+    return max(IO_TIMEOUT_S, ceil(2 * lease_s + 10))
+
+
+def check_io_timeout(what: str, io_timeout: int, lease_s: float) -> None:
+    """Raises `range` where requests would fail before a lease can tell anything: each restart of a host would be an error."""
+    if io_timeout < lease_s:
+        why = f"an I/O timeout of {io_timeout} s is below the lease of the transport, {lease_s:g} s: a restart takes longer"
+        hint = f"choose at least {ceil(lease_s)}, or none: then it is {io_timeout_s(lease_s)}"
+        raise DatapathError(Code.RANGE, what, why, hint)
 
 
 @dataclass

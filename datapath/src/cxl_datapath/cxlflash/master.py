@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 
 from ..errors import Code, DatapathError
+from ..saver import Saver
 from .areas import Areas
 from .desired import LunFile, LunState
 from .lun import Context, Lun
@@ -37,6 +38,7 @@ class Luns:
         self._bells: dict[int, Context] = {}  # by the descriptor of our end
         self.records = Records(runtime)
         self._file = LunFile(state)
+        self._saver = Saver(self._file, lambda: [lun.state for lun in self.luns.values()])
         self._watch: Watch | None = None
         self._cleaning: set[asyncio.Task[None]] = set()
 
@@ -81,8 +83,8 @@ class Luns:
         if self._watch is not None:
             self._watch.close()
 
-    def save(self) -> None:
-        self._file.save([lun.state for lun in self.luns.values()])
+    async def save(self) -> None:
+        await self._saver.save()
 
     def find(self, text: str) -> Lun | None:
         """By WWID or name."""
@@ -105,7 +107,7 @@ class Luns:
         try:
             if mode == "superpipe":
                 await lun.open()
-            self.save()
+            await self.save()
         except BaseException:
             lun.state.mode = before
             if mode == "superpipe":

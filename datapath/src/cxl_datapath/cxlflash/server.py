@@ -17,6 +17,7 @@ import struct
 from pathlib import Path
 
 from ..errors import from_errno
+from ..peers import remove_own
 from .master import Luns
 from .process import look_up
 from .refusal import Refusal
@@ -39,6 +40,7 @@ class LunServer:
         self._path = path
         self._group = group
         self._listener: socket.socket | None = None
+        self._made: os.stat_result | None = None  # of the socket
         self._clients: dict[socket.socket, int] = {}  # -> uid
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,6 +51,7 @@ class LunServer:
         try:
             self._path.unlink(missing_ok=True)
             listener.bind(str(self._path))
+            self._made = self._path.stat()
             if self._group is not None:
                 os.chown(self._path, -1, self._group)
                 self._path.chmod(0o660)
@@ -72,8 +75,7 @@ class LunServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in list(self._clients):
             self._hang_up(client)
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        remove_own(self._path, self._made)
 
     def _accept(self) -> None:
         assert self._listener is not None

@@ -6,8 +6,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import DatapathError
+from ..waits import in_time
 from . import sense, wire
 from .lun import Context, Lun
 from .master import Luns
@@ -154,8 +156,16 @@ async def _virtual(luns: Luns, request: Request, sender: Process) -> Answer:
         context = _active(luns, request, sender)
         _refuse_beyond(context.lun, sender, request.size)
         answer = _opened(context, await context.lun.open_virtual(context, request.size))
-        answer.return_flags = wire.ALL_PORTS_ACTIVE if several_paths(context.lun.state.path) else 0
+        answer.return_flags = wire.ALL_PORTS_ACTIVE if await _several_paths(context.lun.state.path) else 0
         return answer
+
+
+async def _several_paths(path: str) -> bool:
+    """False where its file system does not answer."""
+    try:
+        return await in_time(partial(several_paths, path), path)
+    except DatapathError:
+        return False
 
 
 def _refuse_beyond(lun: Lun, sender: Process, more: int) -> None:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext, suppress
+from functools import partial
 from operator import attrgetter
 
 from .. import holdings, lives
@@ -12,20 +12,24 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BACKEND_READ_ONLY, BackendEntry
 from ..cbd.registry import owned
 from ..errors import Code, DatapathError
+from ..forgotten import FORGOTTEN
 from ..lives import Start
 from ..medium_id import medium_from_json
 from ..names import check_backend_path, pool_of
+from ..places import same_as
 from ..schema import Field, boolean, integer, number_or, optional
 from ..service import Datapath
 from ..session import Opened, Session
 from ..state import BackendState
-from ..supervisor import Phase
+from ..supervisor import READY_S, Phase
 from ..views import Row, backends_view, entry_row, own_row
+from ..waits import in_time
 from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
 from .dead import bury, need_dead, need_fenced
 from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known, running
-from .in_use import is_same_file, refuse_pool_memory
+from .forgotten import forgotten_on, give_up
+from .in_use import media, refuse_pool_memory, refuse_used
 
 _TABLE = attrgetter("backends")
 
@@ -44,13 +48,9 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     session.need()
     path, wanted = params["path"], params["id"]
-    found = _on_path(datapath, session, path)
+    found = await _on_path(datapath, session, path)
     if found is not None:
-        if wanted not in (None, found.id) or found.read_only != params["read_only"]:
-            mode = "read-only" if found.read_only else "read-write"
-            raise DatapathError(
-                Code.EXISTS, path, f"is backend {found.id} of transport {session.name} already ({mode})", "stop that one first"
-            )
+        _check_same(session, found, params)
         await session.backends[found.id].start()
         _learn(session, found)
         return _view(session, found.id)
@@ -58,6 +58,10 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         raise DatapathError(
             Code.EXISTS, f"backend {wanted}", f"is {pending.path} on this host", "choose another id, or stop that one first"
         )
+    if (entry := await forgotten_on(session, path)) is not None:
+        known = BackendState(entry.id, entry.path, bool(entry.flags & BACKEND_READ_ONLY), entry.life)
+        _check_same(session, known, params)
+        return await _serve_again(datapath, session, known, entry)
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:
         # A backend that is pending or lost has no entry, and keeps its id all the same.
@@ -67,24 +71,44 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
     return _view(session, state.id)
 
 
-async def _start(datapath: Datapath, session: Session, state: BackendState, heir_of: BackendEntry | None = None) -> None:
+def _check_same(session: Session, have: BackendState, params: Params) -> None:
+    if params["id"] not in (None, have.id) or have.read_only != params["read_only"]:
+        what = f"is backend {have.id} of transport {session.name} already ({'read-only' if have.read_only else 'read-write'})"
+        raise DatapathError(Code.EXISTS, params["path"], what, "stop that one first")
+
+
+async def _serve_again(datapath: Datapath, session: Session, state: BackendState, entry: BackendEntry) -> Row:
+    """A forgotten one, in its life, so that its blkdevs go on. Its number is this host's already: the worker takes the claim, to
+    renew the entry."""
+    try:
+        await _start(datapath, session, state, Start.AGAIN, entry)
+    except BaseException:
+        with suppress(DatapathError):  # the reason of the failure says more
+            await datapath.save()
+        raise
+    return _view(session, state.id)
+
+
+async def _start(
+    datapath: Datapath, session: Session, state: BackendState, start: Start = Start.FIRST, before: BackendEntry | None = None
+) -> None:
     """Starts the worker and makes the backend part of the desired state; on failure everything is as it was before.
 
-    `heir_of`: the entry of the fenced host from which it is taken over.
+    `before`: the entry that it goes on with, of the fenced host from which it is taken over, or of this one.
     """
     refuse_known(session.backends, "backend", state.id)
-    worker = session.backends[state.id] = session.backend_worker(state, Start.TAKEOVER if heir_of else Start.FIRST)
+    worker = session.backends[state.id] = session.backend_worker(state, start)
     session.desired.backends.append(state)
     try:
-        with session.unsaved(state) if heir_of is None else nullcontext():
-            if heir_of is not None:
-                datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
+        with session.unsaved(state) if before is None else nullcontext():
+            if before is not None:
+                await datapath.save()  # should this daemon die once the entry is its own, the next one goes on with it
             await worker.start()
         _learn(session, state)
-        datapath.save()
+        await datapath.save()
     except BaseException:
         session.desired.backends.remove(state)
-        await _drop(session, state, heir_of)
+        await _drop(session, state, before)
         raise
 
 
@@ -94,14 +118,15 @@ def _learn(session: Session, state: BackendState) -> None:
     state.life, state.file = info["life"], medium_from_json(info["file"])
 
 
-def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
+async def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | None:
     """This host's backend on the same file. On another transport it is an error: two backends would write one medium."""
-    refuse_pool_memory(datapath, path, path)
+    await refuse_pool_memory(datapath, path, path)
+    same = await same_as(path, (*media(datapath), *(other.memory_path for other in datapath.sessions.values())))
     for other in datapath.sessions.values():
-        if is_same_file(path, other.opened.memory.path if other.opened else other.desired.memory):
+        if other.memory_path in same:
             raise DatapathError(Code.BUSY, path, f"is the memory of transport {other.name}", "choose another file")
         for backend in other.desired.backends:
-            if is_same_file(path, backend.path):
+            if backend.path in same:
                 if other is session:
                     return backend
                 raise DatapathError(Code.BUSY, path, f"is backend {backend.id} of transport {other.name}", "stop that one first")
@@ -109,27 +134,31 @@ def _on_path(datapath: Datapath, session: Session, path: str) -> BackendState | 
 
 
 async def _drop(session: Session, state: BackendState, before: BackendEntry | None = None) -> None:
-    """`before`: whose backend it was. Then it is to be taken over again, and its blkdevs go on waiting for that."""
-    worker = session.backends.pop(state.id)
-    await worker.end(patience=5.0)
-    session.remove_lock("backend", state.id)
-    if session.opened is not None:
-        holdings.give_back_backend(session.opened, state.id, before)
+    """`before`: the entry that it went on with, which is to be taken over or served again; its blkdevs go on waiting for that."""
+    try:
+        await session.backends[state.id].end(patience=5.0)
+        session.remove_lock("backend", state.id)
+        if session.opened is not None:
+            holdings.give_back_backend(session.opened, state.id, state.life, before)
+    finally:
+        del session.backends[state.id]
 
 
 async def stop_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
     backend_id = numbered(session, "backend", backends_view(session), params["id"], own=True)
     state = _wanted(session, backend_id)
+    if state is None and backend_id in session.forgotten():
+        return give_up(session, backend_id, "stopped")
     if state is None:
         raise not_ours(session, _TABLE, backend_id) if session.opened else not_here(session, "backend", backend_id)
     view = {"id": state.id, "path": state.path, "read_only": state.read_only, "local": True}
     if session.opened is not None and not lives.is_lost(session.opened, state):
-        _refuse_used(session.opened, state.id, "stop the blkdev(s) first")
+        refuse_used(session.opened, state.id, "stop the blkdev(s) first")
         view = _view(session, state.id)
     view |= {"state": "stopped", "worker": None}
     # The state first: what cannot be written must not come back after a restart as if it had never been stopped.
-    datapath.save_without(session.desired.backends, state)
+    await datapath.save_without(session.desired.backends, state)
     await _drop(session, state)
     return view
 
@@ -137,11 +166,6 @@ async def stop_backend(datapath: Datapath, params: Params) -> Row:
 def _is_ours(opened: Opened, backend_id: int) -> bool:
     """Another host may have taken it over while this one was away: then its users are not ours to care for."""
     return owned(opened.registry.backends, backend_id, opened.host_id)
-
-
-def _refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
-    if users := holdings.live_users(opened, backend_id):
-        raise DatapathError(Code.BUSY, f"backend {backend_id}", f"is used by {', '.join(users)}", hint)
 
 
 async def recover_backend(datapath: Datapath, params: Params) -> Row:
@@ -157,24 +181,26 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
         return _view(session, backend_id)
     entry = running(session, _TABLE, backend_id)
     state = _successor(entry, params)
-    if (found := _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
+    if (found := await _on_path(datapath, session, state.path)) is not None and found.id != backend_id:
         raise DatapathError(Code.EXISTS, state.path, f"is backend {found.id} of this host already", "give the path of the copy")
+    if backend_id in session.forgotten():
+        return await _serve_again(datapath, session, state, entry)
     what = f"backend {backend_id}"
     dead = await need_dead(session, entry.host_id, what)
     # Before the fence, which cannot be taken back. A pool has no medium of its own to look at.
     if pool_of(state.path) is None:
-        await asyncio.to_thread(check_store, state.path, state.read_only, entry)
+        await in_time(partial(check_store, state.path, state.read_only, entry), state.path, READY_S)
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, _TABLE, backend_id)  # its host may have come back before this one had the claim
         need_fenced(opened, entry.host_id, entry.host_epoch, what, dead)
         await _set_aside(session, mine)
         try:
-            await _start(datapath, session, state, heir_of=entry)
+            await _start(datapath, session, state, Start.TAKEOVER, entry)
         except BaseException:
             _put_back(session, mine)
             with suppress(DatapathError):  # the reason of the failure says more
-                datapath.save()
+                await datapath.save()
             raise
     return _view(session, backend_id)
 
@@ -191,7 +217,7 @@ async def _go_on(datapath: Datapath, session: Session, mine: BackendState, anoth
         mine.file = before
         raise
     _learn(session, mine)
-    datapath.save()
+    await datapath.save()
 
 
 def _successor(entry: BackendEntry, params: Params) -> BackendState:
@@ -215,17 +241,19 @@ def _put_back(session: Session, lost: BackendState | None) -> None:
 
 
 async def clear_backend(datapath: Datapath, params: Params) -> Row:
-    """Removes the entry of a dead host's backend, or a damaged one. Its blkdevs get I/O errors from then on."""
+    """Removes the entry of a dead host's backend, or a damaged or forgotten one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
     rows = backends_view(session)
     backend_id = numbered_entry(session, "backend", rows, params["id"])
     view = entry_row(rows, backend_id)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)
+    if view["state"] == FORGOTTEN:
+        return give_up(session, backend_id, "cleared", params["force"])
     if view["state"] != "corrupt":
         await need_dead(session, view["host_id"], f"backend {backend_id}")
     if not params["force"]:
-        _refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
+        refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
     return await clear_entry(session, _TABLE, view, _clear, params["force"])
 
 

@@ -10,6 +10,7 @@ from operator import attrgetter
 from .. import holdings
 from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
+from ..cbd.liveness import check_io_timeout, io_timeout_s
 from ..errors import Code, DatapathError
 from ..frontends.names import ublk_number
 from ..names import check_backend_path, check_blkdev_name
@@ -37,14 +38,16 @@ def _view(session: Session, blkdev_id: int) -> Row:
 async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     """Returns when the device can be used; the same settings again return what runs."""
     session = datapath.session(params["transport"])
-    session.need()
+    lease_s = session.need().lease_s
     params = params | {"backend": numbered_entry(session, "backend", backends_view(session), params["backend"])}
+    params["io_timeout"] = params["io_timeout"] or io_timeout_s(lease_s)
     mine = _mine(session, params)
     if mine is not None:
         _check_same(session, mine, params)
         _check_not_lost(session, mine)
         await session.blkdevs[mine.id].start()
         return _view(session, mine.id)
+    check_io_timeout(f"blkdev on backend {params['backend']}", params["io_timeout"], lease_s)
     if params["name"]:
         check_name_free(datapath, params["name"])
     backend = await _check_backend(session, params["backend"])
@@ -77,7 +80,7 @@ async def _start(datapath: Datapath, session: Session, state: BlkdevState, entry
         with session.unsaved(state):
             check_name_free(datapath, state.name, but=state)  # a change of another transport may have taken it meanwhile
             await worker.start()
-        datapath.save()
+        await datapath.save()
     except BaseException:
         await worker.end(patience=5.0)
         session.desired.blkdevs.remove(state)
@@ -150,7 +153,7 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     await session.blkdevs[state.id].stop()
     await _remove_kept(session, state)
     try:
-        datapath.save_without(session.desired.blkdevs, state)
+        await datapath.save_without(session.desired.blkdevs, state)
     except DatapathError:
         session.blkdevs[state.id].keep()
         raise
@@ -207,7 +210,7 @@ _START = {
     "name": Field(optional(check_blkdev_name), None),
     "read_only": Field(boolean, False),
     "shared": Field(boolean, False),
-    "io_timeout": Field(IO_TIMEOUT, 120),
+    "io_timeout": Field(optional(IO_TIMEOUT), None),
 }
 
 METHODS = {

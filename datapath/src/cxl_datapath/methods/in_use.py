@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from collections.abc import Iterator
 
 from ..errors import Code, DatapathError
+from ..holdings import live_users
 from ..memory import parse_mapping
+from ..places import same_as
 from ..service import Datapath
+from ..session import Opened
 from ..state import BlkdevState
 
 
@@ -48,28 +50,31 @@ def refuse_used_mapping(datapath: Datapath, serial: int, name: str) -> None:
             raise DatapathError(Code.BUSY, f"mapping {name}", f"is memory of pool {pool.name}", hint)
 
 
-def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
+async def refuse_pool_memory(datapath: Datapath, path: str, spec: str) -> None:
     """Raises `busy` when a pool of this host has the memory that `path` is, called `spec` by the user."""
+    same = await same_as(path, (memory for pool in datapath.pools.values() for memory in pool.desired.memories))
     for pool in datapath.pools.values():
         for memory in pool.desired.memories:
-            if spec == memory or is_same_file(path, memory):
+            if memory in same | {spec}:
                 raise DatapathError(Code.BUSY, spec, f"is memory of pool {pool.name}", "choose another, or stop that pool first")
 
 
-def refuse_medium(datapath: Datapath, path: str, spec: str) -> None:
+async def refuse_medium(datapath: Datapath, path: str, spec: str) -> None:
     """Raises `busy` when a backend of this host is on the file that `path` is, called `spec` by the user."""
+    same = await same_as(path, media(datapath))
     for session in datapath.sessions.values():
         for backend in session.desired.backends:
-            if is_same_file(path, backend.path):
+            if backend.path in same:
                 what = f"is backend {backend.id} of transport {session.name}"
                 raise DatapathError(Code.BUSY, spec, what, "choose another memory, or stop that one first")
 
 
-def is_same_file(one: str, other: str) -> bool:
-    """Also through links of any kind, where both are there."""
-    if os.path.realpath(one) == os.path.realpath(other):
-        return True
-    try:
-        return Path(one).samefile(other)
-    except OSError:
-        return False
+def refuse_used(opened: Opened, backend_id: int, hint: str) -> None:
+    """Raises `busy` while a backend has blkdevs whose hosts are not known to be dead."""
+    if users := live_users(opened, backend_id):
+        raise DatapathError(Code.BUSY, f"backend {backend_id}", f"is used by {', '.join(users)}", hint)
+
+
+def media(datapath: Datapath) -> Iterator[str]:
+    """The paths of all backends of this host."""
+    return (backend.path for session in datapath.sessions.values() for backend in session.desired.backends)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
+from functools import partial
 
 from ..cxlflash.desired import CLIENT_CONTEXTS_DEFAULT, MODES, SIZE_MAX, LunState, check_users
 from ..cxlflash.lun import Lun
@@ -14,10 +14,13 @@ from ..cxlflash.wire import BLOCK, CONTEXTS_MAX
 from ..cxlflash.wwid import check_wwid, is_wwid, wwid_of
 from ..errors import Code, DatapathError
 from ..names import check_backend_path, check_name
+from ..places import same_as
 from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
 from ..views import Row
+from ..waits import in_time
 from .base import Method, Params
+from .in_use import media
 
 _STOP_S = 10.0
 
@@ -51,8 +54,11 @@ def _view(lun: Lun) -> Row:
 async def create(datapath: Datapath, params: Params) -> Row:
     """Returns when the LUN serves; the same path again returns what is there, if it is the same."""
     luns = datapath.luns
-    state = LunState(params["wwid"] or wwid_of(params["path"]), **{key: params[key] for key in _CREATE if key != "wwid"})
-    found = next((lun for lun in luns.luns.values() if os.path.realpath(lun.state.path) == os.path.realpath(state.path)), None)
+    path = params["path"]
+    wwid = params["wwid"] or await in_time(partial(wwid_of, path), path)
+    state = LunState(wwid, **{key: params[key] for key in _CREATE if key != "wwid"})
+    same = await same_as(path, (lun.state.path for lun in luns.luns.values()))
+    found = next((lun for lun in luns.luns.values() if lun.state.path in same), None)
     if found is not None:
         if found.state != replace(state, path=found.state.path):
             what, hint = f"is LUN {found.state.name} already, with other settings", "change it with lun set, or remove it"
@@ -63,7 +69,7 @@ async def create(datapath: Datapath, params: Params) -> Row:
     for taken in (state.wwid, state.name):
         if luns.find(taken) is not None:
             raise DatapathError(Code.EXISTS, f"LUN {taken}", "there is one of that name already", "choose another name")
-    _refuse_backend(datapath, state.path)
+    await _refuse_backend(datapath, state.path)
     await _make(datapath, state)
     return _view(luns.luns[state.wwid])
 
@@ -74,18 +80,19 @@ async def _make(datapath: Datapath, state: LunState) -> None:
     try:
         if state.mode == "superpipe":
             await lun.open()
-        luns.save()
+        await luns.save()
     except BaseException:
         del luns.luns[state.wwid]
         await lun.close(_STOP_S)
         raise
 
 
-def _refuse_backend(datapath: Datapath, path: str) -> None:
+async def _refuse_backend(datapath: Datapath, path: str) -> None:
     """A lock would refuse it, too, but cannot say whose it is."""
+    same = await same_as(path, media(datapath))
     for session in datapath.sessions.values():
         for backend in session.desired.backends:
-            if os.path.realpath(backend.path) == os.path.realpath(path):
+            if backend.path in same:
                 what = f"is backend {backend.id} of transport {session.name}"
                 raise DatapathError(Code.BUSY, path, what, "stop that one first")
 
@@ -99,11 +106,11 @@ async def change(datapath: Datapath, params: Params) -> Row:
             if params[key] is not None:
                 setattr(lun.state, key, params[key])
         try:
-            datapath.luns.save()
+            await datapath.luns.save()
             await datapath.luns.set_mode(lun, params["mode"] or lun.state.mode)
         except BaseException:
             lun.state = before
-            datapath.luns.save()
+            await datapath.luns.save()
             raise
     return _view(lun)
 
@@ -115,7 +122,7 @@ async def remove(datapath: Datapath, params: Params) -> Row:
         refuse_used(lun)
         del luns.luns[lun.state.wwid]
         try:
-            luns.save()
+            await luns.save()
         except DatapathError:
             luns.luns[lun.state.wwid] = lun
             raise

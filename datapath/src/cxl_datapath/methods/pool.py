@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from ..backing import looked_at
@@ -18,8 +18,9 @@ from ..pool_session import PoolSession
 from ..pool_state import PAGES, RECALL_MS, RECALL_MS_DEFAULT, PoolState
 from ..schema import Field, boolean, integer, optional
 from ..service import Datapath
+from ..supervisor import READY_S
 from ..views import Row
-from ..waits import Sleep, in_thread
+from ..waits import Sleep, in_thread, in_time
 from .base import Method, Params
 from .forming import ground
 from .in_use import refuse_medium, refuse_pool_memory
@@ -33,14 +34,14 @@ def pool_session(datapath: Datapath, name: str) -> PoolSession:
     return datapath.pools[name]
 
 
-def refuse_used(datapath: Datapath, memory: Memory) -> None:
+async def refuse_used(datapath: Datapath, memory: Memory) -> None:
     """Raises `busy` for memory that a transport, a backend or another pool of this host has."""
     hint = "choose another memory, or stop that one first"
     for session in datapath.sessions.values():
-        if session.has(memory):
+        if await session.has(memory):
             raise DatapathError(Code.BUSY, memory.spec, f"is the memory of transport {session.name}", hint)
-    refuse_medium(datapath, memory.path, memory.spec)
-    refuse_pool_memory(datapath, memory.path, memory.spec)
+    await refuse_medium(datapath, memory.path, memory.spec)
+    await refuse_pool_memory(datapath, memory.path, memory.spec)
 
 
 def _superblock(superblock: Superblock | None) -> Row | None:
@@ -63,14 +64,19 @@ def look(memory: Memory) -> Row:
     }
 
 
+async def seen(memory: Memory) -> Row:
+    """`look` at a memory that may not answer."""
+    return await in_time(partial(look, memory), memory.spec, READY_S)
+
+
 async def probe_pool(datapath: Datapath, params: Params) -> Row:
-    return await asyncio.to_thread(look, await datapath.memory(params["memory"]))
+    return await seen(await datapath.memory(params["memory"]))
 
 
 async def format_pool(datapath: Datapath, params: Params) -> Row:
     """Refuses without force over anything known, and always over memory that is in use, here or by a living host."""
     memory = await datapath.memory(params["memory"])
-    refuse_used(datapath, memory)
+    await refuse_used(datapath, memory)
     plan = plan_format(memory.size, params["name"], params["spare"])
 
     def work(sleep: Sleep) -> Row:
@@ -96,7 +102,7 @@ def _superblock_of(memory: Memory) -> Superblock:
 
 
 async def _check_belongs(datapath: Datapath, spec: str, pool: Superblock) -> None:
-    row = await asyncio.to_thread(look, await datapath.memory(spec))
+    row = await seen(await datapath.memory(spec))
     if row["range_of"] != str(pool.uuid):
         hint = "start the pool without it, then add it: cxl-datapath kmem-blk pool grow"
         raise DatapathError(Code.INVALID, spec, f"is no memory of pool {pool.name}", hint)
@@ -110,8 +116,8 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
         return await _adjust(datapath, running, params)
     memory = await datapath.memory(wanted[0])
     for spec in wanted:
-        refuse_used(datapath, await datapath.memory(spec))
-    found = await asyncio.to_thread(_superblock_of, memory)
+        await refuse_used(datapath, await datapath.memory(spec))
+    found = await in_time(partial(_superblock_of, memory), memory.spec, READY_S)
     if found.name in datapath.pools:
         other = datapath.pools[found.name].desired.memories[0]
         raise DatapathError(Code.EXISTS, f"pool {found.name}", f"is started already, on {other}", "format one with another name")
@@ -122,7 +128,7 @@ async def start_pool(datapath: Datapath, params: Params) -> Row:
     datapath.pools[session.name] = session
     try:
         await session.worker.start()
-        datapath.save_pools()
+        await datapath.save_pools()
     except BaseException:
         del datapath.pools[session.name]
         await session.close(patience=5.0)
@@ -141,7 +147,7 @@ async def _adjust(datapath: Datapath, session: PoolSession, params: Params) -> R
     await session.worker.start()
     await session.call("set", reserve=params["reserve"], lease_limit=params["lease_limit"])
     want.reserve, want.lease_limit = params["reserve"], params["lease_limit"]
-    datapath.save_pools()
+    await datapath.save_pools()
     return await session.view()
 
 
@@ -163,7 +169,7 @@ async def stop_pool(datapath: Datapath, params: Params) -> Row:
     await session.worker.stop()
     del datapath.pools[session.name]
     try:
-        datapath.save_pools()
+        await datapath.save_pools()
     except DatapathError:
         datapath.pools[session.name] = session
         session.keep_workers()

@@ -17,7 +17,7 @@ from ..views import Row
 from ..waits import Sleep, Waits, in_thread
 from .base import Method, Params
 from .forming import ground
-from .pool import MEMORY, POOL, look, pool_session, refuse_used
+from .pool import MEMORY, POOL, pool_session, refuse_used, seen
 
 RECALL_S = 60.0  # what is swapped out has to be read
 LOOK_S = 0.1
@@ -43,16 +43,16 @@ async def grow_pool(datapath: Datapath, params: Params) -> Row:
     memory = await datapath.memory(spec)
     new = spec not in session.desired.memories
     if new:
-        refuse_used(datapath, memory)
+        await refuse_used(datapath, memory)
         await in_thread(partial(_refuse_living, datapath, memory))
         session.desired.memories.append(spec)
     try:
-        datapath.save_pools()
+        await datapath.save_pools()
         await session.call("grow", memory=memory.to_json(), force=params["force"])
     except DatapathError as error:
         if new and not await _may_be_part(session, memory, error):
             session.desired.memories.remove(spec)
-            datapath.save_pools()
+            await datapath.save_pools()
         raise
     return await session.view()
 
@@ -62,7 +62,7 @@ async def _may_be_part(session: PoolSession, memory: Memory, error: DatapathErro
     if error.code in (Code.BUSY, Code.EXISTS):
         return False
     try:
-        return error.code == Code.TIMEOUT or (await asyncio.to_thread(look, memory))["range_of"] == session.desired.uuid
+        return error.code == Code.TIMEOUT or (await seen(memory))["range_of"] == session.desired.uuid
     except DatapathError:
         return True  # a memory too many does not keep the pool from starting, one too few does
 
@@ -102,7 +102,7 @@ async def shrink_pool(datapath: Datapath, params: Params) -> Row:
     if spec in await _ranges(session) or spec not in session.desired.memories:
         await _leave(datapath.waits, session, spec, params["move"])
     session.desired.memories = [each for each in session.desired.memories if each != spec]
-    datapath.save_pools()
+    await datapath.save_pools()
     return await session.view()
 
 

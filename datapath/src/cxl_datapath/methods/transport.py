@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from ..backing import looked_at
@@ -17,8 +17,9 @@ from ..schema import Field, boolean, choice, integer, optional
 from ..service import Datapath
 from ..session import Session
 from ..state import TransportState
+from ..supervisor import READY_S
 from ..views import Row, backends_view, blkdevs_view, info_view, is_own, transport_view
-from ..waits import Sleep, in_thread
+from ..waits import Sleep, in_thread, in_time
 from .backend import stop_backend
 from .base import TRANSPORT, Method, Params
 from .blkdev import stop_blkdev
@@ -33,16 +34,16 @@ def _spec(_: str, value: Any) -> str:
 MEMORY = Field(_spec)
 
 
-def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
+async def _session_of(datapath: Datapath, spec: str, memory: Memory | None) -> Session | None:
     """The session on this memory, under whatever name the user gave the memory then."""
     for session in datapath.sessions.values():
-        if session.desired.memory == spec or (memory and session.has(memory)):
+        if session.desired.memory == spec or (memory and await session.has(memory)):
             return session
     return None
 
 
 def _known(datapath: Datapath, params: Params) -> str | None:
-    session = _session_of(datapath, params["memory"], None)
+    session = next((each for each in datapath.sessions.values() if each.desired.memory == params["memory"]), None)
     return session.name if session else None
 
 
@@ -55,7 +56,7 @@ async def probe_transport(datapath: Datapath, params: Params) -> Row:
         info = info_view(found.info) if found.info else None
         return {"formatted": found.formatted, "foreign": found.foreign, "problem": found.problem or None, "info": info}
 
-    return {"memory": memory.spec, "path": memory.path, "size": memory.size} | await asyncio.to_thread(look)
+    return {"memory": memory.spec, "path": memory.path, "size": memory.size} | await in_time(look, memory.spec, READY_S)
 
 
 async def format_transport(datapath: Datapath, params: Params) -> Row:
@@ -64,11 +65,11 @@ async def format_transport(datapath: Datapath, params: Params) -> Row:
     counts = {name: params[name] for name in ("hosts", "backends", "blkdevs", "channels", "ring_depth", "slot_bytes")}
     how = (params["coherence"], params["data_crc"])
     plan = plan_format(memory.size, params["name"], FormatOptions(**counts), *how, lease_ms=params["lease_ms"])
-    session = _session_of(datapath, params["memory"], memory)
+    session = await _session_of(datapath, params["memory"], memory)
     if session is not None:
         raise in_use(session.name, _members(session))
-    refuse_medium(datapath, memory.path, params["memory"])
-    refuse_pool_memory(datapath, memory.path, params["memory"])
+    await refuse_medium(datapath, memory.path, params["memory"])
+    await refuse_pool_memory(datapath, memory.path, params["memory"])
 
     def work(sleep: Sleep) -> None:
         with ground(memory, datapath.waits, sleep) as ours:
@@ -90,31 +91,33 @@ def _members(session: Session) -> list[str]:
 
 
 async def register_transport(datapath: Datapath, params: Params) -> Row:
-    session = _session_of(datapath, params["memory"], None)
+    session = await _session_of(datapath, params["memory"], None)
     memory = None if session and session.opened is None else await datapath.memory(params["memory"])
-    session = session or _session_of(datapath, params["memory"], memory)
+    session = session or await _session_of(datapath, params["memory"], memory)
     if session is not None:
         if session.opened is None:
             await session.open()
             session.keep_workers()
-            datapath.save()
+            await datapath.save()
         return transport_view(session)
     assert memory is not None
-    refuse_medium(datapath, memory.path, params["memory"])
-    info = await asyncio.to_thread(_peek, memory)
+    await refuse_medium(datapath, memory.path, params["memory"])
+    info = await in_time(partial(_peek, memory), memory.spec, READY_S)
     if info.name in datapath.sessions:
         other = datapath.sessions[info.name]
         hint = "format one of them with another name"
         raise DatapathError(Code.EXISTS, f"transport {info.name}", f"is registered already, on {other.desired.memory}", hint)
     session = Session(TransportState(params["memory"], info.name, str(info.uuid)), datapath.settings, datapath.waits)
     await session.open()
-    datapath.sessions[info.name] = session
-    try:
-        datapath.save()
-    except DatapathError:
-        session.need().registration.leave()
-        await datapath.forget(session)
-        raise
+    # Nobody starts anything in it before it is sure to stay.
+    async with session.changing:
+        datapath.sessions[info.name] = session
+        try:
+            await datapath.save()
+        except DatapathError:
+            session.need().registration.leave()
+            await datapath.forget(session)
+            raise
     return transport_view(session)
 
 
@@ -132,17 +135,19 @@ async def unregister_transport(datapath: Datapath, params: Params) -> Row:
         for row in view(session)
         if is_own(row)
     ]
-    if held := [f"{noun} {row['id']}" for noun, row in mine if row["state"] != "lost"]:
+    held = [f"{noun} {row['id']}" for noun, row in mine if row["state"] != "lost"]
+    held += [f"backend {number}" for number in session.forgotten()]
+    if held:
         raise DatapathError(Code.BUSY, f"transport {session.name}", f"this host has {', '.join(held)} in it", "stop them first")
     for noun, row in mine:
         await (stop_blkdev if noun == "blkdev" else stop_backend)(datapath, {"transport": session.name, "id": row["id"]})
     # Why it was pending is nothing to do with what was asked for and done.
     view = transport_view(session) | {"state": "unregistered", "reason": None}
-    del datapath.sessions[session.name]
+    session.leaving = True
     try:
-        datapath.save()
-    except DatapathError:
-        datapath.sessions[session.name] = session
+        await datapath.save()
+    except BaseException:
+        session.leaving = False
         raise
     if session.opened is not None:
         session.opened.registration.leave()

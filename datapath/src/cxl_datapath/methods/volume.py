@@ -67,7 +67,7 @@ async def _start(datapath: Datapath, session: PoolSession, what: str, want: Volu
     setattr(session, what, session.device_worker(swap=what == "swap"))
     try:
         await getattr(session, what).start()
-        datapath.save_pools()
+        await datapath.save_pools()
     except BaseException:
         await _forget(session, what)
         if what == "swap":
@@ -96,7 +96,7 @@ async def _stop(datapath: Datapath, pool: str, what: str) -> Row:
         _refuse_in_use(datapath, session)
     await worker.stop()
     await _forget(session, what)
-    datapath.save_pools()
+    await datapath.save_pools()
     if what == "swap":
         await session.call("swap_drop")
     return await session.view()
