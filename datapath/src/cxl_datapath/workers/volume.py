@@ -101,9 +101,9 @@ def _target(config: Config, volume: AttachedVolume, lock: int) -> Target:
 
 def _has_room(status: dict[str, Any], blocks: int) -> bool:
     """Whether half of a swap of so many blocks has room beside the reserve, or half of all that there is for both."""
-    pages = status["pages"]
-    lasting = sum(each["pages"] for each in status["ranges"] if not each["volatile"])
-    return int(pages["available"]) >= pages["reserve"] + min(blocks, lasting - pages["reserve"]) // 2
+    available, reserve = int(status["pages"]["available"]), int(status["pages"]["reserve"])
+    lasting = sum(int(each["pages"]) for each in status["ranges"] if not each["volatile"])
+    return available >= reserve + min(blocks, lasting - reserve) // 2
 
 
 class Served:
