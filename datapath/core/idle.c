@@ -8,7 +8,6 @@
 #include <time.h>
 
 #define DEFAULT_SPIN_US 100U /* longer than a short sleep really lasts, so that two loops cannot go on sleeping past each other */
-#define DEFAULT_CAP_US 750U  /* with what a sleep takes longer than asked for, work waits less than a millisecond */
 #define MAX_US 1000000U
 #define SOON 5U
 #define YIELDS 4U
@@ -19,7 +18,7 @@
 int idle_init(struct idle *idle, enum idle_for what, const struct cbd_idle_conf *conf)
 {
     uint32_t spin = conf->spin_us ? conf->spin_us : DEFAULT_SPIN_US;
-    uint32_t cap = conf->idle_cap_us ? conf->idle_cap_us : DEFAULT_CAP_US;
+    uint32_t cap = conf->idle_cap_us ? conf->idle_cap_us : IDLE_CAP_US;
 
     if (spin > MAX_US || cap > MAX_US)
         return -EINVAL;

@@ -10,6 +10,8 @@
 
 #include "cxl_core.h"
 
+#define IDLE_CAP_US 750U /* with what a sleep takes longer than asked for, work waits less than a millisecond */
+
 /* For work, which comes or not, each sleep is as long as all before it; for an answer, which will come, an eighth of that, so that
  * it waits for us only an eighth of the time that it took. */
 enum idle_for {

@@ -5,7 +5,7 @@
 
 #include "idle.h"
 
-#define SLEEP_NS 750000U
+#define SLEEP_NS (IDLE_CAP_US * 1000U)
 #define LONGEST_NS 5000000U
 #define TIMES_COST 50U      /* a sleep is that many times what waking up costs: two per cent of a core at most */
 #define SLEEPS_PER_TUNE 64U /* reading the CPU time is a call to the kernel */

@@ -46,7 +46,7 @@ def test_result(run: list[str]) -> None:
     assert result["params"]["seconds"] == 0.2
     for option, value in zip(run[1::2], run[2::2], strict=True):
         assert str(result["params"][option.removeprefix("--")]) == value
-    assert ("limit" in result) == (run[0] == "ring-rtt")
+    assert ("limit" in result) == (run[0] in ("ring-rtt", "idle"))
     assert result.get("limit", 1) > 0
     if run[0] == "direct":
         assert result["iops"] > 0 and result["mb_s"] > 0 and result["crc_retries"] == 0
