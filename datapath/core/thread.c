@@ -4,10 +4,13 @@
 
 #include <signal.h>
 
+#define STACK (1U << 20) /* more than enough; a process that serves swap keeps all of it in memory */
+
 int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *arg)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT};
     sigset_t blocked, before;
+    pthread_attr_t attr;
     int err;
 
     /* With SIGXFSZ blocked a write beyond the file size limit is an error of the request instead of the end of the process. */
@@ -15,7 +18,10 @@ int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         sigdelset(&blocked, faults[i]);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    err = pthread_create(thread, NULL, run, arg);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK);
+    err = pthread_create(thread, &attr, run, arg);
+    pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!err)
         pthread_setname_np(*thread, name);

@@ -17,6 +17,7 @@ from hosts import Host, wait_until
 from lab import LEASE_MS, MIB, io_works, needs_nbd, qemu_io, socket_of
 
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.kmem_blk.attached import AttachedVolume
 from cxl_datapath.kmem_blk.client import PoolClient
 
 SIZE = 16 * MIB
@@ -194,6 +195,42 @@ def test_blocks_get_leased_pages_back(host, manners):
     finally:
         holder.kill()
         holder.wait()
+
+
+def locked(pid: int, path: str) -> tuple[int, int, int]:
+    """Of what a process has mapped of a file: bytes, those in memory, those that stay there."""
+    names = ("Size", "Rss", "Locked")
+    sums = dict.fromkeys(names, 0)
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if "-" in name.split()[0]:
+            inside = line.endswith(path)
+        elif inside and name in sums:
+            sums[name] += int(rest.split()[0]) << 10
+    return sums["Size"], sums["Rss"], sums["Locked"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_memory_with_swap_in_it_is_never_swapped_out(host, memory, shared_file, tmp_path):
+    """A page of a file in memory that nobody had touched went to the swap of its own pool; who needed it then waited for ever."""
+    size = Path(memory).stat().st_size
+    (worker,) = pool_worker_pids(host)
+    assert locked(worker, memory)[2] == 0
+    with client(host) as asking:
+        asking.call("swap_make", blocks=256)
+    volume = AttachedVolume(host.runtime, "pool0", "swap", 1, tmp_path / "s.channels")
+    assert locked(worker, memory) == (size, size, size)
+    assert locked(worker, "pool0.swap-index")[1:] == (2 * 4096, 2 * 4096)
+    more = str(shared_file(4 << 20))
+    host.call("kmem_blk.pool.grow", pool="pool0", memory=more)
+    assert locked(worker, more) == (4 << 20,) * 3
+    (there,) = [line for line in Path(f"/proc/{worker}/status").read_text().splitlines() if line.startswith("VmRSS")]
+    assert int(there.split()[1]) << 10 < size + (4 << 20) + (64 << 20), "and the process has become no giant by that"
+    volume.close()
+    wait_until(lambda: not pool(host)["attached"], "it is gone")
+    with client(host) as asking:
+        asking.call("swap_drop")
 
 
 def test_grow_and_shrink(host, memory, shared_file):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -246,6 +247,15 @@ def test_swap_outlives_its_process_but_not_the_boot(memory, runtime, monkeypatch
         assert not list(runtime.glob("*.swap-index"))
 
 
+@pytest.fixture
+def unlocked() -> Iterator[None]:
+    """This process serves swap, and may be swapped out again afterwards."""
+    yield
+    ctypes.CDLL(None).munlockall()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.usefixtures("unlocked")
 def test_swap_is_dropped_when_nobody_has_it(served, runtime):
     with served.client() as client:
         client.call("swap_make", blocks=128)

@@ -27,7 +27,7 @@ from .layout import PAGE
 from .leases import Lease, Leases
 from .pages import VolumeBackend
 from .pool import Pool
-from .swap import never_wait_for_swap
+from .swap import hold_memory, never_wait_for_swap
 from .wire import QUEUES_MAX, Channels, receive
 
 _PAGES = integer(0, 1 << 40)
@@ -182,6 +182,8 @@ class PoolServer:
         connection.attached.append((params["volume"], backend, mapping))
         for conf in channels.confs():
             backend.add(conf)
+        if params["volume"] == "swap":
+            hold_memory()
         return {"capacity": capacity, "block_size": PAGE}, []
 
     def lease(self, connection: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
@@ -221,6 +223,8 @@ class PoolServer:
 
     def grow(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:
         self._pool.grow(params["memory"], params["force"])
+        if self._pool.swap is not None:
+            hold_memory()
         return self._pool.to_json(), []
 
     def shrink(self, _: Connection, params: dict[str, Any]) -> tuple[Any, list[int]]:

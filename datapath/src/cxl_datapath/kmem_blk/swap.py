@@ -6,15 +6,18 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import Code, DatapathError
+from ..errors import Code, DatapathError, from_errno
 from ..frontends.base import run_tool
 
 PRIORITY_MAX = 32767
 _PR_SET_IO_FLUSHER = 57
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+STACK = 1 << 20  # bytes
+_libc = ctypes.CDLL(None, use_errno=True)
 _PROC_SWAPS = Path("/proc/swaps")
 
 Run = Callable[..., str]
@@ -47,11 +50,27 @@ def switch_off(device: Path, swaps: Path = _PROC_SWAPS, run: Run = run_tool) -> 
         raise DatapathError(Code.BUSY, str(device), f"swapoff: {reason}", "free memory, then try again")
 
 
+def small_stacks() -> None:
+    """For the threads to come: `hold_memory` keeps all of their stacks in memory."""
+    threading.stack_size(STACK)
+
+
 def never_wait_for_swap() -> None:
-    """This process serves swap: it must not need memory that only swapping could free."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0) or libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
-        print(f"cannot keep this process in memory: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+    """This process serves swap: it must not need memory that only swapping could free. Threads that are started later inherit it.
+    `hold_memory` is the other half, once everything is there."""
+    if _libc.prctl(_PR_SET_IO_FLUSHER, 1, 0, 0, 0):
+        print(f"cannot tell the kernel that this process serves swap: {os.strerror(ctypes.get_errno())}", file=sys.stderr)
+
+
+def hold_memory() -> None:
+    """Every page that this process has mapped is there from now on, and stays: one that was never touched would have to be found
+    while there is none, and one of a file in memory could be swapped out, to where this process alone could bring it back from.
+
+    What is mapped later stays once it was touched. Raises `full`.
+    """
+    if _libc.mlockall(_MCL_CURRENT) or _libc.mlockall(_MCL_FUTURE | _MCL_ONFAULT):
+        hint = "free memory, allow it to lock all (ulimit -l), or do without swap"
+        raise from_errno(ctypes.get_errno(), "swap", "keep the process that serves it in memory", hint)
 
 
 def check_frontend(frontend: str, swap: bool) -> None:

@@ -15,6 +15,7 @@ from ..kmem_blk.format import read_superblock
 from ..kmem_blk.leases import Leases
 from ..kmem_blk.pool import Pool
 from ..kmem_blk.server import PoolServer
+from ..kmem_blk.swap import small_stacks
 from ..kmem_blk.wire import pool_socket
 from ..memory import Memory
 from ..names import check_name
@@ -62,6 +63,7 @@ def _check_same(config: Config) -> None:
 
 
 def run(link: Link) -> None:
+    small_stacks()
     config = Config.from_json(link.config())
     hold(link, config.runtime / f"pool-{config.name}.lock", f"pool {config.name}")
     _check_same(config)

@@ -20,7 +20,7 @@ from ..frontends.nbdkit import pid_file
 from ..kmem_blk.attached import AttachedVolume
 from ..kmem_blk.client import PoolClient
 from ..kmem_blk.layout import PAGE
-from ..kmem_blk.swap import PRIORITY_MAX, never_wait_for_swap, switch_off, switch_on
+from ..kmem_blk.swap import PRIORITY_MAX, hold_memory, never_wait_for_swap, small_stacks, switch_off, switch_on
 from ..kmem_blk.wire import pool_socket
 from ..names import check_blkdev_name, check_name
 from .blkdev import GRACE_S, stopped
@@ -64,6 +64,7 @@ def run(link: Link) -> None:
     )
     kind_name, kind = choose(config.frontend)
     if config.swap_blocks:
+        small_stacks()
         never_wait_for_swap()
         with PoolClient(pool_socket(config.runtime, config.pool)) as client:
             client.call("swap_make", blocks=config.swap_blocks)
@@ -121,6 +122,7 @@ class Served:
 
     def serve(self) -> None:
         if self._config.swap_blocks:
+            hold_memory()
             switch_on(self._device, self._config.name, self._config.priority)
         self._link.emit("ready", info=self._info)
         deadline: float | None = None
