@@ -14,7 +14,7 @@
 #include "world.h"
 
 #define BATCH 64U   /* rounds per sample */
-#define SLICE 1024U /* rounds until it is the other's turn; both sides count them */
+#define SLICE 128U /* rounds until it is the other's turn; both sides count them */
 
 enum { COHERENCE, PIN, SECONDS };
 
