@@ -37,4 +37,6 @@ def number(text: str) -> int:
 
 def id_or_name(text: str) -> int | str:
     """A number is an id, everything else a name."""
-    return int(text) if re.fullmatch(r"-?[0-9]{1,15}", text) else text
+    if re.fullmatch(r"-?[0-9]{16,}", text):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} has too many digits for an id")
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text

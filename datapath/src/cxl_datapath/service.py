@@ -70,7 +70,7 @@ class Datapath:
                 Code.NOT_FOUND,
                 f"transport {name}",
                 f"is not registered on this host (registered: {known})",
-                "register it: cxl-datapath cbd transport register",
+                "register it: cxl-datapath cbd transport register MEMORY",
             )
         return self.sessions[name]
 

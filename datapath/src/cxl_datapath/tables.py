@@ -140,6 +140,8 @@ def table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
 def _given_up(row: dict[str, Any]) -> dict[str, Any]:
     """What was lost is not waited for, however often its worker looks; what was forgotten has none."""
     match row:
+        case {"state": "lost", "worker": {"state": "running", "info": {"path_state": "offline"}}}:
+            return row  # a device whose requests fail: its worker knows why
         case {"state": "lost", "worker": {"error": error}}:
             return row | {"worker": {"state": "given up", "error": error}}
         case {"state": "forgotten", "error": error}:
