@@ -89,6 +89,8 @@ def test_it_is_cleared_by_force(forgotten: tuple[Trio, Path, str]) -> None:
     assert shown(trio) == []
     rows = trio.node2.call("cbd.blkdev.list", **T)
     wait_until(lambda: trio.node2.call("cbd.blkdev.list", **T)[0]["state"] == "lost", f"its user is told: {rows}")
+    listed = lambda: trio.node2.cli("cbd", "blkdev", "list", "pool0").stdout  # noqa: E731
+    wait_until(lambda: "offline (backend 0 was stopped or cleared; stop this blkdev" in listed(), "with the next step")
     assert trio.node1.call("cbd.backend.start", **T, path=str(disk))["id"] == 0
 
 
