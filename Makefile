@@ -56,9 +56,9 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
-scenario-topology: ## a fabric that changes while it runs, two labs at once, a lab of eight; not part of "make test"
+scenario-topology: ## a fabric that changes while it runs, two labs at once, a lab of eight, guests of a cloud image; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_two_labs.py tests/scenarios/test_eight_node.py
+	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_two_labs.py tests/scenarios/test_eight_node.py tests/scenarios/test_cloud_image.py
 
 scenario-kmem: ## memory as a disk and as swap on a virtual machine, and growth by dynamic capacity; not part of "make test"
 	@scripts/bootstrap test

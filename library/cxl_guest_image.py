@@ -44,6 +44,17 @@ options:
   kernel_modules:
     description: The folder of its modules, as C(make modules_install) leaves it, such as C(lib/modules/6.18.0).
     type: path
+  cloud_image:
+    description:
+      - A Debian cloud image (qcow2 or raw, such as C(debian-13-genericcloud-amd64.qcow2)) whose root file system is taken instead
+        of a fresh one; an absolute path, or an address that begins with C(file:), C(http:) or C(https:).
+      - The packages and files of the lab are added to it from outside. Its kernels, boot loader and cloud-init are not used.
+    type: str
+  cloud_checksum:
+    description:
+      - C(sha256:) or C(sha512:) and the hexadecimal digits that the file of O(cloud_image) has to have.
+      - Needed for what comes over a network.
+    type: str
   disk_size:
     description: Size of the disk; it is sparse.
     type: str
@@ -62,6 +73,7 @@ attributes:
 requirements:
   - mmdebstrap
   - e2fsprogs
+  - qemu-img and sfdisk, for O(cloud_image)
 author:
   - cxl.lab contributors
 """
@@ -78,6 +90,12 @@ EXAMPLES = r"""
     files: files/guest
     kernel_image: /src/linux/arch/x86/boot/bzImage
     kernel_modules: /src/linux/staged/lib/modules/6.18.0
+
+- name: A guest on top of Debian's cloud image
+  cxl_guest_image:
+    packages: [systemd-sysv, udev, openssh-server, python3, cxl, ndctl, linux-image-amd64, initramfs-tools]
+    files: files/guest
+    cloud_image: /srv/images/debian-13-genericcloud-amd64.qcow2
 """
 
 RETURN = r"""
@@ -101,7 +119,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cxl_lab.debian_root import Recipe, make_disk, make_tree
+from ..module_utils.cxl_lab.cloud_image import CloudImage
+from ..module_utils.cxl_lab.cloud_image import hooks as cloud_hooks
+from ..module_utils.cxl_lab.debian_root import Recipe, check_suite, make_disk, make_tree
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.locking import build_once
 from ..module_utils.cxl_lab.own_kernel import OwnKernel
@@ -136,11 +156,13 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     disk_size = parse_size(params["disk_size"], "disk_size")
     if not Path(params["files"]).is_dir():
         raise LabError(f"files {params['files']}", "is no folder", "give the folder that is laid over the root file system")
+    check_suite(params["suite"])
     own_kernel(params).check()
-    changed, image = make_image(module, params["packages"], disk_size)
+    cloud = CloudImage.given(params["cloud_image"], params["cloud_checksum"])
+    changed, image = make_image(module, params["packages"], disk_size, cloud)
     hosts = {}
     for host, extra in sorted(params["host_packages"].items()):
-        built, hosts[host] = make_image(module, sorted({*params["packages"], *extra}), disk_size)
+        built, hosts[host] = make_image(module, sorted({*params["packages"], *extra}), disk_size, cloud)
         changed |= built
     return {"changed": changed, "image": image, "host_images": hosts}
 
@@ -151,24 +173,28 @@ def own_kernel(params: Mapping[str, Any]) -> OwnKernel:
     return OwnKernel(tuple(Path(path) for path in params["kernel_debs"]), image, modules)
 
 
-def make_image(module: AnsibleModule, packages: list[str], disk_size: int) -> tuple[bool, dict[str, str]]:
+def make_image(
+    module: AnsibleModule, packages: list[str], disk_size: int, cloud: CloudImage | None
+) -> tuple[bool, dict[str, str]]:
     """Builds the image with these packages if it is missing; whether it was, and its parts."""
-    params = module.params
+    params, cache = module.params, Path(module.params["cache_dir"])
     kernel = own_kernel(params)
-    settings = {"disk_size": disk_size, **({"kernel": kernel.digest()} if kernel else {})}
+    base = {"cloud_image": cloud.digest} if cloud else {}
+    settings = {"disk_size": disk_size, **({"kernel": kernel.digest()} if kernel else {}), **base}
     recipe = Recipe(
         kind="guest",
         suite=params["suite"],
         mirror=params["mirror"],
         packages=kernel.packages(packages),
-        variant="apt",
+        variant="essential" if cloud else "apt",
         files=params["files"],
         settings=settings,
     )
-    folder = recipe.folder(Path(params["cache_dir"]))
+    folder = recipe.folder(cache)
     changed = not folder.exists()
     if changed and not module.check_mode:
-        changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size, kernel.hooks()))
+        hooks = [*(cloud_hooks(cloud.root(cache, recipe.suite)) if cloud else ()), *kernel.hooks()]
+        changed = build_once(folder, lambda partial: build_image(recipe, partial, disk_size, hooks))
     return changed, {part: str(folder / name) for part, name in PARTS.items()}
 
 
@@ -184,6 +210,8 @@ def main() -> None:
             "kernel_debs": {"type": "list", "elements": "path", "default": []},
             "kernel_image": {"type": "path"},
             "kernel_modules": {"type": "path"},
+            "cloud_image": {"type": "str"},
+            "cloud_checksum": {"type": "str"},
             "disk_size": {"type": "str", "default": "4G"},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
         },

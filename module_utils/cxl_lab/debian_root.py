@@ -28,6 +28,9 @@ _LEFT_OUT = (
     "/usr/share/initramfs-tools/hooks/nbd*",
 )
 
+#: Their systemd (252 and older) does not take networks and host keys as credentials, which is how a guest learns who it is.
+_TOO_OLD = ("bookworm", "bullseye", "buster", "oldstable", "oldoldstable")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -64,6 +67,15 @@ class Recipe:
     def folder(self, cache: Path) -> Path:
         """Where the tree lives in the cache."""
         return cache / f"{self.kind}-{self.digest()}"
+
+
+def check_suite(suite: str) -> None:
+    """
+    :raises LabError: for a Debian whose guests nobody could log in to.
+    """
+    if suite in _TOO_OLD:
+        problem = f"{suite} is too old: its systemd cannot take the keys and networks of a lab"
+        raise LabError("cxl_guest_image_suite", problem, "use trixie or a later one")
 
 
 def mmdebstrap_command(recipe: Recipe, root: Path, hooks: Sequence[str] = ()) -> list[str]:

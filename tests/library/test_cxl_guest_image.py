@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,66 @@ def test_hosts_with_packages_of_their_own_get_images_and_equal_ones_share_them(i
     assert len({one["disk"] for one in (result["image"], images["a"], images["c"])}) == 3
     assert all(Path(one[part]).exists() for one in images.values() for part in ("disk", "kernel", "initrd"))
     assert image(host_packages={"a": ["gdb"]})["changed"] is False
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    """A cloud image without partitions: nothing but a root file system."""
+    tree = tmp_path / "cloud"
+    (tree / "usr/lib").mkdir(parents=True)
+    (tree / "usr/lib/os-release").write_text("ID=debian\nVERSION_CODENAME=trixie\n")
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, tmp_path / "cloud.raw", "8M"], check=True, capture_output=True)
+    return tmp_path / "cloud.raw"
+
+
+def test_a_cloud_image_is_the_base_and_is_unpacked_once(image, machine, cloud, tmp_path):
+    plain = image()
+    first = image(cloud_image=str(cloud), host_packages={"a": ["gdb"]})
+    build = next(line for line in machine.ran if "--setup-hook=unshare" in line)
+    assert "--variant=essential" in build and "'~i~n^linux-image-'" in build
+    (root,) = (tmp_path / "cache").glob("cloud-*/root.img")
+    assert first["changed"] and str(root) in build and root.read_bytes() == cloud.read_bytes()
+    assert len({plain["image"]["disk"], first["image"]["disk"], first["host_images"]["a"]["disk"]}) == 3
+    digest = "sha256:" + hashlib.sha256(cloud.read_bytes()).hexdigest()
+    cloud.unlink()
+    again = image(cloud_image=str(cloud), cloud_checksum=digest)
+    assert (again["changed"], again["image"]) == (False, first["image"]), "its checksum is enough to find it"
+
+
+def test_a_plain_image_stays_the_one_that_it_was(image, machine):
+    image()
+    assert "--variant=apt" in machine.ran[0] and "hook=unshare" not in machine.ran[0]
+
+
+def test_check_mode_fetches_no_cloud_image(image, machine, cloud, tmp_path):
+    planned = image(check=True, cloud_image=cloud.as_uri())
+    assert planned["changed"] and machine.ran == [] and not (tmp_path / "cache").exists()
+    assert planned["image"] == image(cloud_image=str(cloud))["image"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            {"cloud_image": "http://127.0.0.1:9/x"},
+            "cxl_guest_image_cloud_image: http://127.0.0.1:9/x comes over a network and has no checksum",
+        ),
+        (
+            {"cloud_image": "/no/such/image"},
+            "cxl_guest_image_cloud_image: /no/such/image cannot be read: No such file or directory",
+        ),
+        ({"cloud_image": "/x", "cloud_checksum": "12"}, "cxl_guest_image_cloud_checksum: '12' is no checksum"),
+        ({"cloud_checksum": "12"}, "cxl_guest_image_cloud_checksum: is given without cxl_guest_image_cloud_image"),
+        ({"suite": "bookworm"}, "cxl_guest_image_suite: bookworm is too old"),
+    ],
+)
+def test_a_wrong_base_is_named_before_anything_starts(image, machine, tmp_path, args, message):
+    for check in (True, False):
+        result = image(check=check, **args)
+        assert result["failed"] is True and result["msg"].startswith(message)
+    assert machine.ran == [] and not (tmp_path / "cache").exists()
+
+
+def test_a_cloud_image_of_another_suite(image, machine, cloud):
+    result = image(cloud_image=str(cloud), suite="forky")
+    assert result["failed"] is True and "set cxl_guest_image_suite to trixie" in result["msg"] and machine.ran == []
