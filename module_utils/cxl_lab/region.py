@@ -80,6 +80,11 @@ def _create(want: RegionWant, have: RegionState) -> list[Step]:
     if capacity == 0:
         kind = {"pmem": "persistent", "ram": "volatile"}[want.type]
         raise LabError(want.subject, f"{names} has no {kind} capacity", f"choose a {kind} memdev")
+    if want.type == "ram" and have.other_type:
+        # Linux hands the memory of a device out from its beginning, and the volatile part of it comes first.
+        taken = ", ".join(have.other_type)
+        problem = f"{taken} of persistent memory was made first, and volatile memory of {names} cannot be had after that"
+        raise LabError(want.subject, problem, f"destroy {taken}, make the region of type ram, then the other one again")
     if want.size > capacity * ways:
         problem = f"{format_size(want.size)} does not fit on {names} ({format_size(capacity * ways)})"
         raise LabError(want.subject, problem, "leave size away to take the whole memdev")

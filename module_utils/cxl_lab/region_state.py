@@ -56,6 +56,7 @@ class RegionState:
 
     :param dpa: address on the first memdev where the region begins.
     :param paths: where each memdev is: PCI root, root port, and every function below.
+    :param other_type: names of the regions of the other type over memdevs with both kinds of capacity.
     """
 
     memdevs: tuple[Memdev, ...]
@@ -66,6 +67,7 @@ class RegionState:
     decoder: str = ""
     dpa: int = 0
     paths: tuple[tuple[str, ...], ...] = ()
+    other_type: tuple[str, ...] = ()
 
 
 def parse_want(
@@ -110,9 +112,8 @@ def observe(runner: Runner, want: RegionWant, cxl_devices: Path = Path("/sys/bus
     names = {memdev.name for memdev in memdevs}
     # A memdev with both kinds of capacity can lie under a region of each.
     mixed = all(memdev.pmem_size and memdev.ram_size for memdev in memdevs)
-    regions = tuple(
-        region for region in list_regions(runner) if names & set(region.memdevs) and (region.type == want.type or not mixed)
-    )
+    over = [region for region in list_regions(runner) if names & set(region.memdevs)]
+    regions = tuple(region for region in over if region.type == want.type or not mixed)
     nd_region = find_nd_region(list_nd_regions(runner), want.serials) if regions and want.type == "pmem" else None
     return RegionState(
         memdevs=memdevs,
@@ -123,6 +124,7 @@ def observe(runner: Runner, want: RegionWant, cxl_devices: Path = Path("/sys/bus
         decoder=_root_decoder(cxl_devices / regions[0].name) if regions else "",
         dpa=_dpa(cxl_devices / regions[0].decoders[0]) if regions and any(regions[0].decoders) else 0,
         paths=tuple(_place(cxl_devices / memdev.name) for memdev in memdevs),
+        other_type=tuple(region.name for region in over if region not in regions),
     )
 
 

@@ -253,3 +253,36 @@ def test_where_memdevs_are_is_read_from_sysfs(tmp_path):
     (line,) = argv(plan_present(want, replace(have, decoders=WINDOWS)))
     assert line.endswith("-w 2 -g 1024 -m mem0 mem1")
     assert region_state.observe(runner, region_state.parse_want([1], None, None), tmp_path) is None
+
+
+def of_both_kinds(*types):
+    """A memdev with 512 MiB of each kind of memory, and regions of these types over it."""
+    rows = [{**fixture("cxl_list_memdevs")[0], "ram_size": 512 << 20}]
+    made = [{**fixture("cxl_list_regions")[0], "region": f"region{number}", "type": type_} for number, type_ in enumerate(types)]
+    answers = {"cxl list -M": rows, "cxl list -R": made, "cxl list -D": fixture("cxl_list_decoders"), "ndctl list": []}
+    return FakeRunner({command: json.dumps(told) for command, told in answers.items()})
+
+
+def test_volatile_memory_of_a_device_of_both_kinds_cannot_be_had_after_its_persistent_memory(tmp_path):
+    want = replace(WANT, type="ram")
+    have = region_state.observe(of_both_kinds("pmem"), want, tmp_path)
+    with pytest.raises(
+        LabError, match=r"region0 of persistent memory was made first.*; destroy region0, make the region of type ram"
+    ):
+        plan_present(want, have)
+
+
+@pytest.mark.parametrize(("type_", "types"), [("ram", ()), ("pmem", ()), ("pmem", ("ram",))])
+def test_a_device_of_both_kinds_gets_a_region_of_each_in_this_order(type_, types, tmp_path):
+    want = replace(WANT, type=type_)
+    (create,) = [
+        line for line in argv(plan_present(want, region_state.observe(of_both_kinds(*types), want, tmp_path))) if "create" in line
+    ]
+    assert f"-t {type_}" in create
+
+
+@pytest.mark.parametrize("type_", ["ram", "pmem"])
+def test_where_both_are_there_is_nothing_to_do(type_, tmp_path):
+    want = replace(WANT, type=type_)
+    have = region_state.observe(of_both_kinds("pmem", "ram"), want, tmp_path)
+    assert plan_present(want, have) == [] and [region.type for region in have.regions] == [type_]

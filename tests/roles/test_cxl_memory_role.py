@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from local_play import LocalPlay, changed
 
 HOSTS = ("node1", "node2", "node3")
@@ -32,3 +34,16 @@ def test_what_is_in_the_way_is_told_by_every_host(tmp_path):
     play = LocalPlay(tmp_path, {host: {"cxl_memory_files": [shared]} for host in HOSTS})
     code, output = play.run(play.role("cxl_memory"), "--check")
     assert code != 0 and output.count("is a folder") >= len(HOSTS), output
+
+
+def test_volatile_memory_of_a_device_comes_first_and_goes_last(tmp_path):
+    """What the modules are asked for, in its order: on a host without devices each of them fails."""
+    one, two, other = {"serial": "0x1"}, {"serial": ["0x2", "0x3"], "type": "pmem"}, {"serial": "0x4", "type": "ram"}
+    regions = [one, two, {**one, "type": "ram"}, other]
+    spaces = [{"serial": "0x1", "name": "first"}, {"serial": ["0x2", "0x3"], "name": "second"}]
+    play = LocalPlay(tmp_path, {"node1": {"cxl_memory_regions": regions, "cxl_memory_namespaces": spaces}})
+    order = [("ram", "0x1"), ("ram", "0x4"), ("pmem", "0x1"), ("pmem", "['0x2', '0x3']")]
+    for state, expected in (("present", order), ("absent", order[::-1])):
+        spaces_of = {} if state == "present" else {"cxl_memory_namespaces": []}
+        _, output = play.run(play.role("cxl_memory", cxl_memory_state=state, cxl_memory_wait_timeout=0, **spaces_of))
+        assert re.findall(r"\(item=(ram|pmem) of memdev ([^)]*)\)", output) == expected
