@@ -120,6 +120,13 @@ poison:
   type: list
   elements: dict
   sample: [{offset: 4096, length: 64, source: Injected}]
+listed:
+  description:
+    - What C(cxl list --health) shows of the device afterwards.
+    - Null when its host gave it up, which it may do after an uncorrectable error.
+  returned: success
+  type: dict
+  sample: {memdev: mem4, pmem_size: 268435456, serial: 3235774469, host: "0000:37:00.0", health: {life_used_percent: 1}}
 """
 
 from collections.abc import Callable, Mapping
@@ -128,6 +135,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import injection
+from ..module_utils.cxl_lab.cxl_list import show_memdev
 from ..module_utils.cxl_lab.guest_trace import tracing
 from ..module_utils.cxl_lab.live_devices import observe
 from ..module_utils.cxl_lab.names import check_name
@@ -160,13 +168,15 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     schema = QmpSchema(monitor.execute("query-qmp-schema", {}))
     command, arguments = injection.build(schema, kind, device, options["arguments"])
     subject = f"device {device} of {options['host']}"
-    memdev = lab.memdev(options["host"], observe(monitor).device(device), subject)
+    live = observe(monitor).device(device)
+    memdev = lab.memdev(options["host"], live, subject)
     before = poison_list(guest, memdev)
     there = kind == "poison" and covers(before, arguments["start"], arguments["length"])
     result = {"command": {"execute": command, "arguments": arguments}, "memdev": memdev, "seen": [], "poison": before}
     if not there and not module.check_mode:
         result["seen"] = inject(lambda: monitor.execute(command, arguments), guest, memdev, options)
         result["poison"] = poison_list(guest, memdev)
+    result["listed"] = show_memdev(guest, live.serial) if live else None
     diff = {"before": {"poison": before}, "after": {"poison": result["poison"]}}
     return {"changed": not there, **result, "diff": diff}
 

@@ -26,8 +26,8 @@ _TIMEOUT = 900.0
 #: Partition types: Linux root (x86-64) of the Discoverable Partitions Specification; Linux data, in a GPT and in an MBR.
 _ROOT_TYPE = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"
 _LINUX_TYPES = (_ROOT_TYPE, "0FC63DAF-8483-4772-8E79-3D69D8477DE4", "83")
-#: What a cloud finds its machines with. Left in, netplan takes the lab's own networks, and the hook asks a boot loader that is not
-#: used for a disk that is not there. The image's archives are those of its cloud; mmdebstrap writes the mirror instead. The
+#: What a cloud finds its machines with. Left in, netplan takes the lab's own networks, and the hook asks a boot loader that is
+#: not used for a disk that is not there. The image's archives are those of its cloud; mmdebstrap writes the mirror instead. The
 #: hardware database makes the initial RAM disk large.
 _LEFT_OUT = (
     "etc/apt/mirrors",

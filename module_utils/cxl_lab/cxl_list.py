@@ -151,6 +151,13 @@ def list_regions(runner: Runner) -> list[Region]:
     return parse_regions(must_json(runner, ["cxl", "list", "-R", "-T", "-i"], "regions"))
 
 
+def show_memdev(runner: Runner, serial: int) -> dict[str, Any] | None:
+    """A memdev with its health, as ``cxl list`` shows it; None where this host has none of this serial number any more."""
+    argv = ["cxl", "list", "-M", "-i", "--health", "-s", str(serial)]
+    rows = _rows(must_json(runner, argv, f"memdev {format_serial(serial)}"), "cxl list -M")
+    return rows[0] if rows else None
+
+
 def find_memdev(memdevs: Iterable[Memdev], serial: int) -> Memdev | None:
     """The memdev with this serial number.
 

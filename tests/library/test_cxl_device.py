@@ -128,9 +128,22 @@ def test_an_error_and_what_the_host_saw(lab):
     assert (event["event"], event["memdev"], event["fields"]["log"], event["fields"]["bank"]) == (
         *("cxl_dram", "mem0", "Informational", "3"),
     )
+    assert result["listed"]["memdev"] == "mem0"
     assert result["command"]["arguments"]["path"] == "/machine/peripheral/cxl-dev.hot"
     assert lab.guest.ran.count("mount -t tracefs tracefs /sys/kernel/tracing") == 1
     assert any(line.startswith("rmdir /sys/kernel/tracing/instances/") for line in lab.guest.ran)
+
+
+def test_a_host_that_gave_the_device_up_after_an_error(lab):
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    lab.guest.answers["cat"] = (
+        " irq/42-75 [001] ..... 10.1: cxl_aer_uncorrectable_error: memdev=mem0 host=0000:0d:00.0 serial=5: "
+        "status: 'Memory Data ECC Error' first_error: 'Memory Data ECC Error'\n"
+    )
+    lab.guest.answers |= {"cxl list -M -i --health": "", "cxl list -M -m": ""}
+    result = lab.call(cxl_error, **LAB, device="hot", kind="uncorrectable")
+    assert [seen["event"] for seen in result["seen"]] == ["cxl_aer_uncorrectable_error"]
+    assert result["listed"] is None and result["poison"] == []
 
 
 def test_an_error_that_nobody_saw_fails_and_says_so(lab):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lab whose guest is based on a cloud image: made here in the manner of Debian's genericcloud, with what such an image brings along.
+"""A lab on a cloud image, which is made here in the manner of Debian's genericcloud, with what such an image brings along.
 
 The steps build on each other and run in the order of this file.
 """

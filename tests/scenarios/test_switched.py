@@ -184,6 +184,22 @@ def test_the_kernel_sees_each_kind_of_error(kind: str, event: str) -> None:
     assert not result["failed"], result
     assert {seen["event"] for seen in result["seen"]} == {event}
     assert bool(result["poison"])
+    assert result["listed"]["serial"] == 0xC0DE0005
+
+
+def test_a_device_of_both_kinds_has_a_region_of_each(tmp_path: Path) -> None:
+    serial = "0xc0de1003"
+    both = {"name": "both", "size": "256M", "volatile": "256M", "serial": serial, "parent": "b"}
+    assert not device("present", device=both)["failed"]
+    play = tmp_path / "memory.yml"
+    variables = {"cxl_memory_regions": [{"serial": serial}, {"serial": serial, "type": "ram"}], "cxl_memory_namespaces": []}
+    for state, changes, types in (("present", 1, ["pmem", "ram"]), ("present", 0, ["pmem", "ram"]), ("absent", 1, [])):
+        role = {"role": "cxl_memory", "vars": {**variables, "cxl_memory_state": state}}
+        play.write_text(json.dumps([{"hosts": "node1", "gather_facts": False, "become": True, "roles": [role]}]))
+        code, output = LAB.playbook(str(play))
+        assert (code, changed(output)) == (0, changes), output
+        assert sorted(row["type"] for row in listed("cxl", "list", "-R", "-s", serial)) == types
+    assert not device("absent", device=both)["failed"]
 
 
 def test_volatile_memory_becomes_system_ram_and_a_device_again() -> None:
@@ -222,6 +238,13 @@ def test_a_device_that_was_pulled_has_leaked_until_the_machine_was_off() -> None
         assert not LAB.module("hypervisor", "cxl_power", lab=LAB.name, hosts=["node1"], state=state)["failed"]
     wait_until(lambda: LAB.boot_id("node1"), "node1 is back")
     assert not device("present")["failed"]
+
+
+def test_an_uncorrectable_error_is_seen_before_the_host_gives_the_device_up() -> None:
+    result = LAB.module("hypervisor", "cxl_error", lab=LAB.name, host="node1", device="hot0", kind="uncorrectable")
+    assert not result["failed"], result
+    assert {seen["event"] for seen in result["seen"]} == {"cxl_aer_uncorrectable_error"}
+    assert "Memory Data ECC Error" in result["seen"][0]["text"], "what was injected is what the kernel names"
 
 
 def test_down_leaves_nothing() -> None:

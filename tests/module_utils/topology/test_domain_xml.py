@@ -19,11 +19,10 @@ from ansible.module_utils.cxl_lab.runner import HostRunner
 from ansible.module_utils.cxl_lab.topology.domain_xml import LAB_NAMESPACE, QEMU_NAMESPACE, domain_xml, qemu_arguments
 from ansible.module_utils.cxl_lab.topology.lab import as_result, free_port
 from ansible.module_utils.cxl_lab.topology.plan import LabPaths, Machine
-from ansible.module_utils.cxl_lab.topology.schema import SECTIONS
 from ansible.module_utils.cxl_lab.topology.store import Owner, Store
 from ansible.module_utils.cxl_lab.topology.switches import start_switches, stop_switches
 from hypothesis import HealthCheck, given, settings
-from labs import PLATFORM, inventory, machines_of, topologies, two_node, whole
+from labs import PLATFORM, ROOT, inventory, machines_of, topologies, two_node, whole
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 PATHS = LabPaths("two_node", Path("/var/lib/cxl-lab/two_node"))
@@ -281,7 +280,29 @@ def built(data, folder: Path):
     return domains, files, [(host["name"], host["memories"]) for host in as_result(machines, {})]
 
 
-KEYS = [(section, key) for section, fields in SECTIONS.items() for key in fields]
+SCHEMA = json.loads((ROOT / "docs/topology.schema.json").read_text(encoding="utf-8"))
+
+
+def keys_of(schema) -> dict[str, list[str]]:
+    """Every key that the published schema lets a user write: those of the entries of each list, and no more for a short form."""
+    return {
+        name: list(form["items"]["properties"]) if form.get("type") == "array" else []
+        for name, form in schema["properties"].items()
+    }
+
+
+LISTS = {section: keys for section, keys in keys_of(SCHEMA).items() if keys}
+KEYS = [(section, key) for section, keys in LISTS.items() for key in keys]
+#: Another value for every short form.
+SHORT_FORMS = {"window": "8G", "network": "10.78.0.0/24"}
+
+
+def test_another_value_is_known_for_every_key_of_the_schema():
+    known = {section: {*values, *(["name"] if "name" in LISTS[section] else [])} for section, (_, values) in OTHERS.items()}
+    assert known == {section: set(keys) for section, keys in LISTS.items()}, "a key without a test that it changes what is built"
+    assert set(SHORT_FORMS) == {name for name, keys in keys_of(SCHEMA).items() if not keys}
+    nested = [form for section in LISTS for form in SCHEMA["properties"][section]["items"]["properties"].values()]
+    assert not [form for form in nested if "properties" in form or "properties" in form.get("items", {})], "walk these, too"
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
@@ -296,10 +317,13 @@ def test_every_key_of_a_topology_changes_what_is_built(section, key, tmp_path):
     assert (results[0][1] != results[1][1]) == ((section, key) not in kept_elsewhere)
 
 
-@pytest.mark.parametrize(("key", "value"), [("window", "8G"), ("network", "10.78.0.0/24")])
-def test_the_short_forms_change_what_is_built(key, value):
-    before, after = ([machine.spec() for machine in machines_of({**two_node(), key: given})] for given in (None, value))
-    assert before != after
+@pytest.mark.parametrize(("key", "value"), SHORT_FORMS.items())
+def test_the_short_forms_change_what_is_built(key, value, tmp_path):
+    results = []
+    for name, size in (("before", None), ("after", value)):
+        (tmp_path / name).mkdir()
+        results.append(built({**two_node(), key: size}, tmp_path / name))
+    assert results[0] != results[1]
 
 
 def test_a_domain_differs_from_that_of_another_host_only_in_its_own_things():
