@@ -74,6 +74,15 @@ def test_the_table_has_a_row_for_each_host_and_each_machine(call):
     assert len({line.index(word) for line, word in zip(lines[:2], ("machine", "running"))}) == 1
 
 
+def test_a_switched_fabric_in_the_table(call):
+    lists = {command: json.dumps(rows) for command, rows in fixture("switched_lists").items()}
+    runner = FakeRunner({"": "[]", **lists})
+    found = call(cxl_status_info, runner)["status"]
+    row = status.table({"node1": found}, [])[1]
+    assert "7 1792M" in row and "pmem 1G x4, pmem 512M x2, ram 256M" in row and "not accepted" not in row
+    assert [len(region["memdevs"]) for region in found["regions"]] == [4, 2, 1] and found["problems"] == []
+
+
 def test_the_daemon_and_its_transports():
     row = {"uptime_s": 90061, "kernel": "6.12", "memdevs": [], "regions": [], "namespaces": [], "dax": []}
     lines = status.table({"a": {**row, "daemon": {"running": True, "version": "0.1", "transports": ["p", "q"]}}}, [])

@@ -118,3 +118,34 @@ def test_a_window_over_two_bridges_names_them_in_its_order():
     row = {**fixture("cxl_list_decoders")[0], "interleave_ways": 2, "interleave_granularity": 1024, "targets": [target, other]}
     (decoder,) = cxl_list.parse_root_decoders([row])
     assert (decoder.ways, decoder.granularity, decoder.targets) == (2, 1024, ("pci0000:48", "pci0000:40"))
+
+
+class TestASwitchedFabric:
+    """What a host of the inventory "switched" prints. The keys are those of the manual page of cxl-list; the scenario of that
+    inventory holds them against a real guest, and records what it prints (RECORD=1)."""
+
+    lists = fixture("switched_lists")
+
+    def test_memdevs_are_known_by_their_serial_numbers_whatever_their_names(self):
+        memdevs = cxl_list.parse_memdevs(self.lists["cxl list -M -i"])
+        assert {memdev.serial for memdev in memdevs} == {0xC0DE0000 + number for number in range(1, 8)}
+        assert all(memdev.enabled for memdev in memdevs)
+        volatile = cxl_list.find_memdev(memdevs, 0xC0DE0007)
+        assert (volatile.ram_size, volatile.pmem_size) == (256 << 20, 0)
+
+    def test_windows_lead_to_one_bridge_or_to_both(self):
+        decoders = cxl_list.parse_root_decoders(self.lists["cxl list -D -d root -T"])
+        assert [(one.ways, len(one.targets)) for one in decoders] == [(2, 2), (1, 1), (1, 1)]
+        both, first, second = decoders
+        assert both.targets == (*first.targets, *second.targets) and both.granularity == 1024
+        assert all(0 < one.max_available_extent < one.size == 2 << 30 for one in decoders)
+
+    def test_regions_have_their_memdevs_in_interleave_order(self):
+        serials = {one.name: one.serial & 0xF for one in cxl_list.parse_memdevs(self.lists["cxl list -M -i"])}
+        regions = {len(one.memdevs): one for one in cxl_list.parse_regions(self.lists["cxl list -R -T -i"])}
+        assert [serials[name] for name in regions[2].memdevs] == [5, 6]
+        assert sorted(serials[name] for name in regions[4].memdevs) == [1, 2, 3, 4]
+        assert {ways: (one.type, one.granularity, one.size >> 20) for ways, one in regions.items()} == {
+            **{4: ("pmem", 512, 1024), 2: ("pmem", 1024, 512), 1: ("ram", 256, 256)}
+        }
+        assert all(one.committed and one.enabled and len(set(one.decoders)) == len(one.memdevs) for one in regions.values())

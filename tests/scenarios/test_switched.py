@@ -7,12 +7,13 @@ The steps build on each other and run in the order of this file.
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenario import VmLab, changed, wait_until
+from scenario import ROOT, VmLab, changed, wait_until
 
 LAB = VmLab("molecule_switched", inventory="switched")
 MIB = 1 << 20
@@ -74,6 +75,19 @@ def test_the_guest_sees_the_fabric() -> None:
     assert {ways: row["interleave_granularity"] for ways, row in regions().items()} == {4: 512, 2: 1024}
     assert set(serials_in_order(regions()[4])) == {0xC0DE0001, 0xC0DE0002, 0xC0DE0003, 0xC0DE0004}
     assert set(serials_in_order(regions()[2])) == {0xC0DE0005, 0xC0DE0006}
+
+
+def test_the_tools_print_what_the_parsers_were_tested_with() -> None:
+    """After a wanted change: RECORD=1 pytest tests/scenarios/test_switched.py"""
+    file = ROOT / "tests/fixtures/switched_lists.json"
+    recorded = json.loads(file.read_text())
+    told = {command: listed(*command.split()) for command in recorded}
+    if os.environ.get("RECORD"):
+        file.write_text(json.dumps(told, indent=1) + "\n")
+    for command, rows in told.items():
+        keys, known = ({key for row in lists for key in row} for lists in (rows, recorded[command]))
+        assert known <= keys, f"{command} has other keys, or fewer"
+    assert len(told["cxl list -R -T -i"]) == 3
 
 
 def test_volatile_memory_is_there_and_not_in_use() -> None:
