@@ -40,15 +40,19 @@ _LEFT_OUT = (
     "usr/lib/udev/hwdb*",
     "var/lib/cloud",
 )
-#: Its own mount namespace: whatever happens, no mount and no loop device stays behind. $1 is the new tree, $2 the image.
+#: What mmdebstrap has put into the tree before, and goes by.
+_KEPT = "etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+#: $1 is the new tree, $2 the image.
 _COPY = f"""
 mount -o ro,loop "$2" /mnt
-mv "$1"/etc/apt/sources.list "$1"/.sources.list
-cp -a --remove-destination /mnt/. "$1"
-(cd "$1"; rm -rf {" ".join(_LEFT_OUT)})
-mv "$1"/.sources.list "$1"/etc/apt/sources.list
-mkdir -p "$1"/etc/cloud
-touch "$1"/etc/cloud/cloud-init.disabled
+cd "$1"
+tar -cf .kept {_KEPT}
+cp -a --remove-destination /mnt/. .
+rm -rf {" ".join(_LEFT_OUT)}
+tar -xf .kept
+rm .kept
+mkdir -p etc/cloud
+touch etc/cloud/cloud-init.disabled
 """
 
 
@@ -183,6 +187,7 @@ def check_release(release: dict[str, str], suite: str) -> None:
 
 def hooks(root: Path) -> Sequence[str]:
     """Options of mmdebstrap (variant "essential") that put the root file system into the tree, without its own kernels."""
+    # A mount namespace of its own: whatever happens, no mount and no loop device stays behind.
     copy = shlex.join(["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", _COPY, "sh"])
     return (
         f'--setup-hook={copy} "$1" {shlex.quote(str(root))}',

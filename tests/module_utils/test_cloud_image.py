@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import subprocess
 
@@ -25,7 +26,7 @@ def run(*command, **options):
 def root_file_system(folder, release=TRIXIE):
     """8 MiB of ext4 with an os-release, where Debian has it."""
     tree = folder / "tree"
-    (tree / "usr/lib").mkdir(parents=True)
+    (tree / "usr/lib").mkdir(parents=True, exist_ok=True)
     if release:
         (tree / "usr/lib/os-release").write_text(release)
     run("mke2fs", "-q", "-t", "ext4", "-d", tree, folder / "root", "8M")
@@ -183,6 +184,32 @@ def test_the_hooks_are_read_by_a_shell_as_meant(tmp_path):
     assert essential[0] == "--essential-hook" and shlex.split(essential[2])[-1] == "~i~n^linux-image-"
     recipe = Recipe(kind="guest", suite="trixie", mirror="m", packages=["cxl"], variant="essential")
     assert mmdebstrap_command(recipe, tmp_path / "tree", hooks(root)).index("trixie") > 0
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or subprocess.run(["losetup", "-f"], capture_output=True, check=False).returncode != 0,
+    reason="mounts a loop device",
+)
+def test_the_tree_is_that_of_the_image_without_what_is_of_its_cloud(tmp_path):
+    """The first hook as mmdebstrap runs it: in the tree is what mmdebstrap has put there before."""
+    image, tree = tmp_path / "tree", tmp_path / "new tree"
+    ours = ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap")
+    gone = ("etc/netplan/90-default.yaml", "etc/apt/sources.list.d/debian.sources", "etc/kernel/postinst.d/zz-update-grub")
+    kept = ("etc/hosts", "etc/kernel/postinst.d/initramfs-tools", "usr/bin/sudo", "var/lib/dpkg/status")
+    for root, names in ((image, (*ours, *gone, *kept)), (tree, (*ours, "etc/hosts", "var/lib/dpkg/status"))):
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(root.name)
+    (image / "usr/bin/sudo").chmod(0o4755)
+    (image / "etc/resolv.conf").symlink_to("../run/stub")
+    (tree / "etc/resolv.conf").write_text("nameserver 192.0.2.1")
+    root_file_system(tmp_path)
+    run("sh", "-c", hooks(tmp_path / "root")[0].partition("=")[2], "exec", tree)
+    assert {name: (tree / name).read_text() for name in ours} == dict.fromkeys(ours, "new tree")
+    assert {name: (tree / name).read_text() for name in kept} == dict.fromkeys(kept, "tree")
+    assert not [name for name in gone if (tree / name).exists()] and (tree / "etc/cloud/cloud-init.disabled").exists()
+    assert (tree / "usr/bin/sudo").stat().st_mode & 0o7777 == 0o4755 and (tree / "etc/resolv.conf").is_symlink()
+    assert not (tree / ".kept").exists() and str(tmp_path) not in run("losetup", "--list").stdout
 
 
 @pytest.mark.parametrize("suite", ["bookworm", "oldstable"])
