@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     required: true
+  hosts_elsewhere:
+    description: Those of them that other hypervisors of the inventory build.
+    type: list
+    elements: str
+    default: []
   cache_dir:
     description: Folder of the caches, for its free space.
     type: path
@@ -81,7 +86,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     for text in warnings(topology):
         module.warn(text)
     machine = this_machine(Path(module.params["cache_dir"]), module.params["root"])
-    problems = check(lab, topology, module.params["inventory_hosts"], machine)
+    problems = check(lab, topology, module.params["inventory_hosts"], machine, module.params["hosts_elsewhere"])
     if problems:
         raise LabError(
             f"lab {lab}", f"{len(problems)} problem(s) before the start\n  - " + "\n  - ".join(problems), observed=problems
@@ -97,6 +102,7 @@ def main() -> None:
             "lab": {"type": "str", "required": True},
             "topology": {"type": "dict", "required": True},
             "inventory_hosts": {"type": "list", "elements": "str", "required": True},
+            "hosts_elsewhere": {"type": "list", "elements": "str", "default": []},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
             "root": {"type": "bool", "required": True},
         },

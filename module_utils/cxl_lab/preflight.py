@@ -42,11 +42,16 @@ class Machine:
     port_free: Callable[[int], bool]
 
 
-def check(lab: str, topology: Topology, inventory_hosts: Iterable[str], machine: Machine) -> list[str]:
-    """Every problem as "variable or object: what; fix". Empty when the lab can be built."""
+def check(
+    lab: str, topology: Topology, inventory_hosts: Iterable[str], machine: Machine, elsewhere: Iterable[str] = ()
+) -> list[str]:
+    """Every problem as "variable or object: what; fix". Empty when the lab can be built.
+
+    :param elsewhere: hosts that the other hypervisors of the inventory build.
+    """
     return [
         *_check_system(machine),
-        *_check_inventory(topology, set(inventory_hosts)),
+        *_check_inventory(topology, set(inventory_hosts), set(elsewhere)),
         *_check_memory(lab, topology, machine),
         *_check_ports(lab, topology, machine),
     ]
@@ -61,9 +66,12 @@ def _check_system(machine: Machine) -> Iterable[str]:
         yield "rights: the hypervisor's tasks need root; run as root, or as a user who may use sudo without a password"
 
 
-def _check_inventory(topology: Topology, inventory_hosts: set[str]) -> Iterable[str]:
+def _check_inventory(topology: Topology, inventory_hosts: set[str], elsewhere: set[str]) -> Iterable[str]:
     built = {host.name for host in topology.hosts}
-    for name in sorted(inventory_hosts - built):
+    for name in sorted(built & elsewhere):
+        fix = "give each hypervisor a cxl_topology_hosts of its own, with names that no other has (host_vars)"
+        yield f"cxl_topology_hosts: host {name} is one of another hypervisor of the inventory, too; {fix}"
+    for name in sorted(inventory_hosts - built - elsewhere):
         yield f"inventory: host {name} of group cxl_hosts is not in cxl_topology_hosts; add it there or remove it from the group"
     for name in sorted(built - inventory_hosts):
         yield f"cxl_topology_hosts: host {name} is not in the inventory group cxl_hosts; add it there or remove it here"

@@ -225,3 +225,11 @@ def test_a_gdb_port_that_is_in_use():
 def test_the_summary_names_every_kind_of_capacity():
     data = {"hosts": [{"name": name} for name in "abcde"], "memories": [{"name": "m", "size": "1G", "volatile": "256M"}]}
     assert summary(parse_topology(data), ENOUGH)["memories"] == "m 1G persistent + 256M volatile on all 5 hosts"
+
+
+def test_hosts_of_other_hypervisors():
+    assert check(LAB, topology(), [*HOSTS, "node3"], ENOUGH, ["node3"]) == []
+    (problem,) = check(LAB, topology(), HOSTS, ENOUGH, ["node2"])
+    assert problem.startswith(
+        "cxl_topology_hosts: host node2 is one of another hypervisor of the inventory, too; give each hypervisor"
+    )

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""playbooks/preflight.yml over an inventory with two hypervisors, both of which are this machine; nothing is built."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from local_play import LocalPlay
+
+
+def hypervisor(lab: str, *hosts: str) -> dict:
+    return {"cxl_topology_lab": lab, "cxl_topology_hosts": [{"name": name, "memory": "512M"} for name in hosts]}
+
+
+@pytest.fixture
+def preflight(tmp_path: Path):
+    play = LocalPlay(tmp_path, {})
+
+    def run(*others: str, **hypervisors: dict) -> tuple[int, str]:
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        hosts = {host["name"]: {} for variables in hypervisors.values() for host in variables["cxl_topology_hosts"]}
+        hosts |= {name: {} for name in others}
+        groups = {"hypervisors": {"hosts": hypervisors}, "cxl_hosts": {"hosts": hosts}}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": local, "children": groups}}), encoding="utf-8")
+        return play.run("playbooks/preflight.yml")
+
+    return run
+
+
+def test_each_hypervisor_builds_its_own_hosts(preflight):
+    code, output = preflight(big=hypervisor("big", "big1", "big2"), small=hypervisor("small", "small1"))
+    assert code == 0, output
+    assert "big1 (512M, 2 cpus), big2 (512M, 2 cpus)" in output and "small1 (512M, 2 cpus)" in output
+
+
+def test_a_host_of_two_hypervisors_is_refused(preflight):
+    code, output = preflight(big=hypervisor("big", "node1", "node2"), small=hypervisor("small", "node1"))
+    assert code != 0 and "host node1 is one of another hypervisor of the inventory, too; give each hypervisor" in output
+
+
+def test_a_host_of_no_hypervisor_is_still_refused(preflight):
+    code, output = preflight("nobody1", big=hypervisor("big", "big1"), small=hypervisor("small", "small1"))
+    assert code != 0 and "host nobody1 of group cxl_hosts is not in cxl_topology_hosts" in output
