@@ -191,6 +191,6 @@ def hooks(root: Path) -> Sequence[str]:
     copy = shlex.join(["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc", _COPY, "sh"])
     return (
         f'--setup-hook={copy} "$1" {shlex.quote(str(root))}',
-        # A cloud's kernel has no CXL. The lab's comes with the other packages, or from the user.
+        # There is one kernel in a guest image: the lab's, which comes with the other packages, or that of the user.
         """--essential-hook=chroot "$1" apt-get purge --yes '~i~n^linux-image-'""",
     )
