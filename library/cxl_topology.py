@@ -15,6 +15,8 @@ description:
   - Several hosts that name the same memory share it for real.
   - The domains carry the lab's name in their libvirt metadata, so that O(state=absent) finds them whatever happened to the
     lab's files.
+  - A host that joins a lab changes nothing for those that run, where the lab network is a switch; they are told its name (with
+    O(wait)).
   - A machine that was built with other settings is refused, unless O(recreate) is set, for its disk and its labels would be lost.
 options:
   lab:
@@ -190,6 +192,7 @@ from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.preflight import running_domains
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.cxl_lab.topology.advice import warnings
+from ..module_utils.cxl_lab.topology.host_names import HostNames
 from ..module_utils.cxl_lab.topology.model import parse_topology
 from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, domain_name, plan_machines, plan_steps
 from ..module_utils.cxl_lab.topology.schema import SECTIONS, SHORT
@@ -225,6 +228,9 @@ def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     libvirt_host, seen = _observe(module, paths.lab)
     steps = plan_steps(machines, seen)
     _refuse_loss(module, steps)
+    names = HostNames(HostRunner(), paths.ssh_config, machines)
+    told = names.outdated(_staying(steps, seen)) if module.params["wait"] else []
+    steps += [Step("tell", host, "it does not know the names of all hosts") for host in told]
     before = as_result(machines, seen)
     result: dict[str, Any] = {
         "changed": bool(steps),
@@ -241,8 +247,15 @@ def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     result["changed"] |= store.publish_access({machine.host.name: ports[machine.host.name] for machine in machines})
     if module.params["wait"]:
         result["boot_seconds"] = running.wait_ready(ports, module.params["wait_timeout"], module.params["wait_sleep"])
+        names.tell(told)
     result["hosts"] = as_result(machines, libvirt_host.seen(paths.lab))
     return result
+
+
+def _staying(steps: list[Step], seen: dict[str, Seen]) -> list[str]:
+    """The hosts that run before and after the steps, without a new start."""
+    touched = {step.host for step in steps}
+    return [host for host, known in sorted(seen.items()) if known.state == "running" and host not in touched]
 
 
 def _absent(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:

@@ -192,6 +192,28 @@ def test_hosts_that_are_not_wanted_go(topology, connection, tmp_path):
     assert ours(connection) == ["cxl-lab.pytest.b"] and not (tmp_path / "lab" / "hosts" / "a").exists()
 
 
+def test_hosts_that_run_are_told_of_one_that_joins(topology, monkeypatch, tmp_path):
+    lab = {"networks": [{"name": "lab", "kind": "switch"}]}
+    two, three = (
+        {**lab, "hosts": [{"name": name} for name in names]} for names in (("node1", "node2"), ("node1", "node2", "node3"))
+    )
+    monkeypatch.setattr(lab_core, "start_switches", lambda *_: None)
+    monkeypatch.setattr(lab_core, "try_login", lambda *_: "")
+    topology(topology=two)
+    told = []
+    monkeypatch.setattr(cxl_topology.HostNames, "outdated", lambda self, hosts: [host for host in hosts if not told])
+    monkeypatch.setattr(cxl_topology.HostNames, "tell", lambda self, hosts: told.extend(hosts))
+    planned = topology(topology=three, check=True, wait=True)
+    assert [(step["action"], step["host"]) for step in planned["steps"]] == [
+        ("create", "node3"),
+        ("tell", "node1"),
+        ("tell", "node2"),
+    ]
+    assert told == []
+    assert topology(topology=three, wait=True)["steps"] == planned["steps"] and told == ["node1", "node2"]
+    assert topology(topology=three, wait=True)["changed"] is False
+
+
 def test_a_lost_ssh_config_is_a_change(topology, tmp_path):
     topology()
     (tmp_path / "lab" / "ssh_config").unlink()

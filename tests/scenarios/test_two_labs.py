@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 from scenario import VmLab, changed
 
-SMALL = json.dumps({"cxl_topology_hosts": [{"name": "node1", "memory": "1G"}, {"name": "node2", "memory": "1G"}]})
+NETWORKS = [{"name": "lab", "kind": "switch"}]
+
+
+def small(*names: str) -> str:
+    return json.dumps(
+        {"cxl_topology_hosts": [{"name": name, "memory": "1G"} for name in names], "cxl_topology_networks": NETWORKS}
+    )
+
+
+SMALL = small("node1", "node2")
 # The name of one begins like that of the other.
 FIRST, SECOND = (VmLab(name, ("-e", SMALL)) for name in ("molecule_side", "molecule_side-b"))
 HOSTS = ("node1", "node2")
@@ -89,6 +98,18 @@ def test_taking_one_down_leaves_the_other() -> None:
     assert not FIRST.folder.exists() and not Path(f"/dev/shm/cxl-lab.{FIRST.name}.pool0").exists()
     assert [SECOND.boot_id(host) for host in HOSTS] == boots
     assert word(SECOND, "node2") == "other"
+
+
+def test_a_host_joins_and_those_that_run_stay_and_know_its_name() -> None:
+    boots = [SECOND.boot_id(host) for host in HOSTS]
+    three = VmLab(SECOND.name, ("-e", small(*HOSTS, "node3")))
+    code, output = three.playbook("playbooks/topology.yml")
+    assert code == 0, output
+    assert [SECOND.boot_id(host) for host in HOSTS] == boots and three.boot_id("node3") not in ("", *boots)
+    for host in HOSTS:
+        three.on(host, "ping", "-c", "1", "-W", "20", "node3")
+    code, output = three.playbook("playbooks/topology.yml")
+    assert (code, changed(output)) == (0, 0)
 
 
 def test_the_last_one_leaves_nothing() -> None:

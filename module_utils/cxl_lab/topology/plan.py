@@ -235,8 +235,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do to one host and why: "create", "start", "replace" or "remove"; of its power "start", "stop", "reset" or
-    "resume"."""
+    """One thing to do to one host and why: "create", "start", "replace", "remove" or "tell" (the names of the others); of its
+    power "start", "stop", "reset" or "resume"."""
 
     action: str
     host: str

@@ -13,6 +13,7 @@ from typing import Iterable, Mapping
 from ..errors import LabError
 from ..runner import Runner, must
 from ..sizes import format_size
+from .host_names import hosts_file
 from .plan import LabPaths, Machine, network_credential
 
 
@@ -168,7 +169,7 @@ class Store:
                 f"[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={nic.address}\n"
                 for nic in machine.nics
             },
-            "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(_hosts_file(machines).encode()).decode()}\n",
+            "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(hosts_file(machines).encode()).decode()}\n",
         }
 
     def _key(self, file: Path, comment: str, owner: Owner) -> None:
@@ -210,15 +211,6 @@ class Store:
         os.chown(partial, owner.uid, owner.gid)
         partial.rename(file)
         return True
-
-
-def _hosts_file(machines: Iterable[Machine]) -> str:
-    """/etc/hosts of every guest: a host by its name at its first lab network, and as NAME.NETWORK at the others."""
-    lines = ["127.0.0.1 localhost", "::1 localhost"]
-    for machine in machines:
-        for index, nic in enumerate(machine.nics):
-            lines.append(f"{nic.address.split('/')[0]} {machine.host.name}{f'.{nic.network}' if index else ''}")
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _folder(folder: Path, owner: Owner, mode: int) -> None:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.topology.advice import warnings
 from ansible.module_utils.cxl_lab.topology.fabric import plan_fabric
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
-from labs import inventory, whole
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from labs import inventory, topologies, whole
 
 
 def problems(data) -> list[str]:
@@ -155,6 +158,38 @@ ONE_PROBLEM = {
     ),
 }
 PREPARATIONS = {"device below two switches": (("switches", None, {"name": "t", "parent": "s"}), ("switches", 0, {"ports": 5}))}
+
+
+#: What QEMU takes without a word and breaks later, done to a device of a valid topology: the change, and a word of the refusal.
+SILENT = {
+    "two devices of one serial number": (
+        lambda data, memory: data["memories"].append({**memory, "name": "twin", "serial": 77}),
+        "serial",
+    ),
+    "a size that the driver does not bind": (lambda data, memory: memory.update(size="300M"), "no multiple of 256M"),
+    "more dynamic regions than there are": (lambda data, memory: memory.update(dynamic="9G", dc_regions=9), "dc_regions"),
+    "a device that is larger than its windows": (
+        lambda data, memory: memory.update(size="513G"),
+        "is less than|is more than|have",
+    ),
+    "a device at two places of one port": (
+        lambda data, memory: data["memories"].append({**memory, "name": "twin", "serial": 78, "port": 15}),
+        "port|serial|ports",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+@settings(max_examples=40)
+@given(data=topologies().filter(lambda data: data["memories"]), pick=st.randoms(use_true_random=False))
+def test_what_qemu_would_break_without_a_word_is_never_valid(case, data, pick):
+    change, words = SILENT[case]
+    data = copy.deepcopy(data)
+    memory = pick.choice(data["memories"])
+    memory.update(serial=77) if "twin" in case or "serial" in case else None
+    memory.update(port=15) if "port" in case else None
+    change(data, memory)
+    assert any(re.search(words, line) for line in problems(data))
 
 
 @pytest.mark.parametrize("case", ONE_PROBLEM)
