@@ -205,4 +205,10 @@ def _mappings(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _target_roots(row: dict[str, Any]) -> list[str]:
     targets = sorted(_rows(row.get("targets", []), "cxl list -D"), key=lambda target: _number(target, "position"))
-    return [str(target.get("alias", "")) for target in targets]
+    return [_pci_root(target) for target in targets]
+
+
+def _pci_root(target: dict[str, Any]) -> str:
+    """The name of a host bridge that memdev paths begin with. Kernels differ in which of its two names comes as the alias."""
+    names = (str(target.get(key, "")) for key in ("target", "alias"))
+    return next((name for name in names if name.startswith("pci")), "")

@@ -111,10 +111,11 @@ def test_the_serial_of_a_dimm_is_a_signed_decimal(text, serial):
     assert ndctl_list.parse_nd_regions(buses)[0].serials == (serial,)
 
 
-def test_a_window_over_two_bridges_names_them_in_its_order():
-    """The keys are those of the manual page of cxl-list."""
-    target = {"target": "ACPI0016:01", "alias": "pci0000:40", "position": 1, "id": 64}
-    other = {"target": "ACPI0016:00", "alias": "pci0000:48", "position": 0, "id": 72}
+@pytest.mark.parametrize(("name", "other_name"), [("target", "alias"), ("alias", "target")])
+def test_a_window_over_two_bridges_names_them_in_its_order(name, other_name):
+    """The manual page of cxl-list has the PCI root as the alias, Linux 6.12 with cxl-cli 81 as the target."""
+    target = {name: "pci0000:40", other_name: "ACPI0016:01", "position": 1, "id": 64}
+    other = {name: "pci0000:48", other_name: "ACPI0016:00", "position": 0, "id": 72}
     row = {**fixture("cxl_list_decoders")[0], "interleave_ways": 2, "interleave_granularity": 1024, "targets": [target, other]}
     (decoder,) = cxl_list.parse_root_decoders([row])
     assert (decoder.ways, decoder.granularity, decoder.targets) == (2, 1024, ("pci0000:48", "pci0000:40"))
