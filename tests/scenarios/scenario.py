@@ -118,7 +118,7 @@ class VmLab:
     def domain(self, host: str) -> str:
         """The name of the host's virtual machine."""
         names = self.virsh("list", "--all", "--name").split()
-        return next(name for name in names if self.name in name and name.endswith(host))
+        return next(name for name in names if name == f"cxl-lab.{self.name}.{host}")
 
     def remains(self) -> list[str]:
         """Everything on this machine that carries the lab's name."""
