@@ -64,7 +64,7 @@ enum cbd_op_flag { CBD_FUA = 1 };
 
 /* How long a loop spins, and how it sleeps after that. Zero means the default. */
 struct cbd_idle_conf {
-    uint32_t spin_us;     /* default: twice what a short sleep lasts on this machine, which is measured, 100 to 2000 */
+    uint32_t spin_us;     /* default 100 */
     uint32_t idle_cap_us; /* longest sleep between two looks, default 870; up to 5000 where waking up is dear (emulated CPUs) */
 };
 

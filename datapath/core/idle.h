@@ -30,12 +30,7 @@ struct idle {
     uint32_t yields;
 };
 
-/* How long a loop should spin, where a short sleep really lasts nap_ns: longer than that, so that two loops cannot go on sleeping past
- * each other. Sleeps of 10 us take 75 us on a real processor and 700 us on an emulated one. Whoever has a single processor holds up
- * with a long spin what it waits for. */
-uint64_t idle_spin_for(uint64_t nap_ns, long processors);
-/* Without a time of its own the loop spins as long as the machine asks for; the first such loop of a process measures that. -EINVAL
- * when a time is above one second. */
+/* -EINVAL when a time is above one second. */
 int idle_init(struct idle *idle, enum idle_for what, const struct cbd_idle_conf *conf);
 /* The loop found something. */
 void idle_busy(struct idle *idle);

@@ -79,22 +79,6 @@ static void test_bell(void)
     CHECK_EQ(idle.spin_ns, 200000000);
 }
 
-/* In an emulated guest a sleep of 10 us lasts 700 us, and a request came every 1.4 ms: with a spin of 100 us both sides slept it away. */
-static void test_default_spin(void)
-{
-    struct cbd_idle_conf conf = {0};
-    struct idle idle;
-
-    TEST("without a time of its own a loop spins for twice a short sleep, within limits");
-    CHECK_EQ(idle_spin_for(25000, 2), 100000);
-    CHECK_EQ(idle_spin_for(700000, 2), 1400000);
-    CHECK_EQ(idle_spin_for(700000, 1), 100000);
-    CHECK_EQ(idle_spin_for(40000000, 64), 2000000);
-    CHECK_EQ(idle_init(&idle, IDLE_FOR_WORK, &conf), 0);
-    CHECK(idle.spin_ns >= 100000 && idle.spin_ns <= 2000000);
-    CHECK_EQ(idle.spin_max_ns, idle.spin_ns);
-}
-
 static void test_limits(void)
 {
     struct cbd_idle_conf conf = {.spin_us = 1000001};
@@ -172,7 +156,6 @@ int main(void)
     test_sleeps(IDLE_FOR_ANSWER);
     test_tuning();
     test_bell();
-    test_default_spin();
     test_limits();
     test_peek();
     test_parked(CXL_COHERENCE_HARDWARE);
