@@ -8,4 +8,8 @@
  * Returns 0 or a negated errno. */
 int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *arg);
 
+/* The kernel may end a sleep 50 us late, to wake up for several at once. The calling thread has no time for that; none of
+ * thread_start() has. */
+void thread_wake_in_time(void);
+
 #endif

@@ -10,6 +10,7 @@
 #include "bench.h"
 #include "cbd_format.h"
 #include "idle.h"
+#include "thread.h"
 #include "world.h"
 
 #define CAPACITY (1U << 20)
@@ -60,6 +61,7 @@ static struct option idle_options[] = {
 /* The least that anybody pays who looks as often as an idle backend: to sleep, and not even to look. */
 static void nap(struct world *world, const void *arg)
 {
+    thread_wake_in_time();
     world_ready(world);
     for (;;)
         idle_sleep(*(const uint64_t *)arg);
