@@ -128,6 +128,7 @@ async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
         if backend.host_epoch >= epoch:
             return backend
         await asyncio.sleep(_RETURN_STEP_S)
+    assert backend is not None
     what = f"its host {owner} is back and does not serve it"
     raise DatapathError(Code.NOT_READY, f"backend {backend_id}", what, unserved_hint(registry, backend))
 
