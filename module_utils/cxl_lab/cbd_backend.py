@@ -27,7 +27,7 @@ from .errors import LabError
 SHOWN = ("transport", "id", "host", "path", "read_only", "state")
 
 
-_FORGOTTEN_STEP = "serve it again with the same path (state: present), or give it up (state: cleared with its id)"
+_FORGOTTEN_STEP = "serve it again with that path (state: present), or give it up (state: absent) once no blkdev is on it"
 
 
 @dataclass(frozen=True)
