@@ -194,7 +194,15 @@ SPEC: dict[str, Any] = {
 }
 
 
-KIND = Kind("backends", cbd_backend.parse, cbd_backend.check, cbd_backend.plan, cbd_backend.find, cbd_backend.SHOWN)
+KIND = Kind(
+    "backends",
+    cbd_backend.parse,
+    cbd_backend.check,
+    cbd_backend.plan,
+    cbd_backend.find,
+    cbd_backend.SHOWN,
+    remarks=cbd_backend.remarks,
+)
 
 
 def observe(leaving: list[Row], client: DatapathClient, wants: list[Any]) -> Seen:

@@ -34,7 +34,7 @@ class Kind:
     ``noun`` is the name of the list, in the arguments and in the result. ``parse`` checks an entry of it and makes a want of it:
     an object with ``subject`` for messages and ``wanted``, what the object will be (None for none). ``check`` compares
     them with each other. ``plan`` (pure) gives the calls for a want, ``find`` what there is of it, ``shown`` the keys that a
-    difference shows.
+    difference shows. ``remarks`` are warnings about what is there beside what is wanted.
     """
 
     noun: str
@@ -44,6 +44,7 @@ class Kind:
     find: Callable[[Any, Seen], list[Row]]
     shown: tuple[str, ...]
     observe: Callable[[DatapathClient, list[Any]], Seen] = observe
+    remarks: Callable[[list[Any], Seen], list[str]] = lambda wants, seen: []
 
 
 def reach(module: AnsibleModule, kind: Kind) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def _reach(module: AnsibleModule, kind: Kind, wants: list[Any], client: Datapath
         for want, _ in plan(seen):
             problem = "is not as wanted after the daemon said that it is"
             raise LabError(want.subject, problem, "look at its log", observed=after[want.subject])
+    for remark in kind.remarks(wants, seen):
+        module.warn(remark)
     return _result(kind, before, after, [call.what for _, call in calls])
 
 

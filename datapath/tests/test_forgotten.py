@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosts import wait_until
 from lab import DISK, io_works, needs_nbd, stopped
-from trio import ONE, START, T, Trio
+from trio import ONE, START, T, Trio, sees
 
 from cxl_datapath.errors import Code
 
@@ -120,3 +120,72 @@ def test_a_state_file_of_an_earlier_day_does_not_clear_the_backend_that_has_the_
     trio.node1.call("cbd.backend.start", **T, path=str(disk))
     wait_until(lambda: trio.path_state() == "serving", "the device goes on")
     assert io_works(device, 0x24)
+
+
+def test_other_hosts_are_told_what_to_do_and_it_works(forgotten: tuple[Trio, Path, str]) -> None:
+    """To stop it on its host is refused while it has users: nobody is sent there for that."""
+    trio, disk, device = forgotten
+    wait_until(lambda: trio.path_state() == "paused", "the device waits")
+    reason = lambda: trio.node2.worker("blkdev", "pool0", 0)["info"]["path_reason"]  # noqa: E731
+    wait_until(lambda: "node1 is back and does not serve it; see why, on node1" in (reason() or ""), "node2 says why")
+    again = f"serve it again, on node1: cxl-datapath cbd backend start pool0 {disk}"
+    refused = [
+        trio.node3.refuse(Code.BUSY, "cbd.backend.recover", **ONE),
+        trio.node3.refuse(Code.BUSY, "cbd.backend.clear", **ONE, force=True),
+        trio.node3.refuse(Code.DENIED, "cbd.backend.stop", **ONE),
+        trio.node3.refuse(Code.NOT_READY, "cbd.blkdev.start", **START, read_only=True),
+    ]
+    for error in refused:
+        assert again in error.hint, error
+        assert "stop cxl-datapathd on node1, wait 1 s, then take it over here" in error.hint
+        assert "not serve it" in error.message
+    # The host cannot serve it any more: the other way that the hint names.
+    trio.node1.stop()
+    wait_until(lambda: not sees(trio.node3, "node1"), "node3 sees it dead")
+    assert trio.node3.call("cbd.backend.recover", **ONE)["host"] == "node3"
+    wait_until(lambda: trio.path_state() == "serving", "the device goes on")
+    assert io_works(device, 0x25)
+    trio.node1.start()
+    wait_until(lambda: sees(trio.node3, "node1"), "node1 is back")
+    assert [row["host"] for row in trio.node1.call("cbd.backend.list", **T)] == ["node3"]
+
+
+def test_who_registers_or_starts_another_disk_hears_of_it(trio: Trio) -> None:
+    disk = trio.disk("disk one")
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    trio.node2.call("cbd.blkdev.start", **START)
+    trio.node1.stop()
+    (trio.node1.state / "state.json").unlink()
+    trio.node1.start()
+    registered = trio.node1.cli("cbd", "transport", "register", trio.memory)
+    other = trio.disk("other")
+    started = trio.node1.cli("cbd", "backend", "start", "pool0", str(other))
+    for done in (registered, started):
+        assert done.returncode == 0, done.stderr
+        assert f"beware: backend 0 ({disk}) was forgotten" in done.stderr
+        assert f"serve it again: cxl-datapath cbd backend start pool0 '{disk}'" in done.stderr
+    error = trio.node1.refuse(Code.EXISTS, "cbd.backend.start", **ONE, path=str(trio.disk("third")))
+    assert "was forgotten" in error.message and "serve it again" in error.hint
+    assert shown(trio) == [(0, "forgotten"), (1, "running")]
+    link = trio.folder / "link"
+    link.symlink_to(disk)
+    served = trio.node1.call("cbd.backend.start", **T, path=str(link))
+    assert (served["id"], served["state"]) == (0, "running")
+    assert trio.node1.call("cbd.backend.start", **T, path=str(other)).get("warnings", []) == []
+    assert trio.node1.cli("cbd", "transport", "register", trio.memory).stderr == ""
+
+
+def test_a_link_names_what_it_leads_to(trio: Trio) -> None:
+    disk, link, hard = trio.disk(), trio.folder / "link", trio.folder / "hard"
+    link.symlink_to(disk)
+    hard.hardlink_to(disk)
+    trio.node1.call("cbd.backend.start", **T, path=str(disk))
+    trio.node1.refuse(Code.NOT_FOUND, "cbd.backend.stop", **T, id=str(trio.disk("other")))
+    assert trio.node1.call("cbd.backend.recover", **T, id=str(link))["id"] == 0
+    assert trio.node1.call("cbd.blkdev.start", **START | {"backend": str(hard)})["backend"] == 0
+    wait_until(lambda: stopped(trio.node1), "the device is stopped")
+    trio.node2.refuse(Code.NOT_FOUND, "cbd.backend.stop", **T, id=str(link))  # only the host itself knows where a link leads
+    assert trio.node1.call("cbd.backend.stop", **T, id=str(link))["state"] == "stopped"
+    assert shown(trio) == []
+    trio.node1.call("cbd.backend.start", **T, path=str(link))
+    assert trio.node1.call("cbd.backend.stop", **T, id=str(disk))["state"] == "stopped"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cbd import (
     Call,
@@ -25,6 +25,9 @@ from .errors import LabError
 
 #: What a module shows of a backend before and after.
 SHOWN = ("transport", "id", "host", "path", "read_only", "state")
+
+
+_FORGOTTEN_STEP = "serve it again with that path (state: present), or give it up (state: absent) once no blkdev is on it"
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,18 @@ def find(want: BackendWant, seen: Seen) -> list[Row]:
     return [mine] if mine else []
 
 
+def remarks(wants: list[BackendWant], seen: Seen) -> list[str]:
+    """What this host forgot in the transports of the list, and no entry of the list means."""
+    dealt = {(row.get("transport"), row.get("id")) for want in wants for row in find(want, seen)}
+    rows = [row for name in sorted({want.transport for want in wants}) for row in listed(seen, name, "backend")]
+    return [
+        f"backend {row.get('id')} of transport {row.get('transport')} ({row.get('path')}) was forgotten by this host, "
+        f"whose daemon lost its state: {_FORGOTTEN_STEP}"
+        for row in rows
+        if _is_forgotten(row) and (row.get("transport"), row.get("id")) not in dealt
+    ]
+
+
 def is_ready(backend: int | None, rows: list[Row]) -> bool:
     """Whether some host serves the backend and is not known to be dead."""
     return any(row.get("id") == backend and row.get("state") == "running" and not is_dead(row) for row in rows)
@@ -148,6 +163,9 @@ def _start(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
 def _taken(want: BackendWant, other: Row, was_ours: bool) -> LabError:
     """Why the number cannot be had. A living host that has this very medium, or what was ours, has taken it over."""
     path, host = other.get("path"), owner(other)
+    if _is_forgotten(other):
+        problem = f"backend {other.get('id')} is {path}, which this host forgot when its daemon lost its state"
+        return LabError(want.subject, problem, f"{_FORGOTTEN_STEP}; or choose another id", observed=other)
     step = "choose another id"
     if is_dead(other):
         step += "; a backend of a dead host can be taken over (state: recovered)"
@@ -190,7 +208,7 @@ def _recover(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
             return [call]
         raise LabError(f"backend {want.id}", f"is not in transport {want.transport}", "look for its number with cbd_info")
     if not found.get("local"):
-        return [when_dead(call, found, f"backend {want.id}")]
+        return [_when_owner_dead(call, found)]
     elsewhere = want.path and os.path.realpath(want.path) != os.path.realpath(str(found.get("path", "")))
     if elsewhere and not _is_forgotten(found):
         raise LabError(want.subject, f"backend {want.id} is {found.get('path')} on this host already", "stop it first")
@@ -207,7 +225,14 @@ def _clear(want: BackendWant, rows: list[Row], foresee: bool) -> list[Call]:
         raise LabError(want.subject, "is this host's own", "stop it (state: absent)", observed=found)
     params = {"transport": want.transport, "id": want.id, "force": want.force}
     call = Call(f"clear backend {want.id} of host {owner(found)}", "cbd.backend.clear", params)
-    return [call if found.get("local") else when_dead(call, found, f"backend {want.id}")]
+    return [call if found.get("local") else _when_owner_dead(call, found)]
+
+
+def _when_owner_dead(call: Call, row: Row) -> Call:
+    """Its host may live and have forgotten it, which only that one knows."""
+    waiting = when_dead(call, row, f"backend {row.get('id')}")
+    forgot = f"{waiting.hint}; if it forgot the backend (cbd_info there says so), let it serve that again there (state: present)"
+    return replace(waiting, hint=forgot) if waiting.waits_for else call
 
 
 def _is_forgotten(row: Row) -> bool:

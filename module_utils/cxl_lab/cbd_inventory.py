@@ -4,10 +4,15 @@ only. Pure."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import Any, Callable, Hashable, Iterable, Mapping, Sequence
 
+from .errors import shown
+
 Entry = Mapping[str, Any]
+_NUMBERS = ("id", "backend")
+_NAMES = ("name", "transport", "host", "format_on", "memory", "path")
 
 
 def check(lists: Mapping[str, Sequence[Entry]], inventory_hosts: Iterable[str]) -> list[str]:
@@ -16,13 +21,41 @@ def check(lists: Mapping[str, Sequence[Entry]], inventory_hosts: Iterable[str]) 
     :param lists: the entries by variable of the role ("cbd_backends").
     :param inventory_hosts: all that the inventory has.
     """
+    if problems := list(_check_shapes(lists)):
+        return problems
+    lists = {variable: [_with_numbers(entry) for entry in entries] for variable, entries in lists.items()}
     return [
         *_check_hosts(lists, set(inventory_hosts)),
         *_check_transports(lists.get("cbd_transports", [])),
         *_check_backends(_staying(lists.get("cbd_backends", []))),
         *_check_blkdevs(_staying(lists.get("cbd_blkdevs", []))),
+        *_check_members(lists),
         *_check_users(_staying(lists.get("cbd_blkdevs", [])), _staying(lists.get("cbd_backends", []))),
     ]
+
+
+def _check_shapes(lists: Mapping[str, Sequence[Entry]]) -> Iterable[str]:
+    """What Ansible turns into the right type when it looks at the arguments of the role, and hands on as it was written."""
+    for variable, entries in lists.items():
+        for entry in entries:
+            for key in entry:
+                if why := _misshapen(key, entry[key]):
+                    yield f"{variable}: {key} is {shown(entry[key])}; write {why}"
+
+
+def _misshapen(key: str, value: Any) -> str:
+    """What the value should be; empty when it is."""
+    if key in _NUMBERS and (isinstance(value, bool) or not (isinstance(value, int) or re.fullmatch("-?[0-9]{1,18}", str(value)))):
+        return "a whole number"
+    if key in _NAMES and value is not None and not isinstance(value, str):
+        return "one name, as text"
+    names = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+    return "" if key != "hosts" or names else "a list of names: [node1, node2]"
+
+
+def _with_numbers(entry: Entry) -> Entry:
+    """A number that is written as text means the same."""
+    return {key: int(value) if key in _NUMBERS else value for key, value in entry.items()}
 
 
 def _staying(entries: Iterable[Entry]) -> list[Entry]:
@@ -66,6 +99,20 @@ def _check_blkdevs(blkdevs: Sequence[Entry]) -> Iterable[str]:
         if not all(entry.get("name") for entry in entries):
             what = f"{host} has {len(entries)} blkdevs on backend {backend} of transport {transport}, not all with a name"
             yield f"cbd_blkdevs: {what}; give each its own"
+
+
+def _check_members(lists: Mapping[str, Sequence[Entry]]) -> Iterable[str]:
+    """A transport of the list is registered on the hosts that it names, and on no others. Other transports somebody else has."""
+    members = {entry["name"]: entry["hosts"] for entry in lists.get("cbd_transports", [])}
+    for variable in ("cbd_backends", "cbd_blkdevs"):
+        pairs = {(entry["transport"], entry["host"]) for entry in _staying(lists.get(variable, []))}
+        for transport, host in sorted(pairs, key=str):
+            if host not in members.get(transport, [host]):
+                have = ", ".join(members[transport])
+                yield (
+                    f"{variable}: {host} is not registered in transport {transport} (cbd_transports has {have}); "
+                    f"add {host} to its hosts, or correct the name"
+                )
 
 
 def _check_users(blkdevs: Iterable[Entry], backends: Iterable[Entry]) -> Iterable[str]:

@@ -179,3 +179,21 @@ def test_blkdevs_of_one_backend(lab, call):
     for host in ("node2", "node3"):
         assert call(cbd_blkdev, host, **cluster)["blkdevs"][0]["shared"] is True
         assert call(cbd_blkdev, host, **cluster)["changed"] is False
+
+
+def test_a_host_that_lost_its_state_hears_what_it_forgot(lab, call):
+    """As long as no entry of its list means that; and serves it again with the entry that it had before."""
+    disk, other = backend(path=lab.disk("disk"), id=0), backend(path=lab.disk("other"), id=1)
+    call(cbd_backend, "node1", **disk)
+    call(cbd_blkdev, "node2", **blkdev(backend=0, name="data"))
+    lab.hosts["node1"].stop()
+    (lab.hosts["node1"].state / "state.json").unlink()
+    lab.hosts["node1"].start()
+    call(cbd_transport, "node1", transports=[{"name": "pool0", "memory": lab.memory}])
+    for check in (True, False):
+        (warning,) = call(cbd_backend, "node1", check=check, **other)["warnings"]
+        text = str(warning)  # this Ansible wraps it into an object, others do not
+        assert "backend 0 of transport pool0" in text and "was forgotten by this host" in text
+    refused = call(cbd_backend, "node1", refused=True, **backend(path=lab.disk("third"), id=0))
+    assert "this host forgot" in refused["msg"]
+    assert call(cbd_backend, "node1", **disk)["backends"][0]["state"] == "running"

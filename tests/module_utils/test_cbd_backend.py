@@ -248,6 +248,28 @@ wants = st.builds(
 )
 
 
+def test_what_this_host_forgot_and_the_list_does_not_mean_is_told():
+    other = {**OWN, "id": 1, "path": "/dev/sdb"}
+    seen = {"transports": [{"name": "pool0", "backend_list": [FORGOTTEN, other], "blkdev_list": []}]}
+    (remark,) = cbd_backend.remarks([BackendWant("pool0", "present", "/dev/sdb", id=1)], seen)
+    assert "backend 0 of transport pool0 (/dev/ram0p1) was forgotten" in remark
+    assert "state: present" in remark and "state: absent" in remark
+    assert cbd_backend.remarks([PRESENT], seen) == cbd_backend.remarks([CLEARED], seen) == []
+    assert cbd_backend.remarks([BackendWant("other", "present", "/dev/sdb")], seen) == []
+
+
+def test_the_number_of_what_this_host_forgot_is_not_said_to_be_taken_over():
+    with pytest.raises(LabError, match=r"this host forgot.*serve it again with that path \(state: present\)") as caught:
+        plan(BackendWant("pool0", "present", "/dev/sdb", id=0), FORGOTTEN)
+    assert "cbd_backends" not in str(caught.value)
+
+
+@pytest.mark.parametrize("want", [RECOVERED, CLEARED])
+def test_who_waits_for_a_host_hears_that_it_may_have_forgotten(want):
+    (call,) = plan(want, OTHERS)
+    assert call.waits_for and "if it forgot the backend" in call.hint
+
+
 @given(wants, rows)
 def test_rows_of_any_shape_give_a_plan_or_an_error(want, seen):
     """And nothing is taken from a host that may be alive without waiting for its death."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import pytest
 from ansible.module_utils.cxl_lab.cbd_inventory import check
+from hypothesis import given
+from hypothesis import strategies as st
 
 HOSTS = ["node1", "node2"]
 POOL = {"name": "pool0", "memory": "/dev/shm/a", "format_on": "node1", "hosts": HOSTS}
 BACKEND = {"transport": "pool0", "host": "node1", "path": "/dev/sdb", "id": 0}
 BLKDEV = {"transport": "pool0", "host": "node2", "backend": 0, "name": "data"}
+TEXT = st.sampled_from(["node1", "node2", "pool0", "0", "1", ""])
+ANY = st.one_of(TEXT, st.integers(-1, 2), st.none(), st.booleans(), st.floats(), st.lists(TEXT), st.dictionaries(TEXT, TEXT))
 
 
 def test_lists_that_fit():
@@ -94,3 +98,53 @@ def test_lists_that_fit():
 )
 def test_every_problem_names_hosts_and_a_fix(lists, problems):
     assert check(lists, HOSTS) == problems
+
+
+def test_a_number_that_is_written_as_text_is_that_number():
+    lists = {"cbd_backends": [{**BACKEND, "id": "0"}], "cbd_blkdevs": [BLKDEV, {**BLKDEV, "backend": "0", "name": "two"}]}
+    assert check(lists, HOSTS) == []
+    both = [{**BACKEND, "id": "0"}, {**BACKEND, "host": "node2"}]
+    (problem,) = check({"cbd_backends": both}, HOSTS)
+    assert "2 backends of transport pool0 have the id 0" in problem
+    others = [{**BACKEND, "id": "2"}, {**BACKEND, "id": 1, "path": "/x"}]
+    (problem,) = check({"cbd_backends": others, "cbd_blkdevs": [BLKDEV]}, HOSTS)
+    assert "(it starts 1, 2)" in problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "entry", "said"),
+    [
+        ("cbd_transports", {**POOL, "hosts": "node1,node2"}, "hosts is 'node1,node2'; write a list of names"),
+        ("cbd_transports", {**POOL, "hosts": None}, "hosts is None; write a list of names"),
+        ("cbd_transports", {**POOL, "hosts": [["node1"]]}, "hosts is [['node1']]; write a list of names"),
+        ("cbd_backends", {**BACKEND, "host": ["node1"]}, "host is ['node1']; write one name"),
+        ("cbd_backends", {**BACKEND, "id": True}, "id is True; write a whole number"),
+        ("cbd_blkdevs", {**BLKDEV, "backend": "first"}, "backend is 'first'; write a whole number"),
+        ("cbd_blkdevs", {**BLKDEV, "name": {"a": 1}}, "name is {'a': 1}; write one name"),
+    ],
+)
+def test_what_has_another_shape_is_one_problem(variable, entry, said):
+    (problem,) = check({variable: [entry]}, HOSTS)
+    assert problem.startswith(f"{variable}: {said}")
+
+
+def test_who_is_not_registered_can_have_nothing():
+    lists = {"cbd_transports": [{**POOL, "hosts": ["node2"]}], "cbd_backends": [BACKEND], "cbd_blkdevs": [BLKDEV]}
+    (problem,) = check(lists, HOSTS)
+    assert problem.startswith("cbd_backends: node1 is not registered in transport pool0 (cbd_transports has node2); add node1")
+    assert check({**lists, "cbd_backends": [{**BACKEND, "state": "absent"}], "cbd_blkdevs": []}, HOSTS) == []
+    assert check({**lists, "cbd_transports": [{**POOL, "name": "other"}]}, HOSTS) == [], "somebody else registered it"
+
+
+entries = st.lists(
+    st.fixed_dictionaries(
+        {"name": ANY, "memory": ANY, "format_on": ANY, "hosts": ANY, "transport": ANY, "host": ANY, "id": ANY, "backend": ANY},
+        optional={"path": ANY, "state": ANY},
+    ),
+    max_size=4,
+)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("cbd_transports", "cbd_backends", "cbd_blkdevs", "cbd_hosts"), entries)))
+def test_whatever_is_written_there_is_an_answer(lists):
+    assert all(": " in problem and "; " in problem for problem in check(lists, HOSTS))

@@ -51,6 +51,11 @@ def _ask(runtime: Path, method: str, params: dict[str, Any]) -> Any:
         return client.call(method, **params)
 
 
+def _warnings(answer: Any) -> list[str]:
+    """What the daemon says beside what was asked for, and done."""
+    return list(answer.get("warnings", [])) if isinstance(answer, dict) else []
+
+
 # A verb with `run` needs no daemon; one with `good` asks something of the answer, and fails when that is not so.
 _NOT_PARAMS = {"json", "runtime", "noun", "object", "verb", "method"}
 
@@ -77,6 +82,8 @@ def main(argv: list[str] | None = None, write: Callable[[str], None] = print) ->
             file=sys.stderr,
         )
         return 1
+    for warning in _warnings(answer):
+        print(f"cxl-datapath: beware: {printable(as_options(warning))}", file=sys.stderr)
     try:
         write(json.dumps(answer, indent=2) if options.get("json") else show(options["method"], answer))
         sys.stdout.flush()

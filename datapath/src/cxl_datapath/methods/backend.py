@@ -26,9 +26,9 @@ from ..views import Row, backends_view, entry_row, own_row
 from ..waits import in_time
 from ..workers.store import check_store
 from .base import TRANSPORT, Method, Params
-from .dead import bury, need_dead, need_fenced
-from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known, running
-from .forgotten import forgotten_on, give_up
+from .dead import bury, need_fenced, need_owner_dead
+from .entries import clear_entry, listed_path, not_here, not_ours, numbered, numbered_entry, refuse_known, running
+from .forgotten import forgotten_on, give_up, left_forgotten, refuse_forgotten_id
 from .in_use import media, refuse_pool_memory, refuse_used
 
 _TABLE = attrgetter("backends")
@@ -41,6 +41,11 @@ def _view(session: Session, backend_id: int) -> Row:
 def _wanted(session: Session, backend_id: int | None) -> BackendState | None:
     """This host's own backend of that number, running or not."""
     return next((each for each in session.desired.backends if each.id == backend_id), None)
+
+
+async def _numbered_entry(session: Session, given: int | str) -> int:
+    rows = backends_view(session)
+    return numbered_entry(session, "backend", rows, await listed_path(rows, given))
 
 
 async def start_backend(datapath: Datapath, params: Params) -> Row:
@@ -62,13 +67,14 @@ async def start_backend(datapath: Datapath, params: Params) -> Row:
         known = BackendState(entry.id, entry.path, bool(entry.flags & BACKEND_READ_ONLY), entry.life)
         _check_same(session, known, params)
         return await _serve_again(datapath, session, known, entry)
+    refuse_forgotten_id(session, wanted)
     # The claim is held until the worker published the entry: only then does everybody see that the id is taken.
     async with session.claim() as opened:
         # A backend that is pending or lost has no entry, and keeps its id all the same.
         taken = {each.id for each in session.desired.backends}
         state = BackendState(opened.registry.backends.allocate(wanted, but=taken), path, params["read_only"])
         await _start(datapath, session, state)
-    return _view(session, state.id)
+    return _view(session, state.id) | {"warnings": left_forgotten(session)}
 
 
 def _check_same(session: Session, have: BackendState, params: Params) -> None:
@@ -146,7 +152,8 @@ async def _drop(session: Session, state: BackendState, before: BackendEntry | No
 
 async def stop_backend(datapath: Datapath, params: Params) -> Row:
     session = datapath.session(params["transport"])
-    backend_id = numbered(session, "backend", backends_view(session), params["id"], own=True)
+    rows = backends_view(session)
+    backend_id = numbered(session, "backend", rows, await listed_path(rows, params["id"], own=True), own=True)
     state = _wanted(session, backend_id)
     if state is None and backend_id in session.forgotten():
         return give_up(session, backend_id, "stopped")
@@ -171,7 +178,7 @@ def _is_ours(opened: Opened, backend_id: int) -> bool:
 async def recover_backend(datapath: Datapath, params: Params) -> Row:
     """Takes over the backend of a dead host, with the same medium or a copy of it. Its blkdevs go on by themselves."""
     session = datapath.session(params["transport"])
-    backend_id = numbered_entry(session, "backend", backends_view(session), params["id"])
+    backend_id = await _numbered_entry(session, params["id"])
     mine = _wanted(session, backend_id)
     if mine is not None and _is_ours(session.need(), backend_id):
         if params["path"] not in (None, mine.path) or params["read_only"] not in (None, mine.read_only):
@@ -186,7 +193,7 @@ async def recover_backend(datapath: Datapath, params: Params) -> Row:
     if backend_id in session.forgotten():
         return await _serve_again(datapath, session, state, entry)
     what = f"backend {backend_id}"
-    dead = await need_dead(session, entry.host_id, what)
+    dead = await need_owner_dead(session, entry)
     # Before the fence, which cannot be taken back. A pool has no medium of its own to look at.
     if pool_of(state.path) is None:
         await in_time(partial(check_store, state.path, state.read_only, entry), state.path, READY_S)
@@ -243,15 +250,15 @@ def _put_back(session: Session, lost: BackendState | None) -> None:
 async def clear_backend(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's backend, or a damaged or forgotten one. Its blkdevs get I/O errors from then on."""
     session = datapath.session(params["transport"])
+    backend_id = await _numbered_entry(session, params["id"])
     rows = backends_view(session)
-    backend_id = numbered_entry(session, "backend", rows, params["id"])
     view = entry_row(rows, backend_id)
     if view is None:
         raise not_ours(session, _TABLE, backend_id)
     if view["state"] == FORGOTTEN:
         return give_up(session, backend_id, "cleared", params["force"])
     if view["state"] != "corrupt":
-        await need_dead(session, view["host_id"], f"backend {backend_id}")
+        await need_owner_dead(session, running(session, _TABLE, backend_id))
     if not params["force"]:
         refuse_used(session.need(), backend_id, "take it over (cxl-datapath cbd backend recover), or use force")
     return await clear_entry(session, _TABLE, view, _clear, params["force"])

@@ -12,6 +12,7 @@ from ..cbd.geometry import ENTRIES_MAX
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..cbd.liveness import check_io_timeout, io_timeout_s
 from ..errors import Code, DatapathError
+from ..forgotten import unserved_hint
 from ..frontends.names import ublk_number
 from ..names import check_backend_path, check_blkdev_name
 from ..schema import Field, boolean, integer, number_or, optional
@@ -20,7 +21,7 @@ from ..session import Opened, Session
 from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
 from .base import TRANSPORT, Method, Params
-from .entries import clear_entry, not_here, not_ours, numbered, numbered_entry, refuse_known
+from .entries import clear_entry, listed_path, not_here, not_ours, numbered, numbered_entry, refuse_known
 from .in_use import check_name_free
 
 RETURN_S = 10.0  # for a host that has come back until it serves its backends
@@ -39,7 +40,9 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
     """Returns when the device can be used; the same settings again return what runs."""
     session = datapath.session(params["transport"])
     lease_s = session.need().lease_s
-    params = params | {"backend": numbered_entry(session, "backend", backends_view(session), params["backend"])}
+    backends = backends_view(session)
+    backend_id = numbered_entry(session, "backend", backends, await listed_path(backends, params["backend"]))
+    params = params | {"backend": backend_id}
     params["io_timeout"] = params["io_timeout"] or io_timeout_s(lease_s)
     mine = _mine(session, params)
     if mine is not None:
@@ -125,8 +128,9 @@ async def _check_backend(session: Session, backend_id: int) -> BackendEntry:
         if backend.host_epoch >= epoch:
             return backend
         await asyncio.sleep(_RETURN_STEP_S)
-    what, hint = f"its host {owner} is back and does not serve it", f"see why: cxl-datapath status, on {owner}"
-    raise DatapathError(Code.NOT_READY, f"backend {backend_id}", what, hint)
+    assert backend is not None
+    what = f"its host {owner} is back and does not serve it"
+    raise DatapathError(Code.NOT_READY, f"backend {backend_id}", what, unserved_hint(registry, backend))
 
 
 def _incarnation(session: Session, host_id: int) -> int | None:

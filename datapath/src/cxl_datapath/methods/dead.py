@@ -7,7 +7,9 @@ import asyncio
 from dataclasses import dataclass
 
 from ..cbd.fencing import fence, is_fenced
+from ..cbd.layout import BackendEntry, BlkdevEntry
 from ..errors import Code, DatapathError
+from ..forgotten import is_unserved, unserved_hint
 from ..session import Opened, Session
 
 
@@ -32,6 +34,19 @@ async def need_dead(session: Session, host_id: int, what: str) -> Dead | None:
         )
         raise DatapathError(Code.BUSY, what, f"its host {name} is alive", hint)
     return Dead(host_id, epoch)
+
+
+async def need_owner_dead(session: Session, entry: BackendEntry | BlkdevEntry) -> Dead | None:
+    """`need_dead` for the host of an entry. Of a backend that its living host does not serve it says so: to stop it there, as
+    of others, is refused while it has users."""
+    try:
+        return await need_dead(session, entry.host_id, f"{entry.WHAT} {entry.id}")
+    except DatapathError as error:
+        registry = session.need().registry
+        if error.code != Code.BUSY or not isinstance(entry, BackendEntry) or not is_unserved(registry, entry):
+            raise
+        what = f"{error.message} again and does not serve it"
+        raise DatapathError(error.code, error.object, what, unserved_hint(registry, entry)) from None
 
 
 async def bury(opened: Opened, *found: Dead | None) -> None:

@@ -9,10 +9,12 @@ from typing import TypeVar
 from ..cbd.layout import BackendEntry, BlkdevEntry, State
 from ..cbd.registry import Registry, Table
 from ..errors import Code, DatapathError
+from ..forgotten import is_unserved, unserved_hint
+from ..places import same_as
 from ..session import Opened, Session
 from ..views import Row
 from .damaged import clear_damaged
-from .dead import bury, need_dead, need_fenced, refuse_own
+from .dead import bury, need_fenced, need_owner_dead, refuse_own
 
 E = TypeVar("E", BackendEntry, BlkdevEntry)
 TableOf = Callable[[Registry], Table[E]]
@@ -57,6 +59,17 @@ def numbered_entry(session: Session, noun: str, rows: list[Row], given: int | st
     raise DatapathError(Code.NOT_FOUND, f"{noun} {given}", f"is {state} here{owner}", hint)
 
 
+async def listed_path(rows: list[Row], given: int | str, *, own: bool = False) -> int | str:
+    """For `numbered`: the path as the list has it, where the user gives another one of the same file or device of this host.
+
+    `own`: this host's own is meant, also where another host's has the very path. Raises `timeout` when that does not answer.
+    """
+    if isinstance(given, int) or any(row.get("path") == given and (row["local"] or not own) for row in rows):
+        return given
+    same = await same_as(given, (row["path"] for row in rows if row["local"] and "path" in row))
+    return next(iter(sorted(same)), given)
+
+
 def refuse_known(workers: Container[int], noun: str, number: int) -> None:
     """Raises `exists`: a second worker under one number would take the place of the first, which would go on unseen."""
     if number in workers:
@@ -89,8 +102,12 @@ def not_ours(session: Session, table_of: TableOf[E], number: int) -> DatapathErr
         entry = running(session, table_of, number)
     except DatapathError as error:
         return error
-    owner = session.need().registry.host_name(entry.host_id)
-    return DatapathError(Code.DENIED, f"{entry.WHAT} {number}", f"belongs to host {owner}", f"stop it on {owner}")
+    registry = session.need().registry
+    owner, what = registry.host_name(entry.host_id), f"{entry.WHAT} {number}"
+    if isinstance(entry, BackendEntry) and is_unserved(registry, entry):
+        why = f"belongs to host {owner}, which does not serve it"
+        return DatapathError(Code.DENIED, what, why, unserved_hint(registry, entry))
+    return DatapathError(Code.DENIED, what, f"belongs to host {owner}", f"stop it on {owner}")
 
 
 async def clear_entry(
@@ -105,7 +122,7 @@ async def clear_entry(
     entry = running(session, table_of, number)
     what = f"{entry.WHAT} {number}"
     refuse_own(session.need(), entry.host_id, what, f"run: cxl-datapath cbd {entry.WHAT} stop {session.name} {number}")
-    dead = await need_dead(session, entry.host_id, what)
+    dead = await need_owner_dead(session, entry)
     async with session.claim() as opened:
         await bury(opened, dead)
         entry = running(session, table_of, number)  # its host may have come back before this one had the claim

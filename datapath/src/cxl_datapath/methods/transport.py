@@ -23,6 +23,7 @@ from ..waits import Sleep, in_thread, in_time
 from .backend import stop_backend
 from .base import TRANSPORT, Method, Params
 from .blkdev import stop_blkdev
+from .forgotten import left_forgotten
 from .forming import ground
 from .in_use import refuse_medium, refuse_pool_memory
 
@@ -99,7 +100,7 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
             await session.open()
             session.keep_workers()
             await datapath.save()
-        return transport_view(session)
+        return transport_view(session) | {"warnings": left_forgotten(session)}
     assert memory is not None
     await refuse_medium(datapath, memory.path, params["memory"])
     info = await in_time(partial(_peek, memory), memory.spec, READY_S)
@@ -118,7 +119,7 @@ async def register_transport(datapath: Datapath, params: Params) -> Row:
             session.need().registration.leave()
             await datapath.forget(session)
             raise
-    return transport_view(session)
+    return transport_view(session) | {"warnings": left_forgotten(session)}
 
 
 def _peek(memory: Memory) -> Info:

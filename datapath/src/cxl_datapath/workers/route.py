@@ -26,6 +26,7 @@ from ..cbd.lines import ControlLine
 from ..cbd.liveness import Liveness
 from ..core import ChannelConf
 from ..errors import Code, DatapathError
+from ..forgotten import is_unserved
 from .attach import Attached
 from .link import Command, Link
 
@@ -222,12 +223,17 @@ class Route:
             return f"backend {self.entry.backend_id} was stopped or cleared; stop this blkdev, then start one on another backend"
         if backend is None:
             return "the backend's entry cannot be read"
-        self._away = is_fenced(self._registry, backend.host_id, backend.host_epoch) or self._is_dead(backend)
+        dead = self._is_dead(backend)
+        self._away = dead or is_fenced(self._registry, backend.host_id, backend.host_epoch)
+        channel = self._unanswered(backend)
+        host, back = self._registry.host_name(backend.host_id), not dead and is_unserved(self._registry, backend)
+        if back and (self._away or channel is not None):
+            see = f"see why, on {host}: cxl-datapath cbd backend list {self._registry.info.name}"
+            return f"its host {host} is back and does not serve it; {see}"
         if self._away:
-            return f"its host {self._registry.host_name(backend.host_id)} is away"
+            return f"its host {host} is away"
         if backend.epoch != self.entry.backend_epoch:
             return "the backend was restarted"
-        channel = self._unanswered(backend)
         return None if channel is None else f"the backend does not serve channel {channel}"
 
     def _is_dead(self, backend: BackendEntry) -> bool:
