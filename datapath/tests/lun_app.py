@@ -236,6 +236,13 @@ def in_child(work: Callable[[], Any]) -> Any:
     return Child(work).result()
 
 
+def become(uid: int) -> None:
+    """In a child, after it has connected: the socket is root's alone."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
 @contextlib.contextmanager
 def living(work: Callable[[], Any]) -> Iterator[Child]:
     """A child that does `work` and then lives until it is killed; entered when the work is done."""

@@ -106,6 +106,9 @@ def test_the_command_line(host):
     assert (busy.returncode, f"process(es) {os.getpid()}" in busy.stderr) == (1, True)
     cblk.cblk_close(chunk)
     assert "commands: 0" in host.cli("lun", "stats", "other").stdout
+    assert host.call("lun.list")[-1]["users"] == ["nobody"]
+    assert host.cli("lun", "set", "other", "--everybody").returncode == 0
+    assert host.call("lun.list")[-1]["users"] == []
     assert "legacy" in host.cli("lun", "set", "other", "--mode", "legacy").stdout
     assert host.cli("lun", "remove", "other").returncode == 0
     assert "there are: flash0" in host.cli("lun", "remove", "other").stderr

@@ -25,6 +25,7 @@ def add(nouns: Any, verb: Verb) -> None:
         made.add_argument("--client-contexts", type=int, default=contexts, help="contexts that one process may have")
         made.add_argument("--client-size", type=size, default=space, help="of all virtual LUNs of one user; 0: no limit")
         made.add_argument("--user", dest="users", action="append", default=users, help="who may use it; repeat for several")
+    change.add_argument("--everybody", dest="users", action="store_const", const=[], help="whoever reaches the socket may use it")
     for name, method, text in (
         ("remove", "lun.remove", "forget it; its data stay"),
         ("contexts", "lun.contexts", "who uses it"),

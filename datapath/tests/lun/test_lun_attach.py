@@ -8,7 +8,7 @@ import os
 
 import pytest
 from hosts import Host
-from lun_app import BLOCKS, CHUNK, READ, SYNC, UNMAP, App, Refused, in_child, lun_row
+from lun_app import BLOCKS, CHUNK, READ, SYNC, UNMAP, App, Refused, become, in_child, lun_row
 
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Request, Service
@@ -108,10 +108,8 @@ def _as_user(uid: int, host: Host) -> str:
         pytest.skip("needs root to become somebody else")
 
     def attach() -> str:
-        app = App(host)  # the socket is root's alone: its access is another test
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+        app = App(host)
+        become(uid)
         try:
             app.attach()
         except Refused as refusal:

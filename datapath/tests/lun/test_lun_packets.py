@@ -11,9 +11,11 @@ import socket
 import struct
 
 import pytest
-from lun_app import descriptors
+from hosts import wait_until
+from lun_app import App, Ctx, Refused, become, descriptors, in_child, living
 
 from cxl_datapath.cxlflash import wire
+from cxl_datapath.cxlflash.master import USER_CONTEXTS
 from cxl_datapath.cxlflash.wire import BLOCK, Request, Service
 
 
@@ -126,6 +128,34 @@ def test_five_hundred_and_twelve_contexts_and_no_more(app, host):
         context.ask(Service.USER_DIRECT)
     assert all(context.write(index, bytes([index + 1]) * BLOCK) == 0 for index, context in enumerate(used))
     assert [context.read(index)[0] for index, context in enumerate(used)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_one_user_leaves_room_for_others(app, host):
+    """A limit for each process alone is none: one starts more of them."""
+    if os.geteuid():
+        pytest.skip("needs root to become somebody else")
+
+    def attach(uid: int, count: int) -> list[Ctx]:
+        mine = App(host)
+        become(uid)
+        return [mine.attach(depth=2) for _ in range(count)]
+
+    def one_more(uid: int) -> str:
+        try:
+            return f"{len(attach(uid, 1))}"
+        except Refused as refusal:
+            return f"{errno.errorcode[refusal.errno]}: {refusal.text}"
+
+    host.call("lun.set", lun="flash0", client_contexts=512)
+    try:
+        with living(lambda: attach(12345, USER_CONTEXTS)):
+            assert f"ENOSPC: a user may have {USER_CONTEXTS} contexts" in in_child(lambda: one_more(12345))
+            assert in_child(lambda: one_more(12346)) == "1"
+            app.attach()
+        wait_until(lambda: not [row for row in host.call("lun.contexts", lun="flash0") if row["uid"] == 12345], "they are gone")
+        assert in_child(lambda: one_more(12345)) == "1"
+    finally:
+        host.call("lun.set", lun="flash0", client_contexts=64)
 
 
 def test_random_packets_never_reach_anything(app, host):

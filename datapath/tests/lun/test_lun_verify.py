@@ -8,7 +8,7 @@ import fcntl
 import os
 
 import pytest
-from lun_app import BLOCKS, CHUNK, MIB, READ, App, in_child, lun_row, needs_file
+from lun_app import BLOCKS, CHUNK, MIB, READ, App, become, in_child, lun_row, needs_file
 
 from cxl_datapath.cxlflash import wire
 from cxl_datapath.cxlflash.wire import BLOCK, Service
@@ -135,7 +135,7 @@ class TestManage:
 
         def switch():
             mine = App(host)
-            os.setresuid(12345, 12345, 12345)
+            become(12345)
             mine.refused(errno.EPERM, Service.MANAGE_LUN, flags=wire.DISABLE_SUPERPIPE, lun=b"flash1")
 
         in_child(switch)

@@ -23,6 +23,7 @@ from .watch import Watch
 from .wire import CONTEXTS_MAX
 
 STOP_PATIENCE_S = 10.0
+USER_CONTEXTS = CONTEXTS_MAX // 2  # of one user on this host, so that others find room
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class Luns:
         check_access(lun, sender)
         if sum(1 for each in lun.contexts if each.owner.is_same(sender)) >= lun.state.client_contexts:
             raise Refusal(errno.ENOSPC, f"a process may have {lun.state.client_contexts} contexts on LUN {lun.state.name}")
+        self._refuse_greed(sender)
         taken = {context.slot for context in self.contexts.values()}
         slot = next((number for number in range(CONTEXTS_MAX) if number not in taken), None)
         if slot is None:
@@ -144,6 +146,12 @@ class Luns:
             raise
         self._listen(context)
         return context
+
+    def _refuse_greed(self, sender: Process) -> None:
+        """Limits for a process are none for a user who may start as many as he likes. Root and the daemon's user may have all."""
+        held = sum(1 for context in self.contexts.values() if context.owner.uid == sender.uid)
+        if held >= USER_CONTEXTS and sender.uid not in (0, os.geteuid()):
+            raise Refusal(errno.ENOSPC, f"a user may have {USER_CONTEXTS} contexts of this host, in all processes together")
 
     async def _reserve(self, lun: Lun, planned: Context) -> Context:
         # Other LUNs have other locks: the slot is taken from here on, whoever asks while the worker is at it.
