@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.cxl_lab.sizes import parse_size
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
 from labs import ROOT, inventory
 
@@ -38,6 +39,15 @@ def test_the_inventory_has_the_hosts_of_the_topology(name):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     group = yaml.safe_load(done.stdout)["all"]["children"]["cxl_hosts"]["hosts"]
     assert list(group) == [host.name for host in parse_topology(inventory(name)).hosts]
+
+
+@pytest.mark.parametrize("name", LABS)
+def test_what_is_verified_has_room_for_a_file_system(name):
+    """mkfs.xfs wants 300 MiB, and a partition table takes some of the disk that it is on."""
+    variables = yaml.safe_load((ROOT / "inventories" / name / "group_vars/cxl_hosts.yml").read_text(encoding="utf-8"))
+    device = variables.get("cxl_verify_backing_device", "")
+    sizes = [parse_size(disk["size"]) for disk in variables.get("cbd_ramdisks", []) if device == f"/dev/{disk['name']}p1"]
+    assert all(size > 310 << 20 for size in sizes)
 
 
 def playbook(*words: str) -> str:
