@@ -142,8 +142,12 @@ def list_memdevs(runner: Runner) -> list[Memdev]:
 def list_root_decoders(runner: Runner, above: Memdev | None = None) -> list[RootDecoder]:
     """The root decoders with their targets; only those whose host bridges lead to the memdev ``above`` when one is given."""
     argv = ["cxl", "list", "-D", "-d", "root", "-T"]
-    argv += ["-m", above.name] if above else []
-    return parse_root_decoders(must_json(runner, argv, "root decoders"))
+    decoders = parse_root_decoders(must_json(runner, argv, "root decoders"))
+    if above is None:
+        return decoders
+    # The filter leaves out the targets that do not lead there, too.
+    leading = {one.name for one in parse_root_decoders(must_json(runner, [*argv, "-m", above.name], "root decoders"))}
+    return [one for one in decoders if one.name in leading]
 
 
 def list_regions(runner: Runner) -> list[Region]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_a_window_over_two_bridges_names_them_in_its_order(name, other_name):
     row = {**fixture("cxl_list_decoders")[0], "interleave_ways": 2, "interleave_granularity": 1024, "targets": [target, other]}
     (decoder,) = cxl_list.parse_root_decoders([row])
     assert (decoder.ways, decoder.granularity, decoder.targets) == (2, 1024, ("pci0000:48", "pci0000:40"))
+
+
+def test_a_window_that_leads_to_a_memdev_keeps_the_targets_that_do_not():
+    """cxl list -m leaves those out, so that a window over two bridges looked like one over the memdev's bridge alone."""
+    near, far = ({"target": f"pci0000:{bus:x}", "position": int(bus == 0x48), "id": bus} for bus in (0x40, 0x48))
+    both, one, other = ({**fixture("cxl_list_decoders")[0], "decoder": f"decoder0.{number}"} for number in range(3))
+    lists = [{**both, "interleave_ways": 2, "targets": [near, far]}, {**one, "targets": [near]}, {**other, "targets": [far]}]
+    filtered = [{**lists[0], "targets": [near]}, lists[1]]
+    command = "cxl list -D -d root -T"
+    runner = FakeRunner({command: json.dumps(lists), f"{command} -m mem1": json.dumps(filtered)})
+    above = cxl_list.list_root_decoders(runner, cxl_list.parse_memdevs(fixture("cxl_list_memdevs"))[0])
+    assert [(found.name, found.targets) for found in above] == [
+        ("decoder0.0", ("pci0000:40", "pci0000:48")),
+        ("decoder0.1", ("pci0000:40",)),
+    ]
 
 
 class TestASwitchedFabric:
