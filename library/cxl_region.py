@@ -203,7 +203,7 @@ def apply(runner: Runner, want: region_state.RegionWant, steps: list[Step]) -> r
     try:
         run_steps(runner, steps, want.subject)
     except LabError as failed:
-        raise explain_failed_create(failed, kernel_log(runner)) from failed
+        raise explain_failed_create(failed, kernel_log(runner), region_state.regions_above(runner, failed.cmd or ())) from failed
     return find_state(runner, want, 0, 0)
 
 

@@ -2,8 +2,8 @@
 """Makes the CXL regions again that this host had before it was started anew: Linux forgets a region when it ends.
 
 A program of its own: the module cxl_region puts it on the host, and systemd runs it once at each boot. Each record in the folder
-says which region to make: {"serials", "decoder", "type", "size", "uuid", "granularity"}. The serial numbers are in interleave
-order, sizes are bytes, and an empty decoder or uuid is left to cxl.
+says which region to make: {"serials", "decoder", "type", "size", "uuid", "granularity", "resource"}. The serial numbers are in interleave
+order, sizes are bytes, and an empty decoder or uuid is left to cxl. The resource is the address where the region was, as text.
 """
 
 from __future__ import annotations
@@ -59,11 +59,20 @@ def make(record: dict[str, Any], patience_s: float) -> str:
     return "" if subprocess.run([*command, "-m", *names], check=False).returncode == 0 else "cxl create-region failed"
 
 
+def turn(file: Path) -> tuple[int, bool, str]:
+    """When it is the record's turn. Linux fills the decoders of bridges, switches and devices by ascending address, and hands the
+    memory of a device out from its beginning, where the volatile part is."""
+    try:
+        address = int(json.loads(file.read_text(encoding="utf-8"))["resource"], 16)
+    except (OSError, ValueError, KeyError, TypeError):
+        address = 0  # from before addresses were kept, or a record that make() has to complain about
+    return address, not file.name.endswith(".ram.json"), file.name
+
+
 def main(folder: Path = RECORDS, patience_s: float = PATIENCE_S) -> int:
     """Exit code 1 when a region could not be made; the others are made all the same."""
     failed = 0
-    # Linux hands the memory of a device out from its beginning: volatile memory can not be had after persistent memory was.
-    for file in sorted(folder.glob("*.json"), key=lambda file: (not file.name.endswith(".ram.json"), file.name)):
+    for file in sorted(folder.glob("*.json"), key=turn):
         try:
             problem = make(json.loads(file.read_text(encoding="utf-8")), patience_s)
         except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:

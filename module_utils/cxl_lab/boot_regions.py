@@ -76,7 +76,10 @@ class BootRegions:
 
     def _files(self, region: dict[str, Any]) -> dict[Path, str]:
         serials = [int(serial, 16) for serial in region["serials"]]
-        record = {"serials": serials, **{key: region[key] for key in ("decoder", "type", "size", "uuid", "granularity")}}
+        record = {
+            "serials": serials,
+            **{key: region[key] for key in ("decoder", "type", "size", "uuid", "granularity", "resource")},
+        }
         return {
             self._root / _PROGRAM: "#!/usr/bin/python3\n" + inspect.getsource(boot_program),
             self._root / _UNITS / _UNIT: _UNIT_TEXT,

@@ -20,6 +20,10 @@ HIDE_HYPERVISOR = (
     "hide the hypervisor bit of the guest's CPU (libvirt: <feature policy='disable' name='hypervisor'/>) and restart it"
 )
 COLD_START = "shut the guest down and start it again: a warm reboot with a region leaves the memdev half configured"
+IN_TURN = (
+    "Linux fills the decoders of a bridge, a switch and a memdev by ascending address, and {} is at a higher one: destroy that, make "
+    "this region first (in cxl_memory_regions: name it first), then the other one again"
+)
 SIZE_RULE = "make the device n x 256 MiB large; the kernel log beside this says more"
 
 
@@ -53,15 +57,23 @@ def explain_missing_memdev(serial: int, memdevs: Sequence[Memdev], idle: Sequenc
     return LabError(subject, "no memdev carries this serial number", step, stderr=stderr, observed=observed)
 
 
-def explain_failed_create(error: LabError, log: Sequence[str]) -> LabError:
-    """The same failure of ``cxl create-region`` with a cause and a next step where the kernel log tells them."""
+def explain_failed_create(error: LabError, log: Sequence[str], above: Sequence[str] = ()) -> LabError:
+    """The same failure of ``cxl create-region`` with a cause and a next step where the kernel log tells them.
+
+    :param above: regions at higher addresses than the window that was to take the region.
+    """
     step = error.next_step
+    # Its last line only counts what was made.
+    causes = [line.partition(": create_region: ")[2] for line in (error.stderr or "").splitlines()]
+    problem = next(filter(None, causes), error.problem)
     if "failed to commit decode" in (error.stderr or "") and _mentions(log, "Failed to synchronize CPU cache state"):
         step = HIDE_HYPERVISOR
     elif _mentions(log, "outside platform defined"):
         step = COLD_START
+    elif "failed to set target" in problem and above:
+        step = IN_TURN.format(", ".join(above))
     stderr = "\n".join(filter(None, [(error.stderr or "").rstrip(), *log]))
-    return LabError(error.subject, error.problem, step, cmd=error.cmd, rc=error.rc, stderr=stderr, observed=error.observed)
+    return LabError(error.subject, problem, step, cmd=error.cmd, rc=error.rc, stderr=stderr, observed=error.observed)
 
 
 def _mentions(log: Sequence[str], *phrases: str) -> bool:

@@ -128,6 +128,13 @@ def observe(runner: Runner, want: RegionWant, cxl_devices: Path = Path("/sys/bus
     )
 
 
+def regions_above(runner: Runner, command: Sequence[str]) -> list[str]:
+    """The regions at higher addresses than the window that ``cxl create-region -d DECODER ...`` was to take memory from."""
+    windows = {decoder.name: decoder.resource for decoder in list_root_decoders(runner)}
+    named = [window for word, window in windows.items() if word in command]
+    return [region.name for region in list_regions(runner) if named and region.resource > named[0]]
+
+
 def describe(have: RegionState | None) -> dict[str, Any] | None:
     """What a module returns of a region; None when there is none. Memdevs and serials are in interleave order."""
     if have is None or not have.regions:

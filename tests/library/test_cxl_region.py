@@ -182,3 +182,17 @@ def test_a_region_that_would_show_the_bytes_of_another_is_taken_away_again(call,
 def test_check_mode_remembers_nothing(call, machine):
     call(cxl_region, Host(region=True), serial="0xc0de0001", check=True)
     assert machine.mappings() == []
+
+
+def test_a_refused_region_is_told_of_those_above_its_window(call):
+    """As on a host whose bridge had a region in its second window when one in the first was asked for."""
+    host = Host()
+    stderr = (
+        "cxl region: create_region: region0: failed to set target0 to mem1\ncxl region: cmd_create_region: created 0 regions\n"
+    )
+    host.answers["cxl create-region"] = Result(1, "", stderr)
+    high = {**fixture("cxl_list_regions")[0], "region": "region7", "resource": 1 << 45, "mappings": []}
+    host.answers["cxl list -R"] = json.dumps([high])
+    host.answers["dmesg"] = ""
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["failed"] and "failed to set target0 to mem1" in result["msg"] and "region7 is at a higher one" in result["msg"]

@@ -13,6 +13,7 @@ from ansible.module_utils.cxl_lab import boot_program
 from ansible.module_utils.cxl_lab.boot_regions import BootRegions
 
 REGION = {
+    "resource": "0x110000000",
     "name": "region0",
     "type": "pmem",
     "size": 512 << 20,
@@ -140,6 +141,16 @@ def test_volatile_memory_of_a_device_comes_before_its_persistent_memory(root, cx
     assert boot_program.main(records(root), 0) == 0
     made = [line.split()[2] for line in (cxl / "made").read_text().splitlines()]
     assert made == ["ram", "pmem", "pmem"]
+
+
+def test_regions_are_made_by_ascending_address(root, cxl):
+    """Linux refuses a region below a bridge that has one at a higher address."""
+    boot = BootRegions(root)
+    boot.remember({**REGION, "serials": ["0x7"], "resource": "0x90000000"})
+    boot.remember({**REGION, "resource": "0x110000000"})
+    boot.remember({**REGION, "serials": ["0xc0de0001", "0x7"], "type": "ram", "resource": "0x10000000"})
+    order = sorted(records(root).glob("*.json"), key=boot_program.turn)
+    assert [file.name for file in order] == ["0x7.ram.json", "0x7.json", "0xc0de0001.json"]
 
 
 def test_volatile_memory_stays_offline_at_boot(root, cxl, monkeypatch):

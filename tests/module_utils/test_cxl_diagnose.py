@@ -34,6 +34,17 @@ def test_the_hypervisor_bit_is_named():
     assert "failed to commit decode" in better.stderr and "CPU cache state" in better.stderr
 
 
+def test_a_region_at_a_higher_address_is_named():
+    stderr = (
+        "cxl region: create_region: region0: failed to set target0 to mem3\ncxl region: cmd_create_region: created 0 regions\n"
+    )
+    error = LabError("region", "cxl region: cmd_create_region: created 0 regions", stderr=stderr)
+    better = diagnose.explain_failed_create(error, [], ["region1"])
+    assert better.problem == "region0: failed to set target0 to mem3"
+    assert "region1 is at a higher one" in better.next_step
+    assert diagnose.explain_failed_create(error, [], []).next_step == ""
+
+
 def test_another_failure_keeps_its_own_words():
     error = LabError("region", "no free decoder", stderr="could not get a free decoder for mem1")
     assert diagnose.explain_failed_create(error, []).next_step == ""

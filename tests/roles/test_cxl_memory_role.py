@@ -42,7 +42,7 @@ def test_volatile_memory_of_a_device_comes_first_and_goes_last(tmp_path):
     regions = [one, two, {**one, "type": "ram"}, other]
     spaces = [{"serial": "0x1", "name": "first"}, {"serial": ["0x2", "0x3"], "name": "second"}]
     play = LocalPlay(tmp_path, {"node1": {"cxl_memory_regions": regions, "cxl_memory_namespaces": spaces}})
-    order = [("ram", "0x1"), ("ram", "0x4"), ("pmem", "0x1"), ("pmem", "['0x2', '0x3']")]
+    order = [("ram", "0x1"), ("pmem", "0x1"), ("pmem", "['0x2', '0x3']"), ("ram", "0x4")]
     for state, expected in (("present", order), ("absent", order[::-1])):
         spaces_of = {} if state == "present" else {"cxl_memory_namespaces": []}
         _, output = play.run(play.role("cxl_memory", cxl_memory_state=state, cxl_memory_wait_timeout=0, **spaces_of))
