@@ -2,8 +2,9 @@
 """Makes the CXL regions again that this host had before it was started anew: Linux forgets a region when it ends.
 
 A program of its own: the module cxl_region puts it on the host, and systemd runs it once at each boot. Each record in the folder
-says which region to make: {"serials", "decoder", "type", "size", "uuid", "granularity", "resource"}. The serial numbers are in interleave
-order, sizes are bytes, and an empty decoder or uuid is left to cxl. The resource is the address where the region was, as text.
+says which region to make: {"serials", "decoder", "type", "size", "uuid", "granularity", "resource"}. The serial numbers are in
+interleave order, sizes are bytes, and an empty decoder or uuid is left to cxl. The resource is the address where the region was,
+as text.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ HIDE_HYPERVISOR = (
 )
 COLD_START = "shut the guest down and start it again: a warm reboot with a region leaves the memdev half configured"
 IN_TURN = (
-    "Linux fills the decoders of a bridge, a switch and a memdev by ascending address, and {} is at a higher one: destroy that, make "
-    "this region first (in cxl_memory_regions: name it first), then the other one again"
+    "Linux fills the decoders of a bridge, a switch and a memdev by ascending address, and {} is at a higher one: destroy that, "
+    "make this region first (in cxl_memory_regions: name it first), then the other one again"
 )
 SIZE_RULE = "make the device n x 256 MiB large; the kernel log beside this says more"
 
