@@ -65,21 +65,21 @@ class VmLab:
     def playbook(self, name: str, *options: str) -> tuple[int, str]:
         return run(["ansible-playbook", *self.options(), *options, name])
 
-    def module(self, host: str, name: str, **options: object) -> dict:
+    def module(self, host: str, name: str, /, **options: object) -> dict:
         """Runs a module on a host of the inventory as root; returns its result, also of a failure."""
         command = ["ansible", *self.options(), host, "-b", "-m", name, "-a", json.dumps(options)]
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={**environment(), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACKS_ENABLED": ""},
+            env={**environment(), "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CALLBACKS_ENABLED": "lab_progress"},
             capture_output=True,
             text=True,
             check=False,
         )
-        head, brace, rest = done.stdout.partition("{")
-        assert brace, done.stdout + done.stderr
-        print(f"\n{host}: {name} {json.dumps(options)}\n{head}{brace}{rest}", flush=True)
-        result, _ = json.JSONDecoder().raw_decode(brace + rest)
+        print(f"\n{host}: {name} {json.dumps(options)}\n{done.stdout}", flush=True)
+        _, arrow, rest = done.stdout.partition(" => {")
+        assert arrow, done.stdout + done.stderr
+        result, _ = json.JSONDecoder().raw_decode("{" + rest)
         return {"failed": done.returncode != 0, **result}
 
     def _ssh(self, host: str, *command: str) -> list[str]:
