@@ -79,8 +79,8 @@ def test_a_switched_fabric_in_the_table(call):
     runner = FakeRunner({"": "[]", **lists})
     found = call(cxl_status_info, runner)["status"]
     row = status.table({"node1": found}, [])[1]
-    assert "7 1792M" in row and "pmem 1G x4, pmem 512M x2, ram 256M" in row and "not accepted" not in row
-    assert [len(region["memdevs"]) for region in found["regions"]] == [4, 2, 1] and found["problems"] == []
+    assert "7 1792M" in row and "pmem 512M x2, pmem 1G x4, ram 256M" in row and "not accepted" not in row
+    assert [len(region["memdevs"]) for region in found["regions"]] == [2, 4, 1] and found["problems"] == []
 
 
 def test_the_daemon_and_its_transports():

@@ -138,8 +138,8 @@ def test_a_window_that_leads_to_a_memdev_keeps_the_targets_that_do_not():
 
 
 class TestASwitchedFabric:
-    """What a host of the inventory "switched" prints. The keys are those of the manual page of cxl-list; the scenario of that
-    inventory holds them against a real guest, and records what it prints (RECORD=1)."""
+    """What a host of the inventory "switched" printed (Linux 6.12, cxl-cli 81). The scenario of that inventory holds its
+    keys against what a guest prints now, and records it anew (RECORD=1)."""
 
     lists = fixture("switched_lists")
 
