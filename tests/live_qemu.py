@@ -29,6 +29,7 @@ class LiveQemu:
         self.lets_go = True
         self.keeps = False
         self.refuses = ""
+        self.goes = ""  # a device that goes when it is looked at
         self.commands: list[str] = []
 
     def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
@@ -48,6 +49,10 @@ class LiveQemu:
         folder, _, name = arguments["path"].rpartition("/")
         if folder == "/objects":
             return self.objects[name][arguments["property"]]
+        if name == self.goes:
+            self.goes = self.devices.pop(name)["id"]
+        if name not in self.devices:
+            raise QmpError("host node1", f"Device '{arguments['path']}' not found", "qom-get")
         device, key = self.devices[name], arguments["property"]
         if key == "parent_bus":
             return f"{PERIPHERAL}/{device['bus']}/{device['bus']}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Protocol
 
 from .cxl_list import format_serial, parse_serial
+from .dcd.monitor import QmpError
 from .errors import LabError
 from .names import check_name
 from .sizes import parse_size
@@ -120,10 +121,15 @@ def observe(monitor: Monitor) -> Live:
     for name, kind in children.items():
         if kind not in ("cxl-type3", "cxl-upstream"):
             continue
-        port = _last(monitor, f"{_PERIPHERAL}/{name}", "parent_bus")
+        try:
+            port = _last(monitor, f"{_PERIPHERAL}/{name}", "parent_bus")
+            if kind == "cxl-type3":
+                devices.append(_device(monitor, name, port))
+        except QmpError as error:
+            if "not found" in error.said:
+                continue  # it went while we were asking
+            raise
         taken.add(port)
-        if kind == "cxl-type3":
-            devices.append(_device(monitor, name, port))
     ports = sorted((name for name, kind in children.items() if kind == "cxl-rp"), key=_port_order)
     return Live(tuple(devices), tuple(ports), frozenset(taken), frozenset(_children(monitor, "/objects")))
 

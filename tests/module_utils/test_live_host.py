@@ -56,6 +56,19 @@ def test_a_device_comes_and_then_is_there(host, qemu):
     }
 
 
+def test_a_device_that_goes_while_it_is_looked_at_is_gone(host, qemu):
+    """QEMU takes it out of its tree when the guest lets go, between two questions."""
+    attach(host, want())
+    qemu.goes = "cxl-dev.hot"
+    live = host.observe()
+    assert live.device("hot") is None and not live.taken
+    qemu.goes = ""
+    attach(host, want(name="other"))
+    qemu.refuses = "qom-get"
+    with pytest.raises(LabError, match="QEMU refuses"):
+        host.observe()
+
+
 def test_each_kind_of_capacity_has_its_memory(host, qemu):
     attach(host, want(size="256M", volatile="512M", port=2, serial="0x7"))
     device = qemu.devices["cxl-dev.hot"]
