@@ -41,7 +41,8 @@ options:
   kind:
     description:
       - V(poison) marks bytes of the memory as lost; they are in the poison list of the device from then on.
-      - V(correctable) and V(uncorrectable) are errors of the protocol, which come by AER. After an uncorrectable one the host may
+      - V(correctable) and V(uncorrectable) are errors of the protocol, which come by AER. Devices begin with such errors
+        masked, and Linux 6.12 leaves them so; the module unmasks them on the host (setpci). After an uncorrectable one the host may
         give the device up.
       - V(general_media), V(dram) and V(memory_module) are records of the event log.
     type: str
@@ -135,6 +136,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import injection
+from ..module_utils.cxl_lab.aer import tell_internal_errors
 from ..module_utils.cxl_lab.cxl_list import show_memdev
 from ..module_utils.cxl_lab.guest_trace import tracing
 from ..module_utils.cxl_lab.live_devices import observe
@@ -168,15 +170,17 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     schema = QmpSchema(monitor.execute("query-qmp-schema", {}))
     command, arguments = injection.build(schema, kind, device, options["arguments"])
     subject = f"device {device} of {options['host']}"
-    live = observe(monitor).device(device)
-    memdev = lab.memdev(options["host"], live, subject)
+    found = lab.memdev(options["host"], observe(monitor).device(device), subject)
+    memdev = found.name
     before = poison_list(guest, memdev)
     there = kind == "poison" and covers(before, arguments["start"], arguments["length"])
     result = {"command": {"execute": command, "arguments": arguments}, "memdev": memdev, "seen": [], "poison": before}
     if not there and not module.check_mode:
+        if kind in injection.BY_AER:
+            tell_internal_errors(guest, found.host, subject)
         result["seen"] = inject(lambda: monitor.execute(command, arguments), guest, memdev, options)
         result["poison"] = poison_list(guest, memdev)
-    result["listed"] = show_memdev(guest, live.serial) if live else None
+    result["listed"] = show_memdev(guest, found.serial)
     diff = {"before": {"poison": before}, "after": {"poison": result["poison"]}}
     return {"changed": not there, **result, "diff": diff}
 

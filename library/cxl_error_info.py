@@ -92,7 +92,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     poison: list[dict[str, Any]] = []
     if module.params["device"]:
         device = check_name(module.params["device"], "device")
-        memdev = lab.memdev(host, observe(monitor).device(device), f"device {device} of {host}")
+        memdev = lab.memdev(host, observe(monitor).device(device), f"device {device} of {host}").name
         poison = poison_list(lab.guest(host), memdev)
     return {"changed": False, "kinds": kinds, "poison": poison}
 

@@ -8,7 +8,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ansible.module_utils.basic import missing_required_lib
 
-from .cxl_lab.cxl_list import find_memdev, list_memdevs
+from .cxl_lab.cxl_list import Memdev, find_memdev, list_memdevs
 from .cxl_lab.dcd.monitor import Monitor, VirshMonitor
 from .cxl_lab.errors import LabError
 from .cxl_lab.leaks import Leaks
@@ -87,8 +87,8 @@ class LiveLab:
             sleep=self._params["wait_sleep"],
         )
 
-    def memdev(self, host: str, device: LiveDevice | None, subject: str) -> str:
-        """The name of a device on its host.
+    def memdev(self, host: str, device: LiveDevice | None, subject: str) -> Memdev:
+        """What a device is on its host.
 
         :raises LabError: when QEMU or the host do not have it.
         """
@@ -97,7 +97,7 @@ class LiveLab:
         found = find_memdev(list_memdevs(self.guest(host)), device.serial)
         if found is None:
             raise LabError(subject, f"{host} has no memdev of its serial number", f"look at dmesg of {host}")
-        return found.name
+        return found
 
     def lock(self, host: str) -> Path:
         """Held by whoever changes the devices of a host."""

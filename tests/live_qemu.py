@@ -104,13 +104,16 @@ class Guest(FakeRunner):
                 "cxl disable-region": "",
                 "cxl destroy-region": self.destroy,
                 "rm -f": "",
+                "setpci -s": "",
             }
         )
 
     def memdevs(self) -> str | Result:
         if self.away:
             return Result(1, "", "no route to host")
-        rows = [{"memdev": name, "pmem_size": 1, "serial": serial, "host": "x"} for serial, name in self.names().items()]
+        rows = [
+            {"memdev": name, "pmem_size": 1, "serial": serial, "host": "0000:0d:00.0"} for serial, name in self.names().items()
+        ]
         return json.dumps(rows)
 
     def names(self) -> dict[int, str]:

@@ -33,6 +33,9 @@ class Kind:
     events: tuple[str, ...]
 
 
+#: What a device tells its host by Advanced Error Reporting.
+BY_AER = ("correctable", "uncorrectable")
+
 KINDS: Mapping[str, Kind] = {
     "poison": Kind("cxl-inject-poison", {"start": 0, "length": 64}, ("cxl_poison",)),
     "correctable": Kind("cxl-inject-correctable-error", {"type": "mem-data-ecc"}, ("cxl_aer_correctable_error",)),

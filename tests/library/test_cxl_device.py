@@ -146,6 +146,25 @@ def test_a_host_that_gave_the_device_up_after_an_error(lab):
     assert result["listed"] is None and result["poison"] == []
 
 
+def test_errors_of_the_protocol_are_unmasked_first(lab):
+    """Linux 6.12 leaves the masks as a reset makes them, so that no such error was ever seen."""
+    lab.call(cxl_device, **LAB, devices=[HOT])
+    for kind in ("dram", "correctable"):
+        lab.call(cxl_error, **LAB, device="hot", kind=kind, check=True)
+        assert not [line for line in lab.guest.ran if line.startswith("setpci")], "check mode leaves the host alone"
+    lab.call(cxl_error, **LAB, device="hot", kind="dram", wait=False)
+    assert not [line for line in lab.guest.ran if line.startswith("setpci")]
+    lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait=False)
+    assert "setpci -s 0000:0d:00.0 ECAP_AER+08.l=0:00400000 ECAP_AER+14.l=0:00004000" in lab.guest.ran
+    played = len(lab.qemu.commands)
+    lab.guest.answers["setpci -s"] = Result(127, "", "setpci: not found")
+    failed = lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait=False)
+    assert "setpci: not found; install pciutils" in failed["msg"] and len(lab.qemu.commands) == played, "nothing was played"
+    (row,) = json.loads(lab.guest.memdevs())
+    lab.guest.answers["cxl list -M -i"] = json.dumps([{**row, "host": "-rf"}])
+    assert "'-rf' is no PCI function" in lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait=False)["msg"]
+
+
 def test_an_error_that_nobody_saw_fails_and_says_so(lab):
     lab.call(cxl_device, **LAB, devices=[HOT])
     result = lab.call(cxl_error, **LAB, device="hot", kind="correctable", wait_timeout=0)
