@@ -42,8 +42,8 @@ options:
     description:
       - V(poison) marks bytes of the memory as lost; they are in the poison list of the device from then on.
       - V(correctable) and V(uncorrectable) are errors of the protocol, which come by AER. Devices begin with such errors
-        masked, and Linux 6.12 leaves them so; the module unmasks them on the host (setpci). After an uncorrectable one the host may
-        give the device up.
+        masked, and Linux 6.12 leaves them so; the module unmasks them on the host (setpci). After an uncorrectable one the host
+        may give the device up.
       - V(general_media), V(dram) and V(memory_module) are records of the event log.
     type: str
     choices: [poison, correctable, uncorrectable, general_media, dram, memory_module]
