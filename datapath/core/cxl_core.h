@@ -65,7 +65,7 @@ enum cbd_op_flag { CBD_FUA = 1 };
 /* How long a loop spins, and how it sleeps after that. Zero means the default. */
 struct cbd_idle_conf {
     uint32_t spin_us;     /* default 100 */
-    uint32_t idle_cap_us; /* longest sleep between two looks, default 870; up to 5000 where waking up is dear (emulated CPUs) */
+    uint32_t idle_cap_us; /* longest sleep between two looks, default 800; up to 5000 where waking up is dear (emulated CPUs) */
 };
 
 struct cbd_stats { /* all monotonic counters */
