@@ -39,6 +39,10 @@ class Mapping:
             return False
         return list(serials) != [self.serial] or base - dpa != self.base - self.dpa
 
+    def shows(self, base: int, size: int, dpa: int) -> bool:
+        """Whether a region of this memdev lies in this mapping with all of its bytes."""
+        return self.base <= base and base + size <= self.base + self.size and base - dpa == self.base - self.dpa
+
 
 class Committed:
     """What was mapped in this life of the machine. ``root`` is the root folder of the host."""
@@ -68,9 +72,10 @@ class Committed:
         :raises LabError: when it would show bytes of others.
         """
         known = self.mappings()
-        if len(serials) == 1 and all(one.serial != serials[0] for one in known):
-            # The first mapping of a memdev lies over all older ones.
-            return
+        # The first mapping of a memdev lies over all older ones, and QEMU makes no second one.
+        first = next((index for index, one in enumerate(known) if [one.serial] == list(serials)), len(known))
+        if len(serials) == 1 and (first == len(known) or known[first].shows(base, size, dpa)):
+            known = known[first + 1 :]
         hiding = next((one for one in known if one.hides(serials, base, size, dpa)), None)
         if hiding:
             problem = f"QEMU still shows memory of memdev {format_serial(hiding.serial)} at {hiding.base:#x}, not this region's"

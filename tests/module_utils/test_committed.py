@@ -71,6 +71,20 @@ def test_only_the_first_mapping_of_a_memdev_lies_over_the_others(tmp_path):
         host.check("r", [2], BASE, 512 * MIB, 0)
 
 
+def test_what_lies_beneath_the_own_mapping_stays_there(tmp_path):
+    """A region of a second device at the addresses of a first one was fine when it was made, and refused at the next look."""
+    host = machine(tmp_path)
+    host.remember([1], BASE, 256 * MIB, 0)
+    for _ in range(2):
+        host.check("r", [2], BASE, 256 * MIB, 0)
+        host.remember([2], BASE, 256 * MIB, 0)
+        host.remember([2], BASE + 512 * MIB, 256 * MIB, 256 * MIB)
+    host.remember([3], BASE, 256 * MIB, 0)
+    for serial in (1, 2):
+        with pytest.raises(LabError, match="memory of memdev 0x3" if serial == 2 else "memory of memdev 0x2"):
+            host.check("r", [serial], BASE, 256 * MIB, 0)
+
+
 def test_another_start_of_the_machine_forgets(tmp_path):
     machine(tmp_path).remember([1], BASE, 512 * MIB, 0)
     assert machine(tmp_path, "two").mappings() == []
