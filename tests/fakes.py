@@ -50,6 +50,8 @@ def run_module(
     module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, check: bool = False, **args: Any
 ) -> dict[str, Any]:
     """Runs a module's main() with these arguments; returns the result that it prints, also of a failure."""
+    # A module's process has no controller in it, where warnings go to the screen instead of the result; that of the tests may.
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
     with patch_module_args({**args, "_ansible_check_mode": check, "_ansible_diff": True}), pytest.raises(SystemExit):
         module.main()
     return json.loads(capsys.readouterr().out)
