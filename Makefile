@@ -42,7 +42,7 @@ lint: ## ruff, mypy, yamllint, ansible-lint
 
 unit: ## unit tests of modules and daemon, C tests under sanitizers
 	@scripts/bootstrap test
-	@pytest -q -n 3 --dist loadfile tests datapath/tests --ignore=tests/local --ignore=tests/scenarios
+	@pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests datapath/tests --ignore=tests/local --ignore=tests/scenarios
 
 local: ## a lab without virtual machines from nothing to nothing, in a minute or two
 	@scripts/bootstrap test
@@ -56,9 +56,9 @@ scenario-cbd: ## three backends on two virtual machines, resets and a takeover; 
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_many_blkdevs.py
 
-scenario-topology: ## a fabric that changes while it runs, two labs at once, a lab of eight, guests of a cloud image; not part of "make test"
+scenario-topology: ## a fabric that changes while it runs, two labs at once, a lab of eight, guests of a cloud image and with other kernels; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_two_labs.py tests/scenarios/test_eight_node.py tests/scenarios/test_cloud_image.py
+	@pytest -v -s tests/scenarios/test_switched.py tests/scenarios/test_two_labs.py tests/scenarios/test_eight_node.py tests/scenarios/test_cloud_image.py tests/scenarios/test_own_kernel.py
 
 scenario-kmem: ## memory as a disk and as swap on a virtual machine, and growth by dynamic capacity; not part of "make test"
 	@scripts/bootstrap test
@@ -68,9 +68,9 @@ scenario-cxlflash: ## user-space LUNs on the disks of another virtual machine; n
 	@scripts/bootstrap test
 	@pytest -v -s tests/scenarios/test_cxlflash.py
 
-scenario-dcd: ## dynamic capacity: four virtual machines that share one device, then one with a whole fabric; not part of "make test"
+scenario-dcd: ## dynamic capacity: four virtual machines that share one device, one with a whole fabric, one with a direct data path; not part of "make test"
 	@scripts/bootstrap test
-	@pytest -v -s tests/scenarios/test_dcd_pool.py tests/scenarios/test_dcd_fabric.py
+	@pytest -v -s tests/scenarios/test_dcd_pool.py tests/scenarios/test_dcd_fabric.py tests/scenarios/test_dcd_direct.py
 
 soak: ## KILLS, FAULTS of each kind and HANDOVERS under clients that verify, from SEED
 	@scripts/bootstrap test

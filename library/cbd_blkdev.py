@@ -76,6 +76,20 @@ options:
         description: For O(blkdevs[].state=cleared), do it although the entry is damaged and may be that of a living host.
         type: bool
         default: false
+  leaving:
+    description:
+      - What tasks before this one stop on any host or clear away, as they return it (C(gone)). In check mode, in which it is
+        still there, it does not keep a blkdev from being started; otherwise what is really there decides.
+    type: dict
+    suboptions:
+      blkdevs:
+        description: What this module returned.
+        type: list
+        elements: dict
+      hosts:
+        description: What M(cbd_host) returned.
+        type: list
+        elements: dict
   runtime_dir:
     description: Folder with the control socket of the daemon.
     type: path
@@ -158,12 +172,17 @@ steps:
   sample: ["start a blkdev on backend 0"]
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cbd_module import DEATH_OPTION, RUNTIME_OPTION, Kind, reach
+from ..module_utils.cbd_module import observe as observe_all
 from ..module_utils.cxl_lab import cbd_blkdev
+from ..module_utils.cxl_lab.cbd import Row, Seen, without, without_blkdevs_of
+from ..module_utils.cxl_lab.datapath_client import DatapathClient
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 
 _BLKDEV = {
@@ -193,6 +212,7 @@ SPEC: dict[str, Any] = {
             ],
         },
         **RUNTIME_OPTION,
+        "leaving": {"type": "dict", "options": {kind: {"type": "list", "elements": "dict"} for kind in ("blkdevs", "hosts")}},
         **WAIT_OPTIONS,
         **DEATH_OPTION,
     },
@@ -200,11 +220,26 @@ SPEC: dict[str, Any] = {
 }
 
 
-KIND = Kind("blkdevs", cbd_blkdev.parse, cbd_blkdev.check, cbd_blkdev.plan, cbd_blkdev.find, cbd_blkdev.SHOWN)
+KIND = Kind(
+    "blkdevs",
+    cbd_blkdev.parse,
+    cbd_blkdev.check,
+    cbd_blkdev.plan,
+    cbd_blkdev.find,
+    cbd_blkdev.SHOWN,
+    remarks=cbd_blkdev.remarks,
+)
+
+
+def observe(leaving: dict[str, list[Row]], client: DatapathClient, wants: list[Any]) -> Seen:
+    """The transports of this host, but for the blkdevs that are ``leaving`` them."""
+    transports = without(observe_all(client, wants)["transports"], leaving.get("blkdevs") or [], "blkdev", local=False)
+    return {"transports": without_blkdevs_of(transports, leaving.get("hosts") or [])}
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
-    return reach(module, KIND)
+    leaving = (module.params["leaving"] or {}) if module.check_mode else {}
+    return reach(module, replace(KIND, observe=partial(observe, leaving)))
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import dax
-from ..module_utils.cxl_lab.cxl_list import parse_serial
+from ..module_utils.cxl_lab.cxl_list import parse_serials
 from ..module_utils.cxl_lab.device_users import users_of
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.runner import HostRunner, Runner
@@ -183,7 +183,7 @@ def apply(runner: Runner, want: dax.DaxWant, steps: list[Step]) -> dax.DaxDevice
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     options, runner = module.params, HostRunner()
-    serials = tuple(parse_serial(serial) for serial in options["serial"])
+    serials = parse_serials(options["serial"])
     want = dax.DaxWant(serials, options["type"], options["mode"], options["online"])
     dax.refuse_shared(want, options["others"])
     have = find_device(module, runner, want)

@@ -175,16 +175,20 @@ SPEC: dict[str, Any] = {
 
 
 def present(lab: LiveLab, host: LiveHost, wants: Sequence[DeviceWant], check: bool) -> list[str]:
-    """Attaches what is missing; what was done, or would be."""
-    steps: list[str] = []
+    """Attaches what is missing; what was done, or would be. All of them are planned before the first is attached."""
+    live, planned = host.observe(), []
     for want in wants:
         files = lab.files(want)
-        commands = host.plan_attach(want, host.observe(), files)
-        steps += hotplug.phrases(commands)
-        if commands and not check:
+        commands = host.plan_attach(want, live, files)
+        live = hotplug.after(live, want, commands)
+        if commands:
+            planned.append((want, files, commands))
+    if not check:
+        for want, files, _ in planned:
             lab.make_files(want, files)
+        for want, _, commands in planned:
             host.attach(want, commands)
-    return steps
+    return [phrase for _, _, commands in planned for phrase in hotplug.phrases(commands)]
 
 
 def absent(host: LiveHost, wants: Sequence[DeviceWant], force: bool, check: bool) -> list[str]:

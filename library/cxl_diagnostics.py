@@ -82,7 +82,7 @@ from ..module_utils.cxl_lab import diagnostics
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.runner import HostRunner
-from ..module_utils.cxl_lab.topology.plan import domain_name
+from ..module_utils.cxl_lab.topology.plan import domain_name, lab_folder
 from ..module_utils.lab_module import run_module
 
 try:
@@ -114,7 +114,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         raise LabError("name", f"{folder!r} is no name of a folder", 'use letters, digits, ".", "-" and "_"')
     if options["lab"]:
         lab = check_name(options["lab"], "lab")
-        lab_dir = Path(options["lab_dir"] or f"/var/lib/cxl-lab/{lab}")
+        lab_dir = lab_folder(lab, options["lab_dir"])
         plan = diagnostics.plan_hypervisor(options["uri"], domains(options["uri"], lab, lab_dir), lab_dir)
     else:
         plan = diagnostics.plan_host(options["runtime_dir"])

@@ -122,7 +122,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.cxl_lab.cloud_image import CloudImage
 from ..module_utils.cxl_lab.cloud_image import hooks as cloud_hooks
 from ..module_utils.cxl_lab.debian_root import Recipe, check_suite, make_disk, make_tree
-from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.errors import LabError, shown
 from ..module_utils.cxl_lab.locking import build_once
 from ..module_utils.cxl_lab.own_kernel import OwnKernel
 from ..module_utils.cxl_lab.sizes import parse_size
@@ -158,6 +158,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         raise LabError(f"files {params['files']}", "is no folder", "give the folder that is laid over the root file system")
     check_suite(params["suite"])
     own_kernel(params).check()
+    for host, extra in params["host_packages"].items():
+        if not isinstance(extra, list) or not all(isinstance(name, str) for name in extra):
+            raise LabError(f"extra_packages of {host}", f"{shown(extra)} is no list of packages", "write a list of their names")
     cloud = CloudImage.given(params["cloud_image"], params["cloud_checksum"])
     changed, image = make_image(module, params["packages"], disk_size, cloud)
     hosts = {}

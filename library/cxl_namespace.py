@@ -154,7 +154,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab import namespace as namespaces
-from ..module_utils.cxl_lab.cxl_list import parse_serial
+from ..module_utils.cxl_lab.cxl_list import parse_serials
 from ..module_utils.cxl_lab.device_users import users_of
 from ..module_utils.cxl_lab.errors import LabError
 from ..module_utils.cxl_lab.ndctl_list import NdRegion
@@ -254,7 +254,7 @@ def result(before: dict[str, Any] | None, after: dict[str, Any] | None, steps: l
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
-    serials = [parse_serial(serial) for serial in options["serial"]]
+    serials = parse_serials(options["serial"])
     shape = (options["mode"], options["map"], options["align"])
     want = namespaces.parse_want(serials, options["name"], *shape, sector_size=options["sector_size"])
     ensure = ensure_present if options["state"] == "present" else ensure_absent

@@ -53,16 +53,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab.cbd_inventory import check
-from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.errors import refuse_start
 from ..module_utils.lab_module import run_module
 
 
 def work(module: AnsibleModule) -> dict[str, Any]:
     lists = module.params["lists"]
-    problems = check(lists, module.params["inventory_hosts"])
-    if problems:
-        listed = "\n  - " + "\n  - ".join(problems)
-        raise LabError("lists of cbd", f"{len(problems)} problem(s) before the start{listed}", observed=problems)
+    refuse_start("lists of cbd", check(lists, module.params["inventory_hosts"]))
     return {"changed": False, "entries": sum(map(len, lists.values()))}
 
 

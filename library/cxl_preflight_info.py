@@ -28,6 +28,23 @@ options:
     type: list
     elements: str
     default: []
+  hypervisors:
+    description: Names in the inventory group C(hypervisors). None of them can be a host of the lab, too.
+    type: list
+    elements: str
+    default: []
+  variables:
+    description: Names of the variables that the inventory has for the topology. One that the role does not have is a problem.
+    type: list
+    elements: str
+    default: []
+  lab_dir:
+    description: Folder of the lab's files; C(/var/lib/cxl-lab/LAB) without it.
+    type: path
+  uri:
+    description: libvirt connection.
+    type: str
+    default: qemu:///system
   cache_dir:
     description: Folder of the caches, for its free space.
     type: path
@@ -72,11 +89,13 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cxl_lab.accel import device_problem
-from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.errors import refuse_start
 from ..module_utils.cxl_lab.names import check_name
-from ..module_utils.cxl_lab.preflight import check, summary, this_machine
+from ..module_utils.cxl_lab.preflight import check, check_names, check_places, summary, this_machine
 from ..module_utils.cxl_lab.topology.advice import warnings
 from ..module_utils.cxl_lab.topology.model import parse_topology
+from ..module_utils.cxl_lab.topology.obstacles import obstacles
+from ..module_utils.cxl_lab.topology.plan import LabPaths, lab_folder
 from ..module_utils.lab_module import run_module
 
 
@@ -87,10 +106,11 @@ def work(module: AnsibleModule) -> dict[str, Any]:
         module.warn(text)
     machine = this_machine(Path(module.params["cache_dir"]), module.params["root"])
     problems = check(lab, topology, module.params["inventory_hosts"], machine, module.params["hosts_elsewhere"])
-    if problems:
-        raise LabError(
-            f"lab {lab}", f"{len(problems)} problem(s) before the start\n  - " + "\n  - ".join(problems), observed=problems
-        )
+    problems += check_names(topology, module.params["hypervisors"], module.params["variables"])
+    folder = lab_folder(lab, module.params["lab_dir"])
+    problems += check_places(folder, module.params["uri"])
+    problems += obstacles(topology, LabPaths(lab, folder))
+    refuse_start(f"lab {lab}", problems)
     kvm = device_problem() or "/dev/kvm is there, to be proved with a guest kernel"
     return {"changed": False, "summary": {**summary(topology, machine), "kvm": kvm}}
 
@@ -103,6 +123,10 @@ def main() -> None:
             "topology": {"type": "dict", "required": True},
             "inventory_hosts": {"type": "list", "elements": "str", "required": True},
             "hosts_elsewhere": {"type": "list", "elements": "str", "default": []},
+            "hypervisors": {"type": "list", "elements": "str", "default": []},
+            "variables": {"type": "list", "elements": "str", "default": []},
+            "lab_dir": {"type": "path"},
+            "uri": {"type": "str", "default": "qemu:///system"},
             "cache_dir": {"type": "path", "default": "/var/cache/cxl-lab"},
             "root": {"type": "bool", "required": True},
         },

@@ -85,7 +85,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.errors import refuse_start
 from ..module_utils.cxl_lab.memory_file import parse_wants
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.preflight_local import LocalHost, check, summary, this_machine
@@ -96,11 +96,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     lab = check_name(module.params["lab"], "cxl_local_lab")
     hosts = [LocalHost(**host) for host in module.params["hosts"]]
     files = parse_wants(module.params["files"], sized=True)
-    problems = check(hosts, files, this_machine(module.params["root"]))
-    if problems:
-        raise LabError(
-            f"lab {lab}", f"{len(problems)} problem(s) before the start\n  - " + "\n  - ".join(problems), observed=problems
-        )
+    refuse_start(f"lab {lab}", check(hosts, files, this_machine(module.params["root"])))
     return {"changed": False, "summary": summary(hosts, files)}
 
 

@@ -254,7 +254,7 @@ def check_bytes(runner: Runner, want: region_state.RegionWant, have: region_stat
         committed.check(want.subject, *place)
     except LabError:
         if made:
-            run_steps(runner, regions.plan_absent(want, have), want.subject)
+            run_steps(runner, regions.plan_take_back(want, have), want.subject)
         raise
     committed.remember(*place)
 

@@ -181,19 +181,21 @@ ssh_config:
   type: str
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ..module_utils.cxl_lab.errors import LabError
+from ..module_utils.cxl_lab.errors import LabError, refuse_start, shown
 from ..module_utils.cxl_lab.names import check_name
 from ..module_utils.cxl_lab.preflight import running_domains
 from ..module_utils.cxl_lab.runner import HostRunner
 from ..module_utils.cxl_lab.topology.advice import warnings
 from ..module_utils.cxl_lab.topology.host_names import HostNames
 from ..module_utils.cxl_lab.topology.model import parse_topology
+from ..module_utils.cxl_lab.topology.obstacles import obstacles
 from ..module_utils.cxl_lab.topology.plan import LabPaths, Platform, Seen, Step, domain_name, plan_machines, plan_steps
 from ..module_utils.cxl_lab.topology.schema import SECTIONS, SHORT
 from ..module_utils.lab_module import WAIT_OPTIONS, run_module
@@ -201,7 +203,7 @@ from ..module_utils.lab_module import WAIT_OPTIONS, run_module
 try:
     from ..module_utils.cxl_lab.topology.lab import Lab, as_result
     from ..module_utils.cxl_lab.topology.libvirt_host import LibvirtHost
-    from ..module_utils.cxl_lab.topology.store import Owner, Store, invoking_user
+    from ..module_utils.cxl_lab.topology.store import Owner, Store, check_root, invoking_user
     from ..module_utils.cxl_lab.topology.switches import stop_switches
 
     MISSING = ""
@@ -217,16 +219,23 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     paths = LabPaths(lab, Path(module.params["lab_dir"]))
     if not paths.root.is_absolute():
         raise LabError("lab_dir", f"{paths.root} is no absolute path", "write it from the root folder on: QEMU runs elsewhere")
-    return (_absent if module.params["state"] == "absent" else _present)(module, paths)
+    try:
+        return (_absent if module.params["state"] == "absent" else _present)(module, paths)
+    except OSError as error:
+        where = error.filename or paths.root
+        step = "check lab_dir, the rights there and the free space"
+        raise LabError(f"files of lab {lab}", f"{where}: {error.strerror or error}", step) from error
 
 
 def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     topology = parse_topology(given(module.params["topology"]))
-    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]), module.params["images"])
+    machines = plan_machines(paths.lab, topology, Platform(**module.params["platform"]), _images(module.params["images"]))
+    refuse_start(f"lab {paths.lab}", obstacles(topology, paths))
     for text in warnings(topology):
         module.warn(text)
     libvirt_host, seen = _observe(module, paths.lab)
     steps = plan_steps(machines, seen)
+    check_root(paths)
     _refuse_loss(module, steps)
     names = HostNames(HostRunner(), paths.ssh_config, machines)
     told = names.outdated(_staying(steps, seen)) if module.params["wait"] else []
@@ -252,6 +261,16 @@ def _present(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     return result
 
 
+def _images(images: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    """
+    :raises LabError: for what is no image.
+    """
+    for host, image in images.items():
+        if not isinstance(image, Mapping) or set(image) != {"disk", "kernel", "initrd"}:
+            raise LabError(f"image of {host}", f"{shown(image)} is none", "give disk, kernel and initrd (role cxl_guest_image)")
+    return images
+
+
 def _staying(steps: list[Step], seen: dict[str, Seen]) -> list[str]:
     """The hosts that run before and after the steps, without a new start."""
     touched = {step.host for step in steps}
@@ -263,7 +282,7 @@ def _absent(module: AnsibleModule, paths: LabPaths) -> dict[str, Any]:
     steps = [Step("remove", host, "asked for") for host in seen]
     owner = libvirt_host.emulator_user() if libvirt_host else Owner(0, 0)
     store = Store(paths, HostRunner(), owner, invoking_user())
-    store.check_root()
+    check_root(paths)
     leftovers = [str(path) for path in (paths.root, *paths.shared.glob(f"{paths.memory_prefix}*")) if path.exists()]
     result: dict[str, Any] = {"changed": bool(steps or leftovers), "steps": [asdict(step) for step in steps], "hosts": []}
     result["diff"] = _diff([*seen, *leftovers], [])
@@ -289,13 +308,12 @@ def _observe(module: AnsibleModule, lab: str, optional: bool = False) -> tuple[A
 
 
 def _refuse_loss(module: AnsibleModule, steps: list[Step]) -> None:
-    for step in steps:
-        if step.action == "replace" and not module.params["recreate"]:
-            raise LabError(
-                f"host {step.host}",
-                step.reason,
-                "set cxl_topology_recreate=true to build it anew (its disk is lost), or run make down",
-            )
+    lost = [step for step in steps if step.action == "replace"]
+    if lost and not module.params["recreate"]:
+        first, *others = lost
+        fix = "set cxl_topology_recreate=true to build it anew (its disk is lost), or run make down"
+        more = "".join(f"\n  - host {step.host}: {step.reason}" for step in others)
+        raise LabError(f"host {first.host}", f"{first.reason}{more}", fix)
 
 
 def _diff(before: object, after: object) -> dict[str, Any]:

@@ -67,10 +67,11 @@ EXAMPLES = r"""
 RETURN = r"""
 mappings:
   description: The mappings as the daemon shows them, in the order of O(mappings). C(path) and C(offset) are for C(mmap).
+    Both are null while the file cannot be had, and C(reason) says why; otherwise that is null.
   returned: success
   type: list
   elements: dict
-  sample: [{serial: 3235774465, name: bus, dpa: 536870912, size: 67108864, path: /dev/mem, offset: 25501368320}]
+  sample: [{serial: 3235774465, name: bus, dpa: 536870912, size: 67108864, path: /dev/mem, offset: 25501368320, reason: null}]
 steps:
   description: What was done, or would be done in check mode.
   returned: success

@@ -138,7 +138,8 @@ def _apply(client: DatapathClient, calls: list[tuple[Any, Call]]) -> None:
 
 def _foreseen(want: Any, before: dict[str, list[Row]]) -> list[Row]:
     have = before[want.subject]
-    return [{**(have[0] if have else {}), **want.wanted}] if want.wanted else []
+    known = {key: value for key, value in (have[0] if have else {}).items() if key != "worker"}  # how its start ends nobody knows
+    return [{**known, **want.wanted}] if want.wanted else []
 
 
 def _infos(seen: Seen) -> list[Row]:
@@ -148,7 +149,10 @@ def _infos(seen: Seen) -> list[Row]:
 
 
 def _pick(row: Row, keys: tuple[str, ...]) -> Row:
-    return {key: row[key] for key in keys if key in row}
+    """Some keys; and the state of a worker that does not run, which can be all that a change is about."""
+    picked, worker = {key: row[key] for key in keys if key in row}, row.get("worker")
+    stands = isinstance(worker, dict) and worker.get("state") != "running"
+    return picked | {"worker": worker["state"]} if stands and "state" in worker else picked
 
 
 def _result(kind: Kind, before: dict[str, list[Row]], after: dict[str, list[Row]], steps: list[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .cxl_lab.live_host import LiveHost
 from .cxl_lab.names import check_name
 from .cxl_lab.runner import HostRunner
 from .cxl_lab.topology.guest import GuestRunner
-from .cxl_lab.topology.plan import LabPaths, Seen, domain_name
+from .cxl_lab.topology.plan import LabPaths, Seen, domain_name, lab_folder
 from .cxl_lab.topology.store import Store, invoking_user
 
 try:
@@ -45,7 +45,7 @@ class LiveLab:
         if MISSING:
             raise LabError("libvirt", missing_required_lib(MISSING), "run scripts/bootstrap")
         self.name = check_name(params["lab"], "lab")
-        self.paths = LabPaths(self.name, Path(params["lab_dir"] or f"/var/lib/cxl-lab/{self.name}"))
+        self.paths = LabPaths(self.name, lab_folder(self.name, params["lab_dir"]))
         self._params = params
         self._runner = HostRunner()
         self._libvirt = LibvirtHost(params["uri"])
@@ -65,6 +65,9 @@ class LiveLab:
         self.check_running(host)
         spec = self._seen[host].spec or {}
         fixed = {str(memory.get("name")) for memory in spec.get("memories", [])}
+        # The file of a pool has its name, and would be the memory of the device, too.
+        every = [memory for seen in self._seen.values() for memory in (seen.spec or {}).get("memories", [])]
+        fixed |= {str(memory["pool"]) for memory in every if memory.get("pool")}
         for name in names:
             if name in fixed:
                 step = "change cxl_topology_memories and set cxl_topology_recreate=true"

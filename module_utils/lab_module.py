@@ -7,7 +7,7 @@ becomes one message of the form "<object>: <what>; <what to do next>" with the f
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -21,6 +21,21 @@ WAIT_OPTIONS = {
 }
 
 
+#: Longer than anybody waits.
+_MAX_SECONDS = 10**9
+
+
+def _check_waiting(params: Mapping[str, Any]) -> None:
+    """A time that is no number ("nan") would never be over.
+
+    :raises LabError: for what nobody can wait.
+    """
+    for key in ("wait_timeout", "wait_sleep"):
+        value = params.get(key)
+        if value is not None and not 0 <= value <= _MAX_SECONDS:
+            raise LabError(key, f"{value} is no time to wait", f"give seconds, 0 to {_MAX_SECONDS}")
+
+
 def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **spec: Any) -> None:
     """Runs ``work(module)`` and ends the module with its result dictionary, or with the LabError that it raised.
 
@@ -29,6 +44,7 @@ def run_module(work: Callable[[AnsibleModule], dict[str, Any]], **spec: Any) -> 
     """
     module = AnsibleModule(**spec)
     try:
+        _check_waiting(module.params)
         result = work(module)
     except LabError as error:
         module.fail_json(msg=str(error), **error.details())

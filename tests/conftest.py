@@ -23,6 +23,11 @@ settings.register_profile("lab", deadline=None, derandomize="CI" in os.environ, 
 settings.load_profile("lab")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first, so that in the end no worker is alone with one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def progress_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the tested code says what it is doing, so that a playbook that runs meanwhile does not show it."""

@@ -52,6 +52,8 @@ def run_module(
     """Runs a module's main() with these arguments; returns the result that it prints, also of a failure."""
     # A module's process has no controller in it, where warnings go to the screen instead of the result; that of the tests may.
     monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
+    # Nor are there warnings of modules that ran before.
+    monkeypatch.setattr("ansible.module_utils.common.warnings._global_warnings", {}, raising=False)
     with patch_module_args({**args, "_ansible_check_mode": check, "_ansible_diff": True}), pytest.raises(SystemExit):
         module.main()
     return json.loads(capsys.readouterr().out)

@@ -65,7 +65,7 @@ names = st.from_regex(r"[a-z][a-z0-9_-]{0,31}", fullmatch=True)
 
 
 def networks() -> st.SearchStrategy[str]:
-    """Every network that a lab may have: a private one of eight addresses or more."""
+    """Every network that a lab may have: a private one of eight addresses or more, not where QEMU forwards the login."""
 
     def within(private: str) -> st.SearchStrategy[str]:
         whole = ipaddress.IPv4Network(private)
@@ -76,7 +76,9 @@ def networks() -> st.SearchStrategy[str]:
             st.integers(whole.prefixlen, 29),
         )
 
-    return st.sampled_from(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).flatmap(within)
+    login = ipaddress.IPv4Network("10.0.2.0/23")
+    private = st.sampled_from(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]).flatmap(within)
+    return private.filter(lambda network: not ipaddress.IPv4Network(network).subnet_of(login))
 
 
 units = st.integers(1, 4).map(lambda count: count * UNIT)
@@ -113,13 +115,18 @@ def capacities(draw: st.DrawFn, shared: bool) -> dict[str, Any]:
 
 
 @st.composite
-def topologies(draw: st.DrawFn, max_cpus: int = 64) -> dict[str, Any]:
-    """Valid topologies as a user writes them: short ones without a fabric, and others with bridges, switches and windows."""
+def topologies(draw: st.DrawFn, max_cpus: int = 64, several_networks: bool = False) -> dict[str, Any]:
+    """Valid topologies as a user writes them: short ones without a fabric, and others with bridges, switches and windows.
+
+    :param several_networks: whether some have a list of networks, each between some of the hosts.
+    """
     hosts = draw(hosts_of_a_lab(max_cpus))
     host_names = [host["name"] for host in hosts]
     fabric = draw(st.lists(names, max_size=5, unique=True))
-    bridges = [{"name": name} for name in fabric[:3]]
-    switches = [{"name": name, "parent": draw(st.sampled_from(fabric[:3]))} for name in fabric[3:]]
+    # Enough for all that can be plugged in, or as many as are.
+    ports = st.one_of(st.just({}), st.integers(10, 16).map(lambda count: {"ports": count}))
+    bridges = [{"name": name, **draw(ports)} for name in fabric[:3]]
+    switches = [{"name": name, "parent": draw(st.sampled_from(fabric[:3])), **draw(ports)} for name in fabric[3:]]
     memories, pools = [], []
     serials = draw(st.lists(st.integers(1, 2**64 - 1), min_size=8, max_size=8, unique=True))
     for name, serial in zip(draw(st.lists(names, max_size=8, unique=True)), serials):
@@ -150,6 +157,11 @@ def topologies(draw: st.DrawFn, max_cpus: int = 64) -> dict[str, Any]:
             data["windows"].append({"size": UNIT * len(bridges), "targets": targets, "granularity": granularity})
     elif draw(st.booleans()):
         data["window"] = need + draw(st.integers(0, 16)) * UNIT
-    if draw(st.booleans()):
+    if several_networks and draw(st.booleans()):
+        some = st.lists(st.sampled_from(host_names), min_size=1, unique=True)
+        kinds = st.sampled_from(["auto", "switch"])
+        names_ = draw(st.lists(names.filter(lambda name: name != "control"), max_size=4, unique=True))
+        data["networks"] = [{"name": name, "hosts": draw(some), "kind": draw(kinds)} for name in names_]
+    elif draw(st.booleans()):
         data["network"] = draw(networks())
     return data

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from core_build import DATAPATH, build
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = sorted(source.stem for source in (DATAPATH / "core" / "tests").glob("test_*.c"))
 _ENGINES = ("ring", "idle", "channel", "engine", "fence", "deaths", "device", "pool", "control", "order", "claim", "pages", "lun")
 THREADED = [f"test_{name}" for name in _ENGINES]

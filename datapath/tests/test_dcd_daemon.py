@@ -14,6 +14,7 @@ import pytest
 from dcd_model import BLOCK, MIB, Model
 from hosts import wait_until
 from test_dcd_host import WINDOW
+from test_memory_resolver import Sysfs
 
 from cxl_datapath.cli import main
 from cxl_datapath.client import Client
@@ -186,6 +187,34 @@ def test_a_transport_on_accepted_extents(start, model, tmp_path):
     wait_until(lambda: again.call("cbd.transport.list")[0]["state"] == "running", "device and transport are taken up again")
     again.call("cbd.transport.unregister", transport="pool0")
     again.call("dcd.mapping.remove", serial=SERIAL, name="bus")
+
+
+def test_a_direct_mapping_is_listed_while_its_devdax_is_gone(start, model, tmp_path):
+    """Of a host that boots, or whose namespace somebody destroyed: the others are shown, and this one can be let go."""
+    daemon = start()
+    sysfs = Sysfs(tmp_path / "sys")
+    sysfs.memdev(1, 0x92)
+    sysfs.dax("dax0.0", sysfs.region(0, [1], address=0x110000000), size=254 * MIB, address=0x110200000)
+    daemon.call("dcd.region.create", serial=SERIAL, direct=0x92)
+    model.offer(E0)
+    wait_until(lambda: daemon.call("dcd.extent.list"), "accepted")
+    made = daemon.call("dcd.mapping.create", serial=SERIAL, name="fast", dpa=E0[0], size=2 * MIB)
+    assert (made["path"], made["offset"]) == (f"{tmp_path}/dax0.0", E0[0] - 2 * MIB)
+    with pytest.raises(DatapathError, match="not all accepted"):
+        daemon.call("dcd.mapping.create", serial=SERIAL, name="outside", dpa=sum(E0), size=2 * MIB)
+    link = tmp_path / "sys/bus/dax/devices/dax0.0"
+    device = link.readlink()
+    link.unlink()
+    (row,) = daemon.call("dcd.mapping.list")
+    assert {**made, "path": None, "offset": None, "reason": row["reason"]} == row
+    assert "carries no devdax device" in row["reason"]["message"]
+    with pytest.raises(DatapathError, match="carries no devdax device"):
+        daemon.call("dcd.mapping.create", serial=SERIAL, name="fast", dpa=E0[0], size=2 * MIB)
+    link.symlink_to(device)
+    assert daemon.call("dcd.mapping.list") == [made]
+    link.unlink()
+    daemon.call("dcd.mapping.remove", serial=SERIAL, name="fast")
+    assert daemon.call("dcd.mapping.list") == []
 
 
 def test_a_mapping_that_lost_its_extents_is_no_memory(start, model):

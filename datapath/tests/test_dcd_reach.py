@@ -69,3 +69,12 @@ def test_the_direct_way_counts_from_the_data_of_the_namespace(sysfs):
             directly(0x92, wanted, sysfs.root, sysfs.root)
     with pytest.raises(DatapathError, match="no such memdev"):
         directly(0x93, (8 * MIB, 2 * MIB), sysfs.root, sysfs.root)
+
+
+def test_the_direct_way_through_a_devdax_that_does_not_say_where_it_is(sysfs):
+    """One that goes while it is looked at."""
+    sysfs.memdev(1, 0x92)
+    sysfs.dax("dax0.0", sysfs.region(0, [1]))
+    with pytest.raises(DatapathError, match="does not say where it is") as caught:
+        directly(0x92, (8 * MIB, 2 * MIB), sysfs.root, sysfs.root)
+    assert caught.value.code == Code.NOT_READY

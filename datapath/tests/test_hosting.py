@@ -136,6 +136,42 @@ def test_a_ticket_of_an_earlier_life_is_taken_back(registry):
     assert registry.claim(0) == IDLE
 
 
+# ---- another name
+
+
+def test_a_host_with_another_name_goes_on_in_its_entry(registry):
+    register(registry, "node1")
+    again = register(registry, "storage", seat=Seat(0, 1))
+    assert (again.id, again.epoch, registry.hosts.read(0).name) == (0, 2, "storage")
+    again.beat()
+
+
+def test_an_entry_with_another_name_whose_heartbeat_moves_is_another_hosts(registry):
+    first = register(registry, "node1")
+    assert register(registry, "clone", seat=Seat(0, 1), watch_hosts=lambda read, hosts, lease_s: set(hosts)).id == 1
+    first.beat()
+
+
+@pytest.mark.parametrize("seat", [Seat(0, 2), Seat(2, 1), Seat(9, 1), None])
+def test_an_entry_with_another_name_that_it_did_not_leave_like_this_is_another_hosts(registry, seat):
+    register(registry, "node1")
+    assert register(registry, "storage", seat=seat).id == 1
+
+
+def test_an_entry_with_another_name_that_was_fenced_or_cleared_is_lost(registry):
+    register(registry, "node1")
+    fencing.fence(registry, 0, 1)
+    assert register(registry, "storage", seat=Seat(0, 1)).id == 1
+    registry.hosts.clear(0)
+    assert register(registry, "other", seat=Seat(0, 1)).id == 2
+
+
+def test_a_host_whose_new_name_has_an_entry_takes_that(registry):
+    register(registry, "node1")
+    register(registry, "storage")
+    assert register(registry, "storage", seat=Seat(0, 1)).id == 1
+
+
 # ---- fences
 
 

@@ -22,6 +22,8 @@ from cxl_datapath.saver import Saver
 from cxl_datapath.state import StateFile, TransportState
 from cxl_datapath.waits import in_time
 
+pytestmark = pytest.mark.slow
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 T = {"transport": "pool0"}
 

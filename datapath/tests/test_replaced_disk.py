@@ -252,3 +252,24 @@ def test_a_replaced_disk_is_served_when_somebody_says_that_it_has_the_data(lab: 
     lab.node1.start()
     wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["state"] == "running", "it is known from now on")
     assert io_works(device, 0x44)
+
+
+@needs_nbd
+def test_a_disk_that_is_gone_is_asked_back_by_name(lab: Lab) -> None:
+    """Nobody is told to name another one: the backend has users, who know its data."""
+    disk, device = lab.mapped()
+    assert io_works(device, 0x51)
+    hidden = disk.rename(disk.with_suffix(".hidden"))
+    lab.node1.kill_worker("backend", "pool0", 0)
+    wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["error"], "it cannot start again")
+    error = lab.node1.refuse(Code.NOT_FOUND, "cbd.backend.start", **T, path=str(disk))
+    assert error.object == str(disk) and error.hint.startswith(
+        "backend 0 is on it: bring it back; or put what has its data there"
+    )
+    assert (
+        lab.node1.refuse(Code.NOT_FOUND, "cbd.backend.start", **T, path=f"{disk}2").hint
+        == "name an existing block device or file"
+    )
+    hidden.rename(disk)
+    wait_until(lambda: lab.node1.worker("backend", "pool0", 0)["state"] == "running", "it serves again by itself")
+    assert io_works(device, 0x52)

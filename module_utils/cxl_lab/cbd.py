@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Hashable, Iterable
+from typing import Any, Callable, Hashable, Iterable
 
 from .cxl_list import parse_serial
 from .errors import LabError, shown
@@ -190,10 +190,39 @@ def without(transports: list[Row], going: list[Row], kind: str, *, local: bool) 
     return [{**each, name: [row for row in each.get(name) or [] if stays(each, row)]} for each in transports]
 
 
+def without_blkdevs_of(transports: list[Row], hosts: list[Row]) -> list[Row]:
+    """The transports as they are once these hosts were cleared out of them, as far as blkdevs are concerned."""
+    gone = {(row.get("transport"), row.get("name")) for row in hosts}
+    return [
+        {**each, "blkdev_list": [row for row in each.get("blkdev_list") or [] if (each.get("name"), row.get("host")) not in gone]}
+        for each in transports
+    ]
+
+
 def serves(row: Row) -> bool:
     """Whether an entry of this host does its work."""
     worker = row.get("worker")
     return row.get("state") == "running" and isinstance(worker, dict) and worker.get("state") == "running"
+
+
+def troubles(wants: Iterable[Any], found: Callable[[Any], list[Row]]) -> list[str]:
+    """Why what is wanted here does not do its work, though it is there. A run tries it again, and check mode does not know how
+    that ends."""
+    return [
+        f"{want.subject} does not run on this host: {text}"
+        for want in wants
+        for row in (found(want) if want.wanted else [])
+        if row.get("local") and not serves(row) and (text := _error(row))
+    ]
+
+
+def _error(row: Row) -> str:
+    """What its worker failed with last; empty for nothing."""
+    worker = row.get("worker")
+    error = worker.get("error") if isinstance(worker, dict) else None
+    parts = [error.get(key) for key in ("object", "message", "hint")] if isinstance(error, dict) else []
+    said = [str(part) for part in parts if part]
+    return ": ".join(said[:2]) + "".join(f"; {hint}" for hint in said[2:])
 
 
 def owner(row: Row) -> str:

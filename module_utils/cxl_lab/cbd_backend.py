@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 from .cbd import (
     Call,
@@ -18,6 +19,7 @@ from .cbd import (
     listed,
     owner,
     serves,
+    troubles,
     users,
     when_dead,
 )
@@ -105,10 +107,10 @@ def find(want: BackendWant, seen: Seen) -> list[Row]:
 
 
 def remarks(wants: list[BackendWant], seen: Seen) -> list[str]:
-    """What this host forgot in the transports of the list, and no entry of the list means."""
+    """What is there and does not serve; and what this host forgot in the transports of the list and no entry of it means."""
     dealt = {(row.get("transport"), row.get("id")) for want in wants for row in find(want, seen)}
     rows = [row for name in sorted({want.transport for want in wants}) for row in listed(seen, name, "backend")]
-    return [
+    return troubles(wants, partial(find, seen=seen)) + [
         f"backend {row.get('id')} of transport {row.get('transport')} ({row.get('path')}) was forgotten by this host, "
         f"whose daemon lost its state: {_FORGOTTEN_STEP}"
         for row in rows

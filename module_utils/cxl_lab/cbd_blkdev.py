@@ -4,8 +4,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
-from .cbd import Call, Row, Seen, check_distinct, check_id, check_number, check_transport, listed, owner, serves, when_dead
+from .cbd import (
+    Call,
+    Row,
+    Seen,
+    check_distinct,
+    check_id,
+    check_number,
+    check_transport,
+    listed,
+    owner,
+    serves,
+    troubles,
+    when_dead,
+)
 from .cbd_backend import is_ready
 from .errors import LabError
 from .names import check_name
@@ -107,7 +121,8 @@ def plan(want: BlkdevWant, seen: Seen, foresee: bool) -> list[Call]:
     """
     rows = listed(seen, want.transport, "blkdev", need=want.state == "present" and not foresee)
     if want.state == "present":
-        return _start(want, rows, listed(seen, want.transport, "backend"))
+        lease_ms = next((row.get("lease_ms") for row in seen["transports"] if row.get("name") == want.transport), None)
+        return _start(want, rows, listed(seen, want.transport, "backend"), lease_ms)
     return _clear(want, rows) if want.state == "cleared" else _stop(want, rows)
 
 
@@ -116,6 +131,11 @@ def find(want: BlkdevWant, seen: Seen) -> list[Row]:
     rows = listed(seen, want.transport, "blkdev")
     mine = _with_id(want, rows) if want.state == "cleared" else _own(want, rows)
     return [mine] if mine else []
+
+
+def remarks(wants: list[BlkdevWant], seen: Seen) -> list[str]:
+    """What is there and does not work."""
+    return troubles(wants, partial(find, seen=seen))
 
 
 def _own(want: BlkdevWant, rows: list[Row]) -> Row | None:
@@ -137,10 +157,12 @@ def _with_id(want: BlkdevWant, rows: list[Row]) -> Row | None:
     return next((row for row in rows if row.get("id") == want.id), None)
 
 
-def _start(want: BlkdevWant, rows: list[Row], backends: list[Row]) -> list[Call]:
+def _start(want: BlkdevWant, rows: list[Row], backends: list[Row], lease_ms: object) -> list[Call]:
     mine = _own(want, rows)
+    if mine and _is_forgotten(mine):
+        mine = None  # a start under its name takes it back
     if mine and mine.get("state") == "lost":
-        problem = f"was blkdev {mine.get('id')} of this host, and is lost: it or its backend was cleared while this host was away"
+        problem = f"was blkdev {mine.get('id')} of this host, and is lost: it, or its backend, was stopped or cleared elsewhere"
         raise LabError(want.subject, problem, "forget it first (state: absent)", observed=mine)
     if mine:
         different = [f"{key} {mine.get(key)}" for key, wanted in want.settings.items() if mine.get(key, False) != wanted]
@@ -150,6 +172,9 @@ def _start(want: BlkdevWant, rows: list[Row], backends: list[Row]) -> list[Call]
             )
         if mine.get("device") and serves(mine):
             return []
+    else:
+        _check_timeout(want, lease_ms)
+        _check_writers(want, rows)
     # Only what was chosen: the rest is the daemon's to decide, and stays as it was decided.
     params = {"transport": want.transport, **{key: value for key, value in want.settings.items() if value is not False}}
     if mine and mine.get("io_timeout") is not None:
@@ -160,15 +185,40 @@ def _start(want: BlkdevWant, rows: list[Row], backends: list[Row]) -> list[Call]
     return [replace(call, waits_for=f"backend {want.backend}", hint="start it on its host (cbd_backend)")]
 
 
+def _check_timeout(want: BlkdevWant, lease_ms: object) -> None:
+    """Refuses what the daemon would."""
+    if want.io_timeout is not None and isinstance(lease_ms, int) and want.io_timeout * 1000 < lease_ms:
+        problem = f"an io_timeout of {want.io_timeout} s is below the lease of the transport, {lease_ms / 1000:g} s"
+        raise LabError(want.subject, problem, f"choose at least {-(-lease_ms // 1000)}, or none")
+
+
+def _check_writers(want: BlkdevWant, rows: list[Row]) -> None:
+    """Refuses what the daemon would: beside another writer, unless both are shared."""
+    # What is not in the transport has no liveness.
+    users = [row for row in rows if row.get("backend") == want.backend and "alive" in row]
+    writers = [row for row in users if row.get("read_only") is False and not (want.shared and row.get("shared") is True)]
+    if writers and not want.read_only:
+        names = ", ".join(f"blkdev {row.get('id')} of host {owner(row)}" for row in writers)
+        step = "stop that one (of a dead host: state: cleared), or use read_only here, or start all of them with shared"
+        raise LabError(want.subject, f"backend {want.backend} is written by {names}", step, observed=writers)
+
+
 def _stop(want: BlkdevWant, rows: list[Row]) -> list[Call]:
     mine = _own(want, rows)
     if mine is None:
         return []
+    if _is_forgotten(mine):
+        return [Call(f"remove device {want.name}", "cbd.blkdev.stop", {"transport": want.transport, "id": want.name})]
     if want.backend not in (None, mine.get("backend")):
         raise LabError(
             want.subject, f"is on backend {mine.get('backend')}, not {want.backend}", "correct the name or the backend"
         )
     return [Call(f"stop blkdev {mine.get('id')}", "cbd.blkdev.stop", {"transport": want.transport, "id": mine.get("id")})]
+
+
+def _is_forgotten(row: Row) -> bool:
+    """Whether it is a device that the kernel kept and that no daemon knows: it has a name only."""
+    return row.get("state") == "forgotten" and row.get("id") is None
 
 
 def _clear(want: BlkdevWant, rows: list[Row]) -> list[Call]:

@@ -30,6 +30,8 @@ def check(lists: Mapping[str, Sequence[Entry]], inventory_hosts: Iterable[str]) 
         *_check_backends(_staying(lists.get("cbd_backends", []))),
         *_check_blkdevs(_staying(lists.get("cbd_blkdevs", []))),
         *_check_members(lists),
+        *_check_writers(_staying(lists.get("cbd_blkdevs", []))),
+        *_check_timeouts(_staying(lists.get("cbd_blkdevs", [])), lists.get("cbd_transports", [])),
         *_check_users(_staying(lists.get("cbd_blkdevs", [])), _staying(lists.get("cbd_backends", []))),
     ]
 
@@ -123,12 +125,50 @@ def _check_users(blkdevs: Iterable[Entry], backends: Iterable[Entry]) -> Iterabl
     for entry in blkdevs:
         ids = known[entry["transport"]]
         if ids and entry["backend"] not in ids:
-            which = f"{entry.get('name') or 'a blkdev'} of {entry['host']} is on backend {entry['backend']}"
+            which = f"{_device(entry)} is on backend {entry['backend']}"
             have = ", ".join(map(str, sorted(ids)))
             yield (
                 f"cbd_blkdevs: {which} of transport {entry['transport']}, which cbd_backends does not start (it starts {have}); "
                 "correct the number, or add the backend"
             )
+
+
+def _check_writers(blkdevs: Iterable[Entry]) -> Iterable[str]:
+    """What the daemon of the second one would refuse when the first is there already."""
+    writers = [entry for entry in blkdevs if not _is_true(entry.get("read_only"))]
+    for (transport, backend), entries in _twice(writers, lambda entry: (entry["transport"], entry["backend"])):
+        if not all(_is_true(entry.get("shared")) for entry in entries):
+            which = ", ".join(map(_device, entries))
+            yield (
+                f"cbd_blkdevs: backend {backend} of transport {transport} has several writers ({which}), not all shared; "
+                "keep one of them, or make the others read_only, or all of them shared"
+            )
+
+
+def _check_timeouts(blkdevs: Iterable[Entry], transports: Iterable[Entry]) -> Iterable[str]:
+    """Where the list says the lease; that of a transport which is there its daemons know."""
+    chosen = {entry["name"]: entry["geometry"] for entry in transports if isinstance(entry.get("geometry"), Mapping)}
+    leases = {name: _whole(geometry.get("lease_ms")) for name, geometry in chosen.items()}
+    for entry in blkdevs:
+        timeout, lease_ms = _whole(entry.get("io_timeout")), leases.get(entry["transport"])
+        if timeout is not None and lease_ms is not None and timeout * 1000 < lease_ms:
+            what = f"{_device(entry)} has an io_timeout of {timeout} s"
+            lease = f"below the lease of transport {entry['transport']}, {lease_ms / 1000:g} s"
+            yield f"cbd_blkdevs: {what}, {lease}; choose at least {-(-lease_ms // 1000)}, or none"
+
+
+def _device(entry: Entry) -> str:
+    return f"{entry.get('name') or 'a blkdev'} of {entry['host']}"
+
+
+def _is_true(value: object) -> bool:
+    """A switch as Ansible reads it."""
+    return str(value).lower() in ("true", "yes", "on", "y", "t", "1", "1.0")
+
+
+def _whole(value: object) -> int | None:
+    """A number, also one that is written as text; what else is there the arguments of the role refuse."""
+    return int(str(value)) if re.fullmatch("[0-9]{1,9}", str(value)) else None
 
 
 def _twice(

@@ -21,6 +21,10 @@ _RANGES = {
     "lease_ms": (1000, 600_000),
 }
 _SLOT = 4096
+_LEAVE = (
+    "stop what it has in it and unregister it (state: absent; of the role on all hosts: cbd_state: absent), then run this again: "
+    'docs/cbd.md, "A transport that was lost"'
+)
 #: What a module shows of a transport before and after.
 SHOWN = ("name", "memory", "path", "state", *_RANGES, "slot_bytes", "coherence", "data_crc")
 
@@ -104,7 +108,7 @@ def plan(want: TransportWant, seen: Seen, foresee: bool) -> list[Call]:
     :raises LabError: when the memory holds something else, or the name is taken.
     """
     if want.state == "formatted":
-        return _format(want, seen["probes"][want.memory])
+        return _format(want, seen)
     if want.state == "registered":
         return _register(want, _own(want, seen), seen["probes"][want.memory], foresee)
     return _unregister(want, _own(want, seen))
@@ -135,7 +139,8 @@ def _unregister(want: TransportWant, mine: Row | None) -> list[Call]:
     """What this host lost there goes with it; anything else has to be stopped first."""
     if mine is None:
         return []
-    own = [(kind, row) for kind in ("blkdev", "backend") for row in mine.get(f"{kind}_list") or [] if row.get("local")]
+    rows = [(kind, row) for kind in ("blkdev", "backend") for row in mine.get(f"{kind}_list") or [] if row.get("local")]
+    own = [(kind, row) for kind, row in rows if row.get("id") is not None]  # a device that was forgotten is in no transport
     held = [f"{kind} {row.get('id')} ({row.get('path') or row.get('name')})" for kind, row in own if row.get("state") != "lost"]
     if held:
         raise LabError(want.subject, f"this host has {', '.join(held)} in it", "stop them first (state: absent)", observed=mine)
@@ -144,7 +149,17 @@ def _unregister(want: TransportWant, mine: Row | None) -> list[Call]:
     return [Call(what, "cbd.transport.unregister", {"transport": want.name})]
 
 
-def _format(want: TransportWant, probe: Row) -> list[Call]:
+def _check_left(want: TransportWant, seen: Seen) -> None:
+    """Refuses what the daemon would: a format of a memory in which this host is registered, whatever became of the transport."""
+    probe = seen["probes"][want.memory]
+    for row in seen["transports"]:
+        same = row.get("memory") == want.memory or (row.get("path") and row["path"] == probe.get("path"))
+        if same and probe != unmade(want.memory):  # what will be on a memory that is to be made nobody knows
+            raise LabError(want.subject, f"this host is registered in {row.get('name')} on {want.memory}", _LEAVE, observed=row)
+
+
+def _format(want: TransportWant, seen: Seen) -> list[Call]:
+    probe = seen["probes"][want.memory]
     info = probe.get("info") or {}
     obstacle = ""
     if probe.get("formatted"):
@@ -161,6 +176,7 @@ def _format(want: TransportWant, probe: Row) -> list[Call]:
         obstacle = f"carries something that is no transport ({probe.get('problem') or 'unknown bytes'})"
     if obstacle and not want.force:
         raise LabError(want.subject, f"{want.memory} {obstacle}", "set force: true to destroy it", observed=probe)
+    _check_left(want, seen)
     params = {"memory": want.memory, "name": want.name, "force": want.force, **want.geometry}
     return [Call(f"format {want.memory} as transport {want.name}", "cbd.transport.format", params)]
 
@@ -173,6 +189,8 @@ def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) 
             want.subject, f"is registered on {mine['path']}, not on {probe['path']}", "unregister it first (state: absent)"
         )
     if not probe.get("formatted"):
+        if mine and probe != unmade(want.memory):
+            raise LabError(want.subject, f"is not on {want.memory} any more, and this host is in it", _LEAVE, observed=mine)
         if foresee:
             return [call]
         raise LabError(want.subject, f"{want.memory} holds no transport", "format it on one host first (state: formatted)")
@@ -182,10 +200,5 @@ def _register(want: TransportWant, mine: Row | None, probe: Row, foresee: bool) 
             want.subject, f"{want.memory} holds transport {held}", "use that name, or format the memory", observed=probe
         )
     if mine and mine.get("uuid") != info.get("uuid"):
-        raise LabError(
-            want.subject,
-            "was formatted again after this host registered",
-            'stop what this host has in it and unregister it (state: absent): docs/cbd.md, "A transport that was lost"',
-            observed=mine,
-        )
+        raise LabError(want.subject, "was formatted again after this host registered", _LEAVE, observed=mine)
     return [] if mine and mine.get("state") == "running" else [call]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which memory this machine has mapped since its QEMU began, so that no region ever shows the bytes of another.
 
-QEMU 11.1 maps a region of one memdev straight into the guest when its decoder is committed, and never takes that away: not when
-the region is destroyed, and not at a reset. A region that comes to the same addresses later reads and writes the old memory,
-unless QEMU lays a mapping of its own over it. It does so once for each memdev.
+QEMU 11.1 maps a region of one memdev straight into the guest when its decoder is committed, and takes that away only
+with the device (`unmapped`): not when the region is destroyed, and not at a reset. A region that comes to the same addresses
+later reads and writes the old memory, unless QEMU lays a mapping of its own over it. It does so once for each memdev.
 
 A machine of a lab has a number of its own for each start of its QEMU (the device "vmgenid"). A machine without one is no such
 machine, and nothing is remembered for it.
@@ -92,6 +92,6 @@ class Committed:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_bytes().hex()
+        return file.read_bytes().strip(b"\0").hex()
     except OSError:
         return ""

@@ -78,6 +78,18 @@ def parse_serial(value: object) -> int:
     raise LabError("serial", f"{value!r} is no serial number of a memdev", 'write it as "0xc0de0001"; `cxl list -M -u` shows it')
 
 
+def parse_serials(values: Iterable[object]) -> tuple[int, ...]:
+    """The numbers of the memdevs below a region, in their order.
+
+    :raises LabError: when one is none, or is named twice, or when there are none: a region of no memdev is that of other memory.
+    """
+    serials = tuple(map(parse_serial, values))
+    if not serials or len(set(serials)) < len(serials):
+        problem = "a memdev is named twice" if serials else "no memdev is named"
+        raise LabError("serial", problem, "name each memdev below the region once")
+    return serials
+
+
 def format_serial(serial: int) -> str:
     """The form that ``cxl list -u`` prints: 0xc0de0001."""
     return f"{serial:#x}"

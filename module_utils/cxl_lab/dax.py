@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from .cxl_list import Region, find_memdev, format_serial, list_memdevs, list_regions, parse_serial
-from .errors import LabError
+from .errors import LabError, shown
 from .ndctl_list import find_nd_region, list_nd_regions
 from .runner import Runner, must_json
 from .steps import Step
@@ -124,14 +124,17 @@ def explain(want: DaxWant, failed: LabError) -> LabError:
     return LabError(want.subject, failed.problem, step, cmd=failed.cmd, rc=failed.rc, stderr=failed.stderr)
 
 
-def refuse_shared(want: DaxWant, others: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def refuse_shared(want: DaxWant, others: Mapping[str, object]) -> None:
     """
     :param others: what other hosts ask for or have, by their names: entries with ``serial`` (one or a list) and ``mode``, if they
         have one.
     :raises LabError: when this host's system RAM would be another host's memory too.
     """
     for host, entries in others.items():
-        for entry in entries:
+        for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
+            if not isinstance(entry, Mapping):
+                problem = f"host {host} has {shown(entry)} in its lists of regions and DAX devices"
+                raise LabError(want.subject, problem, "write a list of entries with serial (cxl_memory_regions, cxl_memory_dax)")
             given = entry.get("serial", [])
             theirs = {parse_serial(one) for one in (given if isinstance(given, list) else [given])}
             both = sorted(theirs & set(want.serials))

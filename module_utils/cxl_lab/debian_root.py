@@ -10,6 +10,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Mapping, Sequence
 
@@ -17,6 +18,7 @@ from .errors import LabError
 from .progress import progress
 from .runner import HostRunner, Runner, must
 
+_GIVE_IT = "give the packages that it needs along with it, or take another version"
 _BUILD_TIMEOUT = 1800.0
 #: Pages for people, and what makes an initrd large and slow to unpack: the hardware database (13 MB) and every network driver,
 #: which the hook of nbd-client adds.
@@ -113,14 +115,17 @@ def make_tree(recipe: Recipe, root: Path, runner: Runner | None = None, hooks: S
     done = (runner or HostRunner()).run(command, timeout=_BUILD_TIMEOUT)
     if done.rc == 0:
         return
-    causes = [line for line in done.stderr.splitlines() if line.startswith("E:") and "mmdebstrap failed" not in line]
+    lines = done.stderr.splitlines()
+    causes = [line.strip() for line in lines if line.startswith("E:") and "mmdebstrap failed" not in line]
+    # apt's own conclusion is the same for all of them: "held broken packages".
+    unmet = next((after.strip() for line, after in pairwise(lines) if "unmet dependencies" in line), "")
     raise LabError(
         f"{recipe.kind} tree of {recipe.suite} from {recipe.mirror}",
-        causes[0].strip() if causes else f"mmdebstrap ended with exit code {done.rc}",
-        "check the mirror's address and the network, then run again",
+        unmet or (causes[0] if causes else f"mmdebstrap ended with exit code {done.rc}"),
+        _GIVE_IT if unmet else "check the mirror's address and the network, then run again",
         cmd=command,
         rc=done.rc,
-        stderr="\n".join(done.stderr.splitlines()[-30:]),
+        stderr="\n".join(lines[-30:]),
     )
 
 

@@ -57,3 +57,13 @@ class LabError(Exception):
         facts = {"cmd": self.cmd, "rc": self.rc, "stderr": self.stderr, "observed": self.observed}
         known = {name: value for name, value in facts.items() if value is not None}
         return {**known, "changed": True} if self.changed else known
+
+
+def refuse_start(subject: str, problems: Sequence[str]) -> None:
+    """Tells all that speaks against a start at once.
+
+    :raises LabError: unless there is nothing.
+    """
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise LabError(subject, f"{len(problems)} problem(s) before the start{listed}", observed=list(problems))

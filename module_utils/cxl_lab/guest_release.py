@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Sequence
 
-from . import device_users
+from . import device_users, unmapped
 from .boot_regions import record_path
 from .cxl_list import Memdev, Region, find_memdev, format_serial, list_memdevs, list_regions
 from .dax import DaxDevice, observe_on_region
 from .errors import LabError
+from .namespace import disable_step
 from .ndctl_list import Namespace, list_nd_regions
-from .runner import Runner, must_json
+from .runner import Runner, must, must_json
 from .steps import Step
 
 
@@ -62,7 +64,7 @@ def plan(serial: int, held: Held, subject: str) -> list[Step]:
         if others:
             problem = f"{region.name} takes turns with {', '.join(others)}"
             raise LabError(subject, problem, "destroy that region first (cxl_region, state: absent)")
-    steps = [Step(f"disable {space.dev}", ("ndctl", "disable-namespace", space.dev)) for space in held.namespaces]
+    steps = [disable_step(space) for space in held.namespaces]
     for device in held.dax:
         if device.online:
             steps.append(Step(f"take the memory of {device.name} out of service", ("daxctl", "offline-memory", device.name)))
@@ -74,11 +76,21 @@ def plan(serial: int, held: Held, subject: str) -> list[Step]:
     return [*steps, Step(f"have boot forget {format_serial(serial)}", ("rm", "-f", *records))] if records else steps
 
 
+def forget_mappings(runner: Runner, serial: int) -> None:
+    """Lets the host forget what QEMU mapped of a memdev that is unplugged: QEMU takes that away with the device."""
+    program = _program(unmapped, "import sys\nforget(int(sys.argv[1]))")
+    must(runner, ["python3", "-", str(serial)], "mappings of the memdev", stdin=program)
+
+
 def users(runner: Runner, devices: Sequence[str]) -> list[str]:
     """Who uses these devices of the host, as phrases: a program that is sent there looks through its processes."""
     if not devices:
         return []
-    end = "import json, sys\nprint(json.dumps({device: users_of(device) for device in sys.argv[1:]}))"
-    program = f"{inspect.getsource(device_users)}\n{end}\n"
+    program = _program(device_users, "import json, sys\nprint(json.dumps({device: users_of(device) for device in sys.argv[1:]}))")
     found = must_json(runner, ["python3", "-", *devices], "users of the memory", stdin=program)
     return [f"{device}: {', '.join(users)}" for device, users in found.items() if users]
+
+
+def _program(module: ModuleType, end: str) -> str:
+    """What Python on a host reads: a module that needs nothing else of ours, and what to do with it."""
+    return f"{inspect.getsource(module)}\n{end}\n"

@@ -8,7 +8,7 @@ Where it did not, nobody knows what still writes there: the device leaked, and n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -54,6 +54,16 @@ def plan_attach(want: DeviceWant, live: Live, files: Mapping[str, Path]) -> list
         options["lsa"] = f"{LABELS}.{want.name}{end}"
     identity = {"driver": "cxl-type3", "id": f"cxl-dev.{want.name}", "bus": port, "sn": serial}
     return [*commands, Command(f"plug {want.name} into {port}", "device_add", {**identity, **options})]
+
+
+def after(live: Live, want: DeviceWant, commands: Sequence[Command]) -> Live:
+    """What the host is going to have after these commands of ``plan_attach``, for the plan of the next device."""
+    if not commands:
+        return live
+    *backends, plug = (command.arguments for command in commands)
+    device = LiveDevice(want.name, plug["sn"], plug["bus"], want.parts)
+    objects = live.objects | {backend["id"] for backend in backends}
+    return replace(live, devices=(*live.devices, device), taken=live.taken | {plug["bus"]}, objects=objects)
 
 
 def choose_port(want: DeviceWant, live: Live) -> str:

@@ -119,6 +119,9 @@ class LiveHost:
             # Refused as long as QEMU has it mapped, which does no harm where the guest let go.
             with contextlib.suppress(LabError):
                 self._execute(hotplug.drop(backend))
+        # A host that still remembers them only refuses more than it has to, until it was off.
+        with contextlib.suppress(LabError):
+            guest_release.forget_mappings(self._guest, device.serial)
         self._forget(device.name)
         return done
 

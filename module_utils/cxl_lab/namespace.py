@@ -167,9 +167,13 @@ def _create(want: NamespaceWant, region: NdRegion) -> Step:
 
 
 def _remove(mine: Namespace) -> list[Step]:
-    disable = Step(f"disable {mine.dev}", ("ndctl", "disable-namespace", mine.dev))
     destroy = Step(f"destroy {mine.dev}", ("ndctl", "destroy-namespace", mine.dev))
-    return [disable, destroy] if mine.enabled else [destroy]
+    return [disable_step(mine), destroy] if mine.enabled else [destroy]
+
+
+def disable_step(space: Namespace) -> Step:
+    """Takes a namespace out of service; its label and its data stay."""
+    return Step(f"disable {space.dev}", ("ndctl", "disable-namespace", space.dev))
 
 
 def _refuse_foreign(want: NamespaceWant, region: NdRegion) -> None:

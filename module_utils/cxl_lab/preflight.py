@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterable, Mapping
 
+from .errors import shown
 from .ports import port_problem
 from .sizes import format_size
 from .topology.plan import domain_name
 from .topology.records import Memory, Topology
+from .topology.schema import SECTIONS, SHORT
 
 MIB = 1 << 20
 #: Image (4 GiB sparse, half a GiB real), its tree while it is built, the QEMU tree, and an overlay per host.
@@ -20,6 +24,13 @@ DISK_NEED = 2560 * MIB
 OVERLAY_NEED = 256 * MIB
 #: What QEMU and an idle guest really take; a guest's memory is only taken when it is touched, but it may touch all of it.
 GUEST_OVERHEAD = 128 * MIB
+#: What the role leaves behind for the roles after it.
+_FACTS = frozenset({"cxl_topology_result", "cxl_topology_unbuilt"})
+_SETTINGS = ("state", "lab", "dir", "uri", "accel", "recreate", "wait_timeout")
+_PREFIX = "cxl_topology_"
+_QEMU_URI = re.compile(r"qemu(\+[a-z0-9]+)?://[^/]*/")
+#: Every variable of the role cxl_topology.
+VARIABLES = _FACTS | {f"{_PREFIX}{key}" for key in (*SECTIONS, *SHORT, *_SETTINGS)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,36 @@ def check(
         *_check_memory(lab, topology, machine),
         *_check_ports(lab, topology, machine),
     ]
+
+
+def check_names(topology: Topology, hypervisors: Iterable[str], variables: Iterable[str]) -> list[str]:
+    """What an inventory calls by a name that it must not have.
+
+    :param hypervisors: hosts of that group.
+    :param variables: names of the variables for the role cxl_topology. Ansible takes one that no role has without a word, and the
+        lab would be built without it.
+    """
+    problems = []
+    for name in sorted({host.name for host in topology.hosts}.intersection(hypervisors)):
+        fix = "choose another name: what is meant for the virtual machine would be done to the hypervisor"
+        problems.append(f"cxl_topology_hosts: host {name} has the name of a hypervisor of the inventory; {fix}")
+    for name in sorted(set(variables) - VARIABLES):
+        # Compared without what all of them begin with.
+        own = {known.removeprefix(_PREFIX): known for known in sorted(VARIABLES - _FACTS)}
+        near = difflib.get_close_matches(name.removeprefix(_PREFIX), own, 1)
+        fix = f"write {own[near[0]]}, or remove it" if near else "remove it"
+        problems.append(f"{name}: the role cxl_topology has no such variable; {fix}")
+    return problems
+
+
+def check_places(folder: Path, uri: str) -> list[str]:
+    """What is wrong with where a lab is to be: its folder, and the connection to libvirt."""
+    problems = []
+    if not folder.is_absolute():
+        problems.append(f"cxl_topology_dir: {folder} is no absolute path; write it from the root folder on")
+    if not _QEMU_URI.match(uri):
+        problems.append(f"cxl_topology_uri: {shown(uri)} is no connection to libvirt's QEMU; write qemu:///system")
+    return problems
 
 
 def _check_system(machine: Machine) -> Iterable[str]:

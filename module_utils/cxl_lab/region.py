@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .cxl_list import Region, RootDecoder
 from .errors import LabError
 from .interleave import turn_order
+from .namespace import disable_step
 from .ndctl_list import Namespace
 from .region_state import RegionState, RegionWant
 from .sizes import format_size
@@ -41,6 +44,15 @@ def plan_absent(want: RegionWant, have: RegionState) -> list[Step]:
     disable = Step(f"disable {region.name}", ("cxl", "disable-region", region.name))
     destroy = Step(f"destroy {region.name}", ("cxl", "destroy-region", region.name))
     return [disable, destroy] if region.enabled else [destroy]
+
+
+def plan_take_back(want: RegionWant, have: RegionState) -> list[Step]:
+    """The steps after which a region that was made just now is gone. Namespaces that their labels brought with it are only
+    disabled, and nobody can have used them yet."""
+    return [
+        *(disable_step(space) for space in have.namespaces if space.enabled),
+        *plan_absent(want, replace(have, namespaces=())),
+    ]
 
 
 def choose_decoder(want: RegionWant, have: RegionState) -> RootDecoder:

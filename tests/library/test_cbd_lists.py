@@ -132,6 +132,23 @@ def test_check_mode_does_nothing(call, daemon):
     assert daemon.did == []
 
 
+def test_check_mode_says_why_what_is_there_does_not_run(call, pool):
+    """It tries again in a run, which may fail."""
+    call(cbd_backend, backends=[backend("/dev/a", id=0)])
+    call(cbd_blkdev, blkdevs=[{"transport": "pool0", "backend": 0, "name": "disk0"}])
+    error = {"object": "/dev/a", "message": "is not there", "hint": "bring it back"}
+    pool.backends[0]["worker"] = pool.blkdevs[0]["worker"] = {"state": "waiting", "error": error, "pid": 7}
+    for module, args, subject in (
+        (cbd_backend, {"backends": [backend("/dev/a", id=0)]}, "backend /dev/a of transport pool0"),
+        (cbd_blkdev, {"blkdevs": [{"transport": "pool0", "backend": 0, "name": "disk0"}]}, "blkdev disk0 of transport pool0"),
+    ):
+        foreseen = call(module, check=True, **args)
+        assert foreseen["changed"]
+        assert f"{subject} does not run on this host: /dev/a: is not there; bring it back" in str(foreseen["warnings"])
+        (before,), (after,) = foreseen["diff"]["before"][subject], foreseen["diff"]["after"][subject]
+        assert before["worker"] == "waiting" and "worker" not in after, "the difference shows what the change is about"
+
+
 @pytest.mark.parametrize(
     ("second", "match"),
     [

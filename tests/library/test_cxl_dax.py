@@ -124,3 +124,15 @@ def test_info(call):
     assert result["auto_online"] == "offline"
     (device,) = result["devices"]
     assert (device["name"], device["mode"], device["online"], device["blocks"]) == ("dax0.0", "system-ram", "online_movable", 2)
+
+
+def test_a_device_is_over_memdevs_that_are_named(call):
+    assert call(cxl_dax, Host(), **{**ARGS, "serial": []})["msg"] == (
+        "serial: no memdev is named; name each memdev below the region once"
+    )
+
+
+@pytest.mark.parametrize("lists", ["x", 7, ["x"], [["0xc0de0002"]], None])
+def test_lists_of_another_host_that_are_none(call, lists):
+    result = call(cxl_dax, Host(), **ARGS, others={"node2": lists})
+    assert result["failed"] and "host node2 has " in result["msg"] and "write a list of entries with serial" in result["msg"]

@@ -25,7 +25,7 @@ TRACE = """# tracer: nop
 
 class Libvirt:
     state = "running"
-    spec = {"memories": [{"name": "pool0"}]}
+    spec = {"memories": [{"name": "pool0"}, {"name": "p0", "pool": "store"}]}
 
     def __init__(self, uri: str) -> None: ...
 
@@ -107,12 +107,35 @@ def test_check_mode_changes_nothing(lab):
         ({"devices": [HOT], "host": "node9"}, "lab demo has no machine of this name"),
         ({"devices": [HOT], "lab": "other"}, "it has none: it is not built"),
         ({"devices": [{**HOT, "size": "300M"}]}, "no multiple of 256M"),
+        ({"devices": [{**HOT, "name": "store"}]}, "belongs to the topology"),
+        # Where one of them cannot be, none comes.
+        ({"devices": [HOT, {**HOT, "name": "more", "port": 9}]}, "port 9 of b is not there"),
+        ({"devices": [{**HOT, "port": 1}, {**HOT, "name": "more", "port": 1}]}, "port 1 of b is taken"),
+        ({"devices": [HOT, {**HOT, "size": "512M"}]}, "is attached with persistent 256M instead of 512M"),
+        ({"devices": [{**HOT, "serial": "7"}, {**HOT, "name": "more", "serial": "7"}]}, "hot has the serial number 0x7"),
+        ({"devices": [{**HOT, "name": f"n{n}"} for n in range(9)]}, "root ports of b are taken"),
+        ({"devices": [HOT], "wait_timeout": "nan"}, "wait_timeout: nan is no time to wait; give seconds, 0 to "),
+        ({"devices": [HOT], "wait_sleep": -1}, "wait_sleep: -1.0 is no time to wait; "),
     ],
 )
 def test_refusals_before_anything_happens(lab, args, words):
     result = lab.call(cxl_device, **{**LAB, **args})
     assert result["failed"] and words in result["msg"]
     assert lab.qemu.commands == [] and list((lab.folder / "shm").iterdir()) == []
+
+
+def test_a_size_that_no_file_has_leaves_nothing_in_qemu(lab):
+    result = lab.call(cxl_device, **LAB, devices=[HOT, {**HOT, "name": "more", "size": "999999999999T"}])
+    assert result["failed"] and "more cannot be made 999999999999T large" in result["msg"] and lab.qemu.commands == []
+
+
+def test_several_devices_at_once(lab):
+    two = [HOT, {**HOT, "name": "more"}]
+    planned = lab.call(cxl_device, **LAB, devices=two, check=True)
+    result = lab.call(cxl_device, **LAB, devices=two)
+    assert result["steps"] == planned["steps"] and len({device["port"] for device in result["devices"]}) == 2
+    assert len({device["serial"] for device in result["devices"]}) == 2
+    assert lab.call(cxl_device, **LAB, devices=two)["changed"] is False
 
 
 def test_a_machine_that_is_off(lab, monkeypatch):

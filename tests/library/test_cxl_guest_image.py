@@ -144,6 +144,14 @@ def test_bad_options_are_named_before_anything_starts(image, machine, tmp_path, 
     assert machine.ran == [] and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize("packages", ["gdb", {"gdb": 1}, 7, None, [7]])
+def test_packages_of_a_host_that_are_no_list(image, machine, packages):
+    """A text would be a package for each of its letters."""
+    result = image(host_packages={"a": packages})
+    assert result["msg"].startswith("extra_packages of a: ") and "write a list of their names" in result["msg"]
+    assert machine.ran == []
+
+
 def test_hosts_with_packages_of_their_own_get_images_and_equal_ones_share_them(image):
     result = image(host_packages={"a": ["gdb"], "b": ["gdb", "udev"], "c": ["jq"]})
     images = result["host_images"]

@@ -115,3 +115,13 @@ def test_info(call):
     result = call(cxl_namespace_info, Host(OURS), serial="0xc0de0001")
     assert [(one["name"], one["serials"]) for one in result["namespaces"]] == [("cbd0", ["0xc0de0001"])]
     assert call(cxl_namespace_info, Host(OURS), serial="0x1")["namespaces"] == []
+
+
+@pytest.mark.parametrize("serial", [[], ["0xc0de0001", 0xC0DE0001], ["x"]])
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_namespace_is_over_memdevs_that_are_named(call, serial, state):
+    """Persistent memory that is no memdev's has a region, too, over none."""
+    host = Host()
+    host.tree = lambda: [{"provider": "e820", "regions": [{"dev": "region7", "size": 1 << 30, "namespaces": [OURS]}]}]
+    result = call(cxl_namespace, host, **{**ARGS, "serial": serial, "state": state})
+    assert result["failed"] and result["msg"].startswith("serial: ") and host.ran == []

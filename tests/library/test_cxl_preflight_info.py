@@ -62,6 +62,19 @@ def test_a_wrong_topology_is_told_first(preflight):
     assert result["msg"].startswith("topology: 1 problem(s)\n  - memories[0].size: 300M is no multiple of 256M")
 
 
+def test_what_the_inventory_and_the_machine_have_against_it(preflight):
+    topology = two_node()
+    topology["hosts"][0]["kernel"] = "/nowhere/bzImage"
+    result = preflight(topology=topology, hypervisors=["node2"], variables=["cxl_topology_host"], lab_dir="/" + "d" * 100)
+    _, *lines = result["msg"].split("\n  - ")
+    assert [line.split(": ")[0] for line in lines] == [
+        "cxl_topology_hosts",
+        "cxl_topology_host",
+        "hosts[0].kernel",
+        "networks[0].name",
+    ]
+
+
 @pytest.mark.parametrize("lab", ["../x", "a.b", ""])
 def test_a_bad_lab_name_carries_its_variable(preflight, lab):
     assert preflight(lab=lab)["msg"].startswith(f"cxl_topology_lab: {lab!r} is no valid name")
@@ -70,7 +83,7 @@ def test_a_bad_lab_name_carries_its_variable(preflight, lab):
 def test_this_machine_is_looked_at(monkeypatch, capsys, tmp_path):
     """The real look, for a lab that no machine can carry."""
     topology = two_node()
-    topology["hosts"][0]["memory"] = "900T"
+    topology["hosts"][0]["memory"] = "900G"
     result = run_module(
         cxl_preflight_info,
         monkeypatch,

@@ -179,6 +179,30 @@ def test_a_region_that_would_show_the_bytes_of_another_is_taken_away_again(call,
     assert not host.region and not (root / "etc/cxl-lab").exists()
 
 
+def test_a_region_that_is_taken_away_again_takes_the_namespaces_of_its_labels_along(call, machine):
+    """It said "destroy the namespace first", left the region there, and hid why it was refused."""
+    machine.remember([0xC0DE0001], 6710886400, 1 << 28, 1 << 28)
+    host = Host(namespaces=True)
+    host.answers["ndctl disable-namespace"] = ""
+    result = call(cxl_region, host, serial="0xc0de0001")
+    assert result["failed"] and "QEMU still shows memory" in result["msg"] and not host.region
+    assert any(line.startswith("ndctl disable-namespace") for line in host.changing())
+
+
+def test_an_error_is_not_hidden_by_lists_that_cannot_be_had(call):
+    host = Host(region=True)
+    host.answers["cxl destroy-region"] = Result(1, "", "cxl region: region3: busy\n")
+    assert "busy" in call(cxl_region, host, serial="0xc0de0001", state="absent")["msg"]
+    host = Host()
+
+    def no_room() -> Result:
+        host.answers["cxl list -D -d root"] = "{"
+        return Result(1, "", "cxl region: create_region: region0: no room\n")
+
+    host.answers["cxl create-region"] = no_room
+    assert "no room" in call(cxl_region, host, serial="0xc0de0001")["msg"]
+
+
 def test_check_mode_remembers_nothing(call, machine):
     call(cxl_region, Host(region=True), serial="0xc0de0001", check=True)
     assert machine.mappings() == []

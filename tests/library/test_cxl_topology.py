@@ -185,6 +185,24 @@ def test_other_settings_need_consent(topology, connection, tmp_path):
     assert disk.read_bytes().startswith(b"QFI\xfb") and topology(topology=data)["changed"] is False
 
 
+def test_everything_that_would_be_lost_is_told_at_once(topology):
+    topology()
+    data = two_node()
+    for host in data["hosts"]:
+        host["memory"] = "3G"
+    message = topology(topology=data)["msg"]
+    assert message.startswith("host node1: built with other settings: ") and "\n  - host node2: built with other" in message
+    assert message.count("cxl_topology_recreate=true") == 1
+
+
+@pytest.mark.parametrize("image", ["/disk.raw", {"disk": "/d"}, {"disk": "/d", "kernel": "/k", "initrd": "/i", "ramdisk": "/r"}])
+def test_an_image_that_is_none(topology, image):
+    result = topology(topology={"hosts": [{"name": "a", "extra_packages": ["gdb"]}]}, images={"a": image})
+    assert result["msg"].startswith("image of a: ") and result["msg"].endswith(
+        "; give disk, kernel and initrd (role cxl_guest_image)"
+    )
+
+
 def test_hosts_that_are_not_wanted_go(topology, connection, tmp_path):
     topology(topology={"hosts": [{"name": "a"}]})
     made = topology(topology={"hosts": [{"name": "b"}]})
@@ -286,6 +304,39 @@ def test_a_folder_of_somebody_else_is_not_removed(topology, connection, tmp_path
     result = topology(check=check, state="absent")
     assert result["failed"] is True and "holds thesis.tex, which is not of a lab" in result["msg"]
     assert len(ours(connection)) == 2 and (tmp_path / "lab" / "id_ed25519").exists()
+
+
+def test_a_lab_that_this_machine_cannot_have_is_not_begun(topology, connection, tmp_path):
+    before, data = everything(tmp_path), two_node()
+    data["hosts"][1]["kernel"] = "/nowhere/bzImage"
+    for check in (True, False):
+        result = topology(topology=data, check=check)
+        assert result["failed"] is True and result["msg"].startswith(
+            "lab pytest: 1 problem(s) before the start\n  - hosts[1].kernel: /nowhere/bzImage cannot be read: No such file"
+        )
+    assert everything(tmp_path) == before and ours(connection) == []
+
+
+def test_the_folder_of_another_lab_costs_no_machine(topology, connection, tmp_path):
+    topology()
+    topology(lab="other", lab_dir=str(tmp_path / "lab2"))
+    for check in (True, False):
+        result = topology(lab_dir=str(tmp_path / "lab2"), topology={"hosts": [{"name": "node1"}]}, recreate=True, check=check)
+        assert result["failed"] is True and "lab2: is that of lab other; give each lab a lab_dir of its own" in result["msg"]
+    assert len(ours(connection)) == 4
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_files_that_cannot_be_made(topology, monkeypatch, state):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "/var/lib/cxl-lab")
+
+    monkeypatch.setattr(cxl_topology.Store, "prepare_lab", refused)
+    monkeypatch.setattr(cxl_topology.Store, "drop_lab", refused)
+    result = topology(state=state)
+    assert result["msg"] == (
+        "files of lab pytest: /var/lib/cxl-lab: Permission denied; check lab_dir, the rights there and the free space"
+    )
 
 
 def test_what_ansible_fills_in_is_left_out():

@@ -37,8 +37,8 @@ OTHERS = {"id": 1, "backend": 0, "queues": 2, "state": "running", "local": False
 BACKEND = {"id": 0, "state": "running", "alive": True}
 
 
-def plan(want, *rows, backends=(BACKEND,), foresee=False):
-    transport = {"name": "pool0", "blkdev_list": list(rows), "backend_list": list(backends)}
+def plan(want, *rows, backends=(BACKEND,), foresee=False, **info):
+    transport = {"name": "pool0", "blkdev_list": list(rows), "backend_list": list(backends), **info}
     return cbd_blkdev.plan(want, {"transports": [transport]}, foresee)
 
 
@@ -96,6 +96,33 @@ def test_other_settings(change, match):
         plan(replace(PRESENT, **change), OWN)
 
 
+@pytest.mark.parametrize("foresee", [True, False])
+def test_an_io_timeout_below_the_lease_is_not_promised(foresee):
+    short = replace(PRESENT, io_timeout=4)
+    with pytest.raises(
+        LabError, match=r"an io_timeout of 4 s is below the lease of the transport, 4\.5 s; choose at least 5, or none"
+    ):
+        plan(short, foresee=foresee, lease_ms=4500)
+    assert plan(replace(PRESENT, io_timeout=5), lease_ms=4500)
+    assert plan(short, lease_ms=4000) and plan(short) and plan(PRESENT, lease_ms=600_000)
+    assert plan(replace(PRESENT, io_timeout=120), OWN, lease_ms=600_000) == []
+
+
+@pytest.mark.parametrize("foresee", [True, False])
+def test_a_second_writer_is_not_promised(foresee):
+    writer = {**OTHERS, "id": 3, "read_only": False, "shared": False}
+    for want in (PRESENT, replace(PRESENT, shared=True)):
+        with pytest.raises(LabError, match=r"backend 0 is written by blkdev 3 of host node3; stop that one .*state: cleared.*"):
+            plan(want, writer, foresee=foresee)
+    with pytest.raises(LabError, match="is written by"):
+        plan(PRESENT, {**writer, "shared": True})
+    assert plan(replace(PRESENT, shared=True), {**writer, "shared": True})
+    assert plan(replace(PRESENT, read_only=True), writer)
+    # Another backend's, readers, and what is in no transport: nobody counts these.
+    assert plan(PRESENT, {**writer, "backend": 1}, {**writer, "read_only": True}, {**OWN, "name": "x", "state": "pending"})
+    assert plan(PRESENT, OWN, writer) == [], "what is there was allowed"
+
+
 def test_what_was_lost_is_not_promised():
     with pytest.raises(LabError, match=r"was blkdev 1 of this host, and is lost: .*; forget it first \(state: absent\)"):
         plan(PRESENT, {**OWN, "state": "lost", "worker": {"state": "waiting"}}, foresee=True)
@@ -123,6 +150,13 @@ def test_stops():
         assert plan(want, {**OWN, "local": False}) == []
     with pytest.raises(LabError, match="is on backend 0, not 3"):
         plan(replace(ABSENT, backend=3), OWN)
+
+
+def test_a_device_that_the_kernel_kept_is_taken_back_or_removed_by_its_name():
+    device = {"id": None, "name": "cbd0", "backend": None, "state": "forgotten", "local": True, "device": "/dev/cbd0"}
+    assert methods(plan(PRESENT, device)) == methods(plan(PRESENT))
+    assert methods(plan(ABSENT, device)) == [("cbd.blkdev.stop", {"transport": "pool0", "id": "cbd0"})]
+    assert plan(replace(ABSENT, name="other"), device) == plan(replace(ABSENT, name=""), device) == []
 
 
 def test_clears_away_what_a_dead_host_left():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 HOSTS = ["node1", "node2"]
 POOL = {"name": "pool0", "memory": "/dev/shm/a", "format_on": "node1", "hosts": HOSTS}
 BACKEND = {"transport": "pool0", "host": "node1", "path": "/dev/sdb", "id": 0}
-BLKDEV = {"transport": "pool0", "host": "node2", "backend": 0, "name": "data"}
+BLKDEV = {"transport": "pool0", "host": "node2", "backend": 0, "name": "data", "shared": True}
+ALONE = {"transport": "pool0", "host": "node1", "backend": 0, "name": "alone"}
 TEXT = st.sampled_from(["node1", "node2", "pool0", "0", "1", ""])
 ANY = st.one_of(TEXT, st.integers(-1, 2), st.none(), st.booleans(), st.floats(), st.lists(TEXT), st.dictionaries(TEXT, TEXT))
 
@@ -87,6 +88,20 @@ def test_lists_that_fit():
             ],
         ),
         (
+            {"cbd_blkdevs": [BLKDEV, ALONE, {**ALONE, "name": "reader", "read_only": "yes"}]},
+            [
+                "cbd_blkdevs: backend 0 of transport pool0 has several writers (data of node2, alone of node1), not all shared; "
+                "keep one of them, or make the others read_only, or all of them shared"
+            ],
+        ),
+        (
+            {"cbd_transports": [{**POOL, "geometry": {"lease_ms": "60000"}}], "cbd_blkdevs": [{**ALONE, "io_timeout": "59"}]},
+            [
+                "cbd_blkdevs: alone of node1 has an io_timeout of 59 s, below the lease of transport pool0, 60 s; choose "
+                "at least 60, or none"
+            ],
+        ),
+        (
             {"cbd_transports": [POOL, {**POOL, "memory": "/dev/shm/b", "format_on": "node8", "hosts": ["node9"]}]},
             [
                 "cbd_transports: host node8 is no host of the inventory; correct the name",
@@ -98,6 +113,14 @@ def test_lists_that_fit():
 )
 def test_every_problem_names_hosts_and_a_fix(lists, problems):
     assert check(lists, HOSTS) == problems
+
+
+def test_writers_and_timeouts_that_are_right():
+    readers = [{**ALONE, "name": name, "read_only": True} for name in ("r1", "r2")]
+    going = {**ALONE, "name": "going", "state": "absent"}
+    waits = [{**ALONE, "backend": 1, "io_timeout": 60}, {**ALONE, "transport": "pool1", "name": "other", "io_timeout": 1}]
+    pool = {**POOL, "geometry": {"lease_ms": 60000}}
+    assert check({"cbd_transports": [pool], "cbd_blkdevs": [ALONE | {"name": "w"}, *readers, going, *waits]}, HOSTS) == []
 
 
 def test_a_number_that_is_written_as_text_is_that_number():

@@ -77,6 +77,11 @@ def test_what_goes_before_and_what_was_lost_does_not_keep_a_host_in_it():
     assert cbd_transport.without([FULL], other) == [FULL]
 
 
+def test_a_device_that_was_forgotten_is_in_no_transport():
+    device = {"id": None, "name": "cbd0", "local": True, "state": "forgotten"}
+    assert plan(ABSENT, BLANK, {**RUNNING, "blkdev_list": [device]}) == [("cbd.transport.unregister", {"transport": "pool0"})]
+
+
 def test_register():
     assert plan(REGISTERED, MADE) == [("cbd.transport.register", {"memory": "/dev/dax0.0"})]
     assert plan(REGISTERED, MADE, RUNNING) == []
@@ -87,6 +92,22 @@ def test_register_before_format_is_an_error_but_foreseen_in_check_mode():
     with pytest.raises(LabError, match="holds no transport; format it on one host first"):
         plan(REGISTERED)
     assert plan(REGISTERED, foresee=True)
+
+
+@pytest.mark.parametrize("foresee", [True, False])
+@pytest.mark.parametrize("mine", [RUNNING, {**RUNNING, "state": "pending", "path": None}])
+def test_a_transport_that_was_lost_is_left_before_there_is_another(mine, foresee):
+    """As its daemon says; a run with --check must not promise more."""
+    there = {**BLANK, "size": 1 << 27}
+    with pytest.raises(LabError, match=r"this host is registered in pool0 on /dev/dax0\.0; .*cbd_state: absent"):
+        plan(FORMATTED, there, mine, foresee=foresee)
+    with pytest.raises(LabError, match=r"is not on /dev/dax0\.0 any more, and this host is in it; .*cbd_state: absent"):
+        plan(REGISTERED, there, mine, foresee=foresee)
+    smaller = replace(FORMATTED, geometry={"ring_depth": 128}, force=True)
+    with pytest.raises(LabError, match="this host is registered in pool0"):
+        plan(smaller, {**there, "formatted": True, "info": INFO}, mine, foresee=foresee)
+    assert plan(FORMATTED, there, {**mine, "memory": "/dev/dax1.0", "path": "/dev/dax1.0"}, foresee=foresee)
+    assert plan(FORMATTED, cbd_transport.unmade("/dev/dax0.0"), mine, foresee=True), "it may be there with its memory"
 
 
 def test_a_memory_that_is_not_there_yet_will_be_blank():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible.module_utils.cxl_lab.committed import Committed, Mapping
 from ansible.module_utils.cxl_lab.errors import LabError
+from ansible.module_utils.cxl_lab.unmapped import forget
 from dcd_devices import EMULATORS
 from hdm_qemu import hdm_qemu
 from hypothesis import given
@@ -103,6 +104,25 @@ def test_what_interleaves_is_not_mapped(tmp_path):
     host = machine(tmp_path)
     host.remember([1, 2], BASE, 512 * MIB, 0)
     assert host.mappings() == []
+
+
+def test_a_device_that_was_unplugged_comes_back_with_a_mapping_of_its_own(tmp_path):
+    """QEMU takes the mapping away with the device, and the next device has its own, over all that came in between."""
+    host = machine(tmp_path)
+    host.remember([1], BASE, 512 * MIB, 0)
+    host.remember([2], BASE, 512 * MIB, 0)
+    forget(1, tmp_path / "var/lib/cxl-lab/committed.json")
+    assert [one.serial for one in host.mappings()] == [2]
+    host.check("r", [1], BASE, 512 * MIB, 0)
+
+
+@pytest.mark.parametrize("text", [None, "[", "{}", '{"mappings": 7}', '{"mappings": [7]}'])
+def test_forgetting_leaves_a_record_alone_that_it_cannot_read(tmp_path, text):
+    file = tmp_path / "committed.json"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    forget(1, file)
+    assert [one.read_text(encoding="utf-8") for one in tmp_path.iterdir()] == ([] if text is None else [text])
 
 
 def test_a_record_that_nobody_can_read_is_an_error(tmp_path):

@@ -162,6 +162,20 @@ E: Unable to locate package no-such-package
 E: apt download failed: E: apt-get --yes install no-such-package failed
 E: mmdebstrap failed to run
 """
+# A kernel of trixie-backports in a tree of trixie.
+UNMET = """Some packages could not be installed. This may mean that you have
+requested an impossible situation or if you are using the unstable
+distribution that some required packages have not yet been created
+
+The following packages have unmet dependencies:
+ linux-image-7.3.4+deb13-amd64 : PreDepends: linux-base (>= 4.17~) but 4.12.1 is to be installed
+E: Unable to correct problems, you have held broken packages.
+"""
+
+
+def test_a_package_that_needs_others_is_told_with_what_it_needs(tmp_path):
+    with pytest.raises(LabError, match=r"linux-image-7.* linux-base \(>= 4.17~\) but 4.12.1 .*; give the packages that"):
+        make_tree(RECIPE, tmp_path / "root", FakeRunner({"mmdebstrap": Result(25, "", UNMET)}))
 
 
 @pytest.mark.parametrize(

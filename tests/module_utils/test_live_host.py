@@ -11,6 +11,7 @@ from ansible.module_utils.cxl_lab import hotplug, live_devices
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.leaks import Leak, Leaks
 from ansible.module_utils.cxl_lab.live_host import LiveHost
+from ansible.module_utils.cxl_lab.runner import Result
 from dcd_devices import EMULATORS, stopped_qemu
 from live_qemu import Guest, LiveQemu
 
@@ -89,6 +90,17 @@ def test_it_goes_and_comes_back_with_new_memory_objects(host, qemu, guest, keeps
         assert "cxl-dev.hot" not in qemu.devices and host.leaked() == [], round_
     assert ("cxl-mem.hot.3" in qemu.objects) == keeps
     assert guest.ran.count("cxl destroy-region region1") == 3
+
+
+def test_the_guest_forgets_the_mappings_of_a_device_that_is_gone(host, qemu, guest):
+    attach(host, want())
+    guest.answers["python3 - 3235778561"] = Result(1, "", "no route to host")
+    detach(host)
+    assert guest.ran[-1] == "python3 - 3235778561" and host.leaked() == []
+    attach(host, want())
+    qemu.keeps, guest.regions, guest.users = True, {0xC0DE1001}, {"/dev/pmem0": ["mounted at /mnt"]}
+    detach(host, force=True)
+    assert guest.ran.count("python3 - 3235778561") == 1, "what leaked may be mapped still"
 
 
 def test_the_guest_lets_go_in_the_right_order(host, guest):

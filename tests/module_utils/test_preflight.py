@@ -8,14 +8,19 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible.module_utils.cxl_lab.preflight import (
     DISK_NEED,
     GUEST_OVERHEAD,
     OVERLAY_NEED,
+    VARIABLES,
     Machine,
     check,
+    check_names,
+    check_places,
     port_free,
     running_domains,
     shared_size,
@@ -25,7 +30,7 @@ from ansible.module_utils.cxl_lab.preflight import (
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
 from hypothesis import given
 from hypothesis import strategies as st
-from labs import topologies, two_node
+from labs import ROOT, topologies, two_node
 
 GIB, MIB = 1 << 30, 1 << 20
 LAB, HOSTS = "two_node", ["node1", "node2"]
@@ -91,6 +96,44 @@ def test_each_problem_of_the_inventory():
     ]
     fewer = check(LAB, topology(), ["node1"], ENOUGH)
     assert fewer == ["cxl_topology_hosts: host node2 is not in the inventory group cxl_hosts; add it there or remove it here"]
+
+
+def test_the_variables_are_those_of_the_role():
+    spec = yaml.safe_load((ROOT / "roles/cxl_topology/meta/argument_specs.yml").read_text(encoding="utf-8"))
+    options = set(spec["argument_specs"]["main"]["options"])
+    assert options | {"cxl_topology_result", "cxl_topology_unbuilt"} == VARIABLES
+
+
+def test_variables_that_nobody_reads():
+    found = check_names(
+        topology(), [], ["cxl_topology_memroies", "cxl_topology_hosts", "cxl_topology_result", "cxl_topology_zz9"]
+    )
+    assert found == [
+        "cxl_topology_memroies: the role cxl_topology has no such variable; write cxl_topology_memories, or remove it",
+        "cxl_topology_zz9: the role cxl_topology has no such variable; remove it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri", ["qemu:///system", "qemu:///session", "qemu+ssh://root@other/system", "qemu+unix:///system?socket=/run/x"]
+)
+def test_places_where_a_lab_can_be(uri):
+    assert check_places(Path("/var/lib/cxl-lab/a"), uri) == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["quemu:///system", "", "qemu", "qemu:/system", "test:///default", "xqemu:///system", "x\nqemu:///"]
+)
+def test_places_where_no_lab_can_be(uri):
+    assert check_places(Path("labs/a"), uri) == [
+        "cxl_topology_dir: labs/a is no absolute path; write it from the root folder on",
+        f"cxl_topology_uri: {uri!r} is no connection to libvirt's QEMU; write qemu:///system",
+    ]
+
+
+def test_a_host_with_the_name_of_a_hypervisor():
+    (found,) = check_names(topology(), ["node2", "big"], [])
+    assert found.startswith("cxl_topology_hosts: host node2 has the name of a hypervisor of the inventory; choose another name")
 
 
 def test_a_port_that_is_in_use():

@@ -51,6 +51,25 @@ def test_a_host_of_no_hypervisor_is_still_refused(site):
     assert code != 0 and "host nobody1 of group cxl_hosts is not in cxl_topology_hosts" in output
 
 
+def test_machines_that_nobody_builds(site):
+    """The group of the hypervisors has another name, and everything would wait for hosts that never come."""
+    code, output = site(PREFLIGHT, "node1", variables={"cxl_topology_hosts": [{"name": "node1"}]})
+    assert code != 0 and "the inventory has cxl_topology_hosts and no host in the group hypervisors" in output
+
+
+def test_places_are_looked_at_before_the_image_is_built(site):
+    wrong = {"cxl_topology_dir": "labs/big", "cxl_topology_uri": "quemu:///system"}
+    code, output = site(PREFLIGHT, big={**hypervisor("big", "big1"), **wrong})
+    assert code != 0 and "lab big: 2 problem(s) before the start" in output
+
+
+def test_names_that_would_be_taken_without_a_word(site):
+    """A variable that no role has, and a host whose tasks would be run on the hypervisor itself."""
+    code, output = site(PREFLIGHT, big={**hypervisor("big", "big", "big1"), "cxl_topology_memorys": []})
+    assert code != 0 and "host big has the name of a hypervisor of the inventory; choose another name" in output
+    assert "cxl_topology_memorys: the role cxl_topology has no such variable; write cxl_topology_memories" in output
+
+
 def test_a_machine_that_nobody_can_switch_off_is_not_taken_for_off(site):
     said = {"recover_host": "nobody1", "recover_to": "big1"}
     labs = {"big": hypervisor("big", "big1"), "small": hypervisor("small", "small1")}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.modules import cbd_backend, cbd_blkdev, cbd_transport
 from local_play import ROOT, LocalPlay, changed
 from real_daemons import needs_daemon, real_lab
+
+pytestmark = pytest.mark.slow
 
 needs_nbdkit = pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
 INVENTORIES = sorted(file for file in (ROOT / "inventories").glob("*/group_vars/cxl_hosts.yml") if "cbd_" in file.read_text())
@@ -181,6 +184,59 @@ def test_a_host_dies_and_the_playbook_recovers(lab, play):
         code, output = play.run(role, *options)
         assert code == 0 and changed(output) == 7, output
     assert [lab.hosts[host].call("cbd.transport.list") for host in HOSTS] == [[], [], []]
+
+
+@needs_daemon
+@needs_nbdkit
+def test_a_transport_that_was_lost_is_left_and_made_anew(lab, play):
+    """Until then no run promises or does anything; two runs bring everything back, and a third one has nothing to do."""
+    have = lists(lab)
+    assert play.run(play.role("cbd", **have))[0] == 0
+    for host in HOSTS:
+        lab.hosts[host].kill()
+    with Path(lab.memory).open("r+b") as memory:
+        memory.write(bytes(1 << 20))
+    for host in HOSTS:
+        lab.hosts[host].start()
+    for options in (("--check", "--diff"), ()):
+        code, output = play.run(play.role("cbd", **have), *options)
+        assert code != 0 and changed(output) == 0, output
+        assert "transport pool0: this host is registered in pool0 on" in output and "cbd_state: absent" in output
+    for state, options, number in (("absent", ("--check",), 7), ("absent", (), 7), ("present", (), 8), ("present", (), 0)):
+        code, output = play.run(play.role("cbd", **have, cbd_state=state), *options)
+        assert code == 0 and changed(output) == number, output
+    assert inside(lab) == ([(0, "node1"), (1, "node2"), (3, "node1")], [(0, "node2"), (1, "node3"), (3, "node3")])
+
+
+@needs_daemon
+@needs_nbdkit
+def test_check_mode_knows_the_rules_of_leases_and_writers_and_who_leaves(lab, play):
+    """What it promises is done, what it refuses would be refused."""
+    have = lists(lab)
+    del have["cbd_transports"][0]["geometry"]["lease_ms"]  # so that only the daemons know the lease
+    assert play.run(play.role("cbd", **have))[0] == 0
+    node2 = have["cbd_blkdevs"][0]
+    have["cbd_blkdevs"] = have["cbd_blkdevs"][1:]
+    second = {**node2, "host": "node3", "name": "second", "queues": 1}
+    for entry, why in ((second, "backend 0 is written by blkdev"), ({**second, "io_timeout": 1, "read_only": True}, "lease")):
+        refused = {**have, "cbd_blkdevs": [entry]}
+        for options in (("--check",), ()):
+            code, output = play.run(play.role("cbd", **refused), *options)
+            assert code != 0 and why in output, output
+
+    # Its writer leaves, or its writer's host is dead and cleared away: then the place is free.
+    moved = {**node2, "host": "node3", "name": "moved"}
+    have["cbd_blkdevs"] += [{**node2, "state": "absent"}, moved]
+    for options in (("--check",), ()):
+        code, output = play.run(play.role("cbd", **have), *options)
+        assert code == 0 and changed(output) == 2, output
+    lab.hosts["node3"].kill()
+    have["cbd_transports"][0]["hosts"] = ["node1", "node2"]
+    have["cbd_blkdevs"] = [node2]
+    have["cbd_hosts"] = [{"host": "node1", "name": "node3"}]
+    for options in (("--check",), ()):
+        code, output = play.run(play.role("cbd", **have), "--limit", "node1,node2", *options)
+        assert code == 0 and changed(output) == 2, output
 
 
 @pytest.mark.parametrize("file", INVENTORIES, ids=lambda file: file.parents[1].name)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a host takes to accept and to give back an extent: python3 tests/scenarios/dcd_latency.py LAB HOST [ROUNDS]
+"""How long a host takes to accept and to give back an extent: python3 tests/scenarios/dcd_latency.py LAB HOST [DEVICE [ROUNDS]]
 
 Offers a block at the end of region 0, asks QEMU until the host has accepted it, and takes it back in the same way. One virsh
 serves all requests, so that a question costs little more than QEMU's own millisecond; the times are from before the request until
@@ -23,14 +23,14 @@ IMPOSSIBLE = {"offset": 0, "len": 0}
 class Qemu:
     """QMP of a domain, through one interactive virsh."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, device: str) -> None:
         command = ["virsh", "-q", "-c", "qemu:///system"]
-        self._domain = domain
+        self._domain, self._device = domain, f"/machine/peripheral/cxl-dev.{device}"
         self._virsh = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, command: str, policy: dict[str, object], extents: list[dict[str, int]]) -> str:
         """QEMU's complaint, or ""."""
-        arguments = {"path": "/machine/peripheral/cxl-dev.pool0", "host-id": 0, "region": 0, "extents": extents, **policy}
+        arguments = {"path": self._device, "host-id": 0, "region": 0, "extents": extents, **policy}
         line = json.dumps({"execute": command, "arguments": arguments})
         assert self._virsh.stdin is not None and self._virsh.stdout is not None
         self._virsh.stdin.write(f"qemu-monitor-command {self._domain} '{line}'\n")
@@ -57,8 +57,8 @@ def timed(act: Callable[[], str], is_done: Callable[[], bool]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-def measure(domain: str, rounds: int) -> dict[str, list[float]]:
-    qemu = Qemu(domain)
+def measure(domain: str, device: str, rounds: int) -> dict[str, list[float]]:
+    qemu = Qemu(domain, device)
     found: dict[str, list[float]] = {"add to accepted": [], "release to released": [], "question alone": []}
     for _ in range(rounds):
         found["add to accepted"].append(timed(lambda: qemu.add(EXTENT), lambda: "accessible" in qemu.add(EXTENT, IMPOSSIBLE)))
@@ -79,5 +79,5 @@ def report(found: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
-    lab, host = sys.argv[1:3]
-    print(report(measure(f"cxl-lab.{lab}.{host}", int(sys.argv[3]) if len(sys.argv) > 3 else 200)))
+    lab, host, device, rounds = [*sys.argv[1:], *["pool0", "200"][len(sys.argv) - 3 :]]
+    print(report(measure(f"cxl-lab.{lab}.{host}", device, int(rounds))))

@@ -82,12 +82,13 @@ class Pool(VmLab):
         answer = json.loads(self.virsh("-q", "qemu-monitor-command", self.domain(host), line))
         return str(answer.get("error", {}).get("desc", ""))
 
-    def offer(self, host: str, *extents: Range, region: int = 0) -> str:
+    def offer(self, host: str, *extents: Range, region: int = 0, tag: str = "") -> str:
         """Past the modules: one request, as it is; offsets in the region."""
-        return self._request(host, "cxl-add-dynamic-capacity", {"selection-policy": "prescriptive"}, region, extents)
+        policy = {"selection-policy": "prescriptive", **tagged(tag)}
+        return self._request(host, "cxl-add-dynamic-capacity", policy, region, extents)
 
-    def ask_back(self, host: str, *extents: Range, region: int = 0, force: bool = False) -> str:
-        policy = {"removal-policy": "prescriptive", "forced-removal": force}
+    def ask_back(self, host: str, *extents: Range, region: int = 0, force: bool = False, tag: str = "") -> str:
+        policy = {"removal-policy": "prescriptive", "forced-removal": force, **tagged(tag)}
         return self._request(host, "cxl-release-dynamic-capacity", policy, region, extents)
 
     def _request(self, host: str, command: str, policy: dict[str, object], region: int, extents: tuple[Range, ...]) -> str:
@@ -130,6 +131,10 @@ class Pool(VmLab):
     def _python(lines: tuple[str, ...]) -> str:
         text = base64.b64encode("\n".join(lines).encode()).decode()  # a remote shell takes it apart otherwise
         return f"echo {text} | base64 -d | {PYTHON} -"
+
+
+def tagged(tag: str) -> dict[str, str]:
+    return {"tag": tag} if tag else {}
 
 
 def mapped(name: str, dpa: int, size: int = BLOCK) -> tuple[str, ...]:

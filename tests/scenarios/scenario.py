@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -14,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Of the data path on a host.
+PYTHON = "/opt/cxl-datapath/current/bin/python"
+#: What the tests of the data path are written with, as far as they run on hosts; all of it is Python.
+_TOOLS = ("_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
+_SUITE = "/opt/suite"
 _SSH_OPTIONS = ["-o", "ConnectTimeout=5", "-o", "ServerAliveInterval=2"]
 
 
@@ -31,6 +37,13 @@ def run(command: list[str]) -> tuple[int, str]:
         print(line, end="", flush=True)
         lines.append(line)
     return process.wait(), "".join(lines)
+
+
+def tool(*command: object, **options: str | Path) -> str:
+    """Runs a program of this machine to its end; returns its output. ``options`` as for `subprocess.run`."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(done.stdout)
 
 
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = 180) -> None:
@@ -65,6 +78,14 @@ class VmLab:
     def playbook(self, name: str, *options: str) -> tuple[int, str]:
         return run(["ansible-playbook", *self.options(), *options, name])
 
+    def comes_up(self, *phases: str) -> None:
+        """Runs these playbooks, and once more all but the first, which must change nothing then."""
+        for phase in phases:
+            assert self.playbook(f"playbooks/{phase}.yml")[0] == 0
+        for phase in phases[1:]:
+            code, output = self.playbook(f"playbooks/{phase}.yml")
+            assert (code, changed(output)) == (0, 0)
+
     def module(self, host: str, name: str, /, **options: object) -> dict:
         """Runs a module on a host of the inventory as root; returns its result, also of a failure."""
         command = ["ansible", *self.options(), host, "-b", "-m", name, "-a", json.dumps(options)]
@@ -97,6 +118,15 @@ class VmLab:
         scp = ["scp", "-q", "-r", "-F", str(self.folder / "ssh_config"), *map(str, sources), f"{host}:{folder}/"]
         done = subprocess.run(scp, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+    def suite(self, host: str, tests: str, *variables: str) -> None:
+        """Runs a file or folder of datapath/tests on a host, with daemons of its own and the data path's Python and core."""
+        self.copy(host, _SUITE, ROOT / "datapath/src", ROOT / "datapath/tests")
+        self.copy(host, f"{_SUITE}/tools", *map(_source, _TOOLS))
+        library = self.on(host, "find", "-L", "/opt/cxl-datapath/current/", "-name", "libcxl_core.so").split()[0]
+        told = (f"CXL_CORE_LIBRARY={library}", f"PYTHONPATH={_SUITE}/tools", "PYTHONDONTWRITEBYTECODE=1", *variables)
+        run = ("pytest", "-q", "-rs", "-p", "no:cacheprovider", "--tb=short", f"--rootdir={_SUITE}", f"{_SUITE}/tests/{tests}")
+        print(self.on(host, "env", *told, PYTHON, "-m", *run))
 
     def background(self, host: str, *command: str) -> subprocess.Popen[str]:
         """The same, while other things happen; its output is for `communicate`."""
@@ -137,6 +167,12 @@ class VmLab:
             *(str(path) for path in [*files, self.folder] if path.exists()),
             *(line for line in Path("/proc/mounts").read_text().splitlines() if self.name in line),
         ]
+
+
+def _source(name: str) -> Path:
+    """The file or folder of a module."""
+    file = Path(str(importlib.import_module(name).__file__))
+    return file.parent if file.name == "__init__.py" else file
 
 
 def _command_lines() -> list[str]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenario import VmLab, changed
+from scenario import VmLab, changed, tool
 
 HOSTS = json.dumps({"cxl_topology_hosts": [{"name": "node1", "memory": "1G"}, {"name": "node2", "memory": "1G"}]})
 LAB = VmLab("molecule_cloud", ("-e", HOSTS))
@@ -33,11 +32,6 @@ def _leave_nothing_behind() -> Iterator[None]:
     LAB.playbook("playbooks/down.yml")
 
 
-def run(*command: object, **options: str) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A qcow2 with a partition table, as a cloud gets it."""
@@ -49,13 +43,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"printf '{SOURCES}' > \"$1\"/etc/apt/sources.list.d/debian.sources",
     )
     options = ["--mode=root", "--format=directory", "--variant=apt", f"--include={PACKAGES}"]
-    run("mmdebstrap", *options, *(f"--customize-hook={hook}" for hook in as_cloud), "trixie", tree)
-    run("mke2fs", "-q", "-t", "ext4", "-d", tree, root, "2560M")
+    tool("mmdebstrap", *options, *(f"--customize-hook={hook}" for hook in as_cloud), "trixie", tree)
+    tool("mke2fs", "-q", "-t", "ext4", "-d", tree, root, "2560M")
     shutil.rmtree(tree)
-    run("truncate", "-s", "2700M", disk)
-    run("sfdisk", "-q", disk, input=LAYOUT)
-    run("dd", f"if={root}", f"of={disk}", "bs=4M", "seek=1", "conv=notrunc,sparse", "status=none")
-    run("qemu-img", "convert", "-O", "qcow2", disk, cloud)
+    tool("truncate", "-s", "2700M", disk)
+    tool("sfdisk", "-q", disk, input=LAYOUT)
+    tool("dd", f"if={root}", f"of={disk}", "bs=4M", "seek=1", "conv=notrunc,sparse", "status=none")
+    tool("qemu-img", "convert", "-O", "qcow2", disk, cloud)
     root.unlink()
     disk.unlink()
     return cloud

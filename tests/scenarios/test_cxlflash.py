@@ -6,18 +6,15 @@ The steps build on each other and run in the order of this file.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario import ROOT, VmLab, changed, wait_until
+from scenario import PYTHON, ROOT, VmLab, changed, wait_until
 
 LAB = VmLab("cxlflash", ("-e", f"@{ROOT}/tests/scenarios/cxlflash.yml"))
 PHASES = ("create", "memory", "datapath")
-PYTHON = "/opt/cxl-datapath/current/bin/python"
 MIB = 1 << 20
 # Writes and reads back 8 MiB; on request waits in between until the data path was started again under it.
 PROGRAM = """
@@ -38,8 +35,6 @@ while not rounds or cblk.cblk_get_stats(lun)["recoveries"] < {recoveries}:
 print(hashlib.sha256(data).hexdigest(), rounds)
 cblk.cblk_close(lun)
 """
-#: What the conformance suite is written with; all of it is Python and runs on any host.
-TOOLS = ("_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,19 +132,7 @@ def test_virtual_luns_serve_both_hosts() -> None:
 
 def test_conformance_against_a_disk_of_the_other_host() -> None:
     """The suite that runs on files elsewhere, with a daemon of its own and /dev/cbd1 as the LUN."""
-    tools = [_source(name) for name in TOOLS]
-    LAB.copy("node2", "/root/suite", ROOT / "datapath/src", ROOT / "datapath/tests")
-    LAB.copy("node2", "/root/suite/tools", *tools)
-    library = shell("node2", "find -L /opt/cxl-datapath/current/ -name libcxl_core.so | head -n 1").strip()
-    told = (f"CXL_CORE_LIBRARY={library}", "CXL_TEST_LUN=/dev/cbd1", "PYTHONPATH=/root/suite/tools", "PYTHONDONTWRITEBYTECODE=1")
-    run = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", "--rootdir=/root/suite", "/root/suite/tests/lun")
-    print(LAB.on("node2", "env", *told, PYTHON, *run))
-
-
-def _source(name: str) -> Path:
-    """The file or folder of a module."""
-    file = Path(str(importlib.import_module(name).__file__))
-    return file.parent if file.name == "__init__.py" else file
+    LAB.suite("node2", "lun", "CXL_TEST_LUN=/dev/cbd1")
 
 
 def test_down_leaves_nothing() -> None:

@@ -158,6 +158,11 @@ def test_a_takeover_with_copies_of_the_media_goes_on_where_the_dead_host_ended()
     assert (code, changed(output)) == (0, 0)
 
 
+def test_the_front_ends_of_a_real_kernel() -> None:
+    """The tests that skip where the kernel has no ublk, with daemons and devices of their own beside those of the lab."""
+    LAB.suite("node2", "test_kernel_frontends.py")
+
+
 def test_down_leaves_nothing() -> None:
     assert LAB.playbook("playbooks/down.yml")[0] == 0
     assert LAB.remains() == []

@@ -183,6 +183,13 @@ def test_another_device_at_the_same_addresses_has_its_own_bytes() -> None:
     assert not device("absent", device=other)["failed"]
 
 
+def test_the_first_device_has_its_own_bytes_again() -> None:
+    """QEMU takes a mapping away with its device, and what the host remembers of it must go with it."""
+    assert not device("present")["failed"]
+    assert word(hot_memory()) == "hello"
+    assert not device("absent")["failed"]
+
+
 @pytest.mark.parametrize(
     ("kind", "event"),
     [

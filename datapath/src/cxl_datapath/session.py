@@ -113,7 +113,7 @@ class Session:
         self._claiming = asyncio.Lock()
         self.leaving = False  # about to be unregistered: it is not to be there after a restart
         self._unsaved: list[BackendState | BlkdevState] = []
-        self._failing: dict[int, Supervised] = {}  # by blkdev: who fails the requests of a device that this host lost
+        self._failing: dict[str, Supervised] = {}  # by name: who fails the requests of a device that this host lost
 
     @property
     def name(self) -> str:
@@ -336,22 +336,32 @@ class Session:
         opened = self.need()
         for want in self.desired.blkdevs:
             number = ublk_number(self.settings.dev / want.name)
-            if number is not None and want.id not in self._failing and holdings.is_lost(opened, want):
-                self._failing[want.id] = self.remover(want, number, patient=True)
-                self._failing[want.id].keep()
+            if number is not None and want.name not in self._failing and holdings.is_lost(opened, want):
+                self._failing[want.name] = self.remover(want.name, number, patient=True)
+                self._failing[want.name].keep()
 
-    async def end_failing(self, want: BlkdevState) -> None:
-        remover = self._failing.pop(want.id, None)
+    async def fail_device(self, name: str, number: int) -> None:
+        """Returns when every request of a kept ublk device fails; it goes once nobody uses it."""
+        await self.end_failing(name)
+        remover = self._failing[name] = self.remover(name, number, patient=True)
+        try:
+            await remover.start()
+        except DatapathError:
+            await self.end_failing(name)
+            raise
+
+    async def end_failing(self, name: str) -> None:
+        remover = self._failing.pop(name, None)
         if remover is not None:
             await remover.end(patience=5.0)
 
-    def remover(self, want: BlkdevState, number: int, patient: bool) -> Supervised:
+    def remover(self, name: str, number: int, patient: bool) -> Supervised:
         """A worker that removes a kept ublk device; a patient one fails its requests at once and waits for its users to go."""
 
         async def configure() -> dict[str, Any]:
-            return {"device": number, "name": want.name, "dev": str(self.settings.dev), "patient": patient}
+            return {"device": number, "name": name, "dev": str(self.settings.dev), "patient": patient}
 
-        return Supervised("remove", f"blkdev {want.id} ublk device {number}", configure, lambda: None)
+        return Supervised("remove", f"device {name} (ublkb{number})", configure, lambda: None)
 
 
 def _open(desired: TransportState, settings: Settings, waits: Waits, sleep: Sleep) -> Opened:

@@ -57,7 +57,7 @@ _COLUMNS = {
         "reason",
     ),
     "extent": ("serial", "dpa", "size", "mappings", "asked_back"),
-    "mapping": ("serial", "name", "dpa", "size", "path", "offset"),
+    "mapping": ("serial", "name", "dpa", "size", "path", "offset", "reason"),
     "event": ("time", "serial", "what", "ranges"),
     "lun": (
         "name",

@@ -55,6 +55,11 @@ def domain_xml(machine: Machine, paths: LabPaths, ssh_port: int, mac_models: Seq
     return ET.tostring(domain, encoding="unicode")
 
 
+def hostname(name: str) -> str:
+    """How a guest calls itself: systemd ignores a host name with an underscore, or a hyphen at the end."""
+    return name.replace("_", "-").rstrip("-")
+
+
 def _text(parent: ET.Element, tag: str, text: str | None, **attributes: str) -> ET.Element:
     element = ET.SubElement(parent, tag, attributes)
     element.text = text
@@ -67,7 +72,7 @@ def _firmware(domain: ET.Element, machine: Machine, folder: Path) -> None:
     _text(boot, "kernel", machine.platform.kernel)
     _text(boot, "initrd", machine.platform.initrd)
     own = [RELAXED] if machine.fabric.programmed else []
-    words = [KERNEL_OPTIONS, f"systemd.hostname={machine.host.name}", *own, *machine.host.kernel_options]
+    words = [KERNEL_OPTIONS, f"systemd.hostname={hostname(machine.host.name)}", *own, *machine.host.kernel_options]
     _text(boot, "cmdline", " ".join(words))
     # Credentials by file: a key on a command line could be read by every user of the hypervisor.
     system = ET.SubElement(domain, "sysinfo", type="fwcfg")
@@ -79,7 +84,7 @@ def _firmware(domain: ET.Element, machine: Machine, folder: Path) -> None:
 
 def credential_names(machine: Machine) -> list[str]:
     """What a guest learns about itself when it boots; see systemd.system-credentials(7)."""
-    networks = [network_credential(nic.network) for nic in machine.nics]
+    networks = [network_credential(index) for index in range(len(machine.nics))]
     return ["ssh.authorized_keys.root", "cxl-lab.ssh-host-key", *networks, "tmpfiles.extra"]
 
 

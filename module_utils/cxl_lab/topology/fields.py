@@ -14,6 +14,8 @@ from ..sizes import format_size, parse_size
 
 #: The CXL specification (3.1, section 9.18.1.3) lets windows and the capacity of a device only be multiples of this.
 CAPACITY_UNIT = 256 << 20
+#: More than any machine has, and a number that fits everywhere.
+MAX_CAPACITY = 1 << 50
 #: Where a network of one's own may be (RFC 1918).
 PRIVATE_NETWORKS = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 _SIZE_FORM = {"type": ["string", "integer"], "pattern": r"^[0-9]+ *[KMGTkmgt]?(i?[bB])?$"}
@@ -51,9 +53,13 @@ class Errors:
     def add(self, path: str, problem: str, fix: str) -> None:
         self.found.append(f"{path}: {problem}; {fix}")
 
-    def about(self, *sections: str) -> bool:
-        """Whether something was found in one of these lists."""
-        return any(line.startswith(sections) for line in self.found)
+    def about(self, *sections: str, but: Sequence[str] = ()) -> bool:
+        """Whether something was found in one of these lists.
+
+        :param but: keys of their entries that do not count.
+        """
+        ignored = re.compile(rf"[a-z]+\[\d+\]\.({'|'.join(but)}): ")
+        return any(line.startswith(sections) and not (but and ignored.match(line)) for line in self.found)
 
     def tried(self, parse: Callable[[], Any], fallback: Any = None) -> Any:
         try:
@@ -123,6 +129,10 @@ def capacity(doc: str) -> Field:
 
     def read(value: object, path: str) -> int:
         number = parse_size(value, path)
+        if number > MAX_CAPACITY:
+            raise LabError(
+                path, f"{format_size(number)} is more than a file can hold", f"use at most {format_size(MAX_CAPACITY)}"
+            )
         if number % CAPACITY_UNIT:
             near = format_size(max(1, round(number / CAPACITY_UNIT)) * CAPACITY_UNIT)
             problem = f"{format_size(number)} is no multiple of 256M, so that the driver would not bind the device"
@@ -196,14 +206,22 @@ def file_path(doc: str) -> Field:
     return Field(doc, read, {"type": "string", "pattern": "^/"})
 
 
-def list_of_texts(doc: str) -> Field:
-    """Words for a command line."""
+def list_of_texts(doc: str, room: int | None = None) -> Field:
+    """Words for a command line.
+
+    :param room: bytes that they may take together, with a blank before each.
+    """
 
     def read(value: object, path: str) -> tuple[str, ...]:
         listed = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
         if not listed or not all(isinstance(word, str) and word and _printable(word) for word in value):  # type: ignore[attr-defined]
-            raise LabError(path, f"{shown(value)} is no list of words", "write a list of texts without control characters")
-        return tuple(value)  # type: ignore[arg-type]
+            fix = f"write a list of texts without control characters, each at most {_TEXT_LIMIT} long"
+            raise LabError(path, f"{shown(value)} is no list of words", fix)
+        words: tuple[str, ...] = tuple(value)  # type: ignore[arg-type]
+        need = sum(1 + len(word.encode()) for word in words)
+        if room is not None and need > room:
+            raise LabError(path, f"the words have {need} bytes together, and there is room for {room}", "use fewer")
+        return words
 
     return Field(doc, read, {"type": "array", "items": {"type": "string", "minLength": 1}}, ())
 

@@ -23,6 +23,8 @@ GIB = 1 << 30
 #: Automatic serial numbers: this one plus the place of the device in the list, from 1 on.
 FIRST_SERIAL = 0xC0DE0000
 DEFAULT_LSA_SIZE = 1 << 20
+#: Problems that a message carries; nobody reads thousands, and Ansible shows each result several times.
+MAX_TOLD = 100
 
 
 def parse_topology(data: object) -> Topology:
@@ -47,7 +49,9 @@ def parse_topology(data: object) -> Topology:
     topology = _complete(entries, short)
     check_together(errors, topology, {key for key in SHORT if top.get(key) is not None and entries[f"{key}s"]})
     if errors.found:
-        raise LabError("topology", f"{len(errors.found)} problem(s)\n  - " + "\n  - ".join(errors.found))
+        more = [f"and {len(errors.found) - MAX_TOLD} more"] if len(errors.found) > MAX_TOLD else []
+        told = [*errors.found[:MAX_TOLD], *more]
+        raise LabError("topology", f"{len(errors.found)} problem(s)\n  - " + "\n  - ".join(told))
     return topology
 
 
@@ -59,7 +63,7 @@ def _complete(entries: Mapping[str, Sequence[Mapping[str, Any]]], short: Mapping
         Bridge(entry["name"], entry["ports"], entry["bus"], bool(entry["hdm_for_passthrough"]), entry["hosts"] or names)
         for entry in entries["bridges"]
     ]
-    if not bridges and (memories or entries["windows"]):
+    if not bridges and (memories or entries["windows"] or entries["switches"]):
         seen = {host for memory in memories for host in memory.hosts} or set(names)
         bridges = [Bridge(DEFAULT_BRIDGE, None, None, False, tuple(host for host in names if host in seen))]
     topology = Topology(
@@ -122,15 +126,25 @@ def _networks(entries: Sequence[Mapping[str, Any]], hosts: tuple[str, ...], subn
     """The networks; without any, one named "lab" between all hosts, if there are several."""
     if not entries:
         entries = [{"name": "lab", "subnet": subnet, "kind": "auto", "hosts": hosts}] if hosts else []
-    networks = []
+    networks: list[Network] = []
+    given = [entry["subnet"] for entry in entries if entry["subnet"]]
     for index, entry in enumerate(entries):
         on_it = entry["hosts"] or hosts
-        prefix = 24 if len(on_it) <= 200 else 16
-        default = ipaddress.IPv4Network(f"10.{77 + index}.0.0/{prefix}")
         automatic = "cable" if len(on_it) <= 2 else "switch"
         kind = automatic if entry["kind"] in ("auto", None) else entry["kind"]
-        networks.append(Network(entry["name"], entry["subnet"] or default, kind, on_it))
+        taken = [*given, *(network.subnet for network in networks)]
+        free = entry["subnet"] or _free_subnet(index, 24 if len(on_it) <= 200 else 16, taken)
+        networks.append(Network(entry["name"], free, kind, on_it))
     return networks
+
+
+def _free_subnet(index: int, prefix: int, taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """10.77.0.0 for the first network, 10.78.0.0 for the second and so on, around what is taken; the first if all are."""
+    beginnings = [f"10.{second}" for second in (*range(77, 256), *range(1, 77))]
+    beginnings += [f"172.{second}" for second in range(16, 32)] + ["192.168"]
+    around = [*beginnings[index:], *beginnings[:index]]
+    subnets = (ipaddress.IPv4Network(f"{beginning}.0.0/{prefix}") for beginning in around)
+    return next((one for one in subnets if not any(map(one.overlaps, taken))), ipaddress.IPv4Network(f"10.77.0.0/{prefix}"))
 
 
 def _with_windows(topology: Topology, size: int | None) -> Topology:

@@ -13,10 +13,7 @@ from typing import Any, Mapping
 from ..detached import RUN_FOLDER
 from ..errors import LabError
 from .fabric import Fabric, plan_fabric
-from .records import Host, Memory, Network, Topology
-
-#: Addresses on the lab network start here, below it is room for what a user adds.
-FIRST_ADDRESS = 11
+from .records import FIRST_ADDRESS, Host, Memory, Network, Topology
 
 
 @dataclass(frozen=True)
@@ -144,13 +141,19 @@ class Machine:
         return "52:54:00:" + ":".join(digest[at : at + 2] for at in (0, 2, 4))
 
 
+def lab_folder(lab: str, given: str | None) -> Path:
+    """Where the files of a lab are; ``given`` where it is another place than usual."""
+    return Path(given or f"/var/lib/cxl-lab/{lab}")
+
+
 def domain_name(lab: str, host: str) -> str:
     return f"cxl-lab.{lab}.{host}"
 
 
-def network_credential(network: str) -> str:
-    """The name under which a guest gets its settings of a lab network."""
-    return f"network.network.30-{network}"
+def network_credential(index: int) -> str:
+    """The name under which a guest gets its settings of a lab network, the first, second, ... that it is on. The network's own
+    name may be too long: QEMU's fw_cfg takes 55 characters, of which the folder of the credentials has 27."""
+    return f"network.network.30-lab{index or ''}"
 
 
 def plan_machines(

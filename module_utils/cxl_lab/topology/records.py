@@ -10,6 +10,8 @@ from typing import Any, Mapping, Sequence
 
 #: The bridge of a lab that names none.
 DEFAULT_BRIDGE = "cxl"
+#: Addresses on a lab network start here, below it is room for what a user adds.
+FIRST_ADDRESS = 11
 
 
 @dataclass(frozen=True)
@@ -174,3 +176,11 @@ def root_of(parent: str, above: Mapping[str, str]) -> str:
             break
         parent = above[parent]
     return parent
+
+
+def depth_of(switch: str, above: Mapping[str, str]) -> int:
+    """How many switches there are from the bridge to this one, itself included."""
+    depth = 0
+    while switch in above and depth <= len(above):
+        switch, depth = above[switch], depth + 1
+    return depth

@@ -7,6 +7,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from ..errors import shown
 from .fields import Errors
+from .records import DEFAULT_BRIDGE
 
 
 def drop_unknown_references(errors: Errors, entries: Mapping[str, Sequence[dict[str, Any]]]) -> None:
@@ -14,6 +15,7 @@ def drop_unknown_references(errors: Errors, entries: Mapping[str, Sequence[dict[
     names = {
         section: dict.fromkeys(str(entry["name"]) for entry in rows) for section, rows in entries.items() if section != "windows"
     }
+    names["bridges"] = names["bridges"] or {DEFAULT_BRIDGE: None}
     for section, key, within in (
         ("memories", "hosts", "hosts"),
         ("bridges", "hosts", "hosts"),
@@ -24,7 +26,7 @@ def drop_unknown_references(errors: Errors, entries: Mapping[str, Sequence[dict[
             given = entry[key] or ()
             unknown = [one for one in given if not (isinstance(one, str) and one in names[within])]
             for one in unknown:
-                use = f"use one of {shown_names(names[within])}"
+                use = f"use one of {shown_names(names[within])}" if names[within] else f"leave {key} out"
                 errors.add(f"{section}[{index}].{key}", f"{within[:-1]} {shown(one)} is not in the list of {within}", use)
             entry[key] = tuple(one for one in given if one not in unknown) or None
     parents = {**names["bridges"], **names["switches"]}

@@ -6,18 +6,29 @@ Everything that QEMU takes without a word and breaks later, or refuses with a me
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from typing import Any, Iterable, Mapping, Sequence
 
 from ..sizes import format_size
+from .arguments import argument_problems
 from .fabric import Fabric, plan_fabric
 from .fields import CAPACITY_UNIT, Errors
-from .records import Memory, Topology, root_of
+from .records import FIRST_ADDRESS, Memory, Network, Topology, depth_of, root_of
 from .references import shown_names
 from .schema import MAX_BRIDGES, MAX_NETWORKS
 
 #: An emulated CPU has 40 address bits: ordinary memory, PCI and the windows have to fit into 1 TiB.
 MAX_WINDOWS = 512 << 30
+#: Bus numbers of a host: a chain of switches takes two for each.
+MAX_DEPTH = 64
+#: Where QEMU's user network is, behind which the sshd of a host is reached.
+CONTROL_SUBNET = ipaddress.IPv4Network("10.0.2.0/24")
+#: Keys of memories that do not matter to what is plugged in where.
+_OF_ITSELF = ("size", "volatile", "dynamic", "dc_regions", "serial", "lsa_size", "pool", "offset", "heads")
+#: Windows and ordinary memory of a host: QEMU puts PCI's 64-bit hole behind them, and all has to end before 1012G, where AMD's
+#: processors have a hole. An emulated one is of that kind.
+MAX_ADDRESSES = 960 << 30
 #: Only endpoints decode 3, 6 and 12 ways in QEMU; a window divides over as many bridges, and over at most 8 of them here.
 WINDOW_WAYS = (1, 2, 3, 4, 6, 8)
 
@@ -32,13 +43,14 @@ def check_together(errors: Errors, topology: Topology, twice: Iterable[str]) -> 
     for key in sorted(twice):
         errors.add(key, f"has no effect beside {key}s", f"leave {key} out")
     _unique_names(errors, topology)
+    _check_hosts(errors, topology)
     _check_switches(errors, topology)
     _check_devices(errors, topology)
     _check_networks(errors, topology)
     if not errors.about("windows", "bridges"):
         _check_windows(errors, topology)
-    # With a wrong parent or port of one, the numbers of all would be wrong.
-    if not errors.about("memories", "bridges", "switches", "windows"):
+    # With a wrong parent or port of one, the numbers of all would be wrong; what plugs nothing elsewhere hides no other problem.
+    if not errors.about("memories", "bridges", "switches", "windows", but=_OF_ITSELF):
         _check_fabrics(errors, topology)
 
 
@@ -64,11 +76,25 @@ def _unique_names(errors: Errors, topology: Topology) -> None:
     _unique(errors, "networks", "name", [network.name for network in topology.networks])
 
 
+def _check_hosts(errors: Errors, topology: Topology) -> None:
+    for index, host in enumerate(topology.hosts):
+        if host.name == "localhost":
+            errors.add(f"hosts[{index}].name", "localhost is what every machine calls itself", "choose another name")
+        for problem, fix in argument_problems(host.qemu_arguments, bool(topology.memories_of(host.name))):
+            errors.add(f"hosts[{index}].qemu_arguments", problem, fix)
+
+
 def _check_switches(errors: Errors, topology: Topology) -> None:
     bridges = {bridge.name for bridge in topology.bridges}
     for index, switch in enumerate(topology.switches):
         if switch.parent and root_of(switch.name, topology.above) not in bridges:
             errors.add(f"switches[{index}].parent", f"{switch.name} hangs on itself", "plug one of its parents into a bridge")
+        elif switch.parent and depth_of(switch.name, topology.above) > MAX_DEPTH:
+            errors.add(
+                f"switches[{index}].parent",
+                f"{switch.name} is below {MAX_DEPTH} others or more",
+                "plug it in closer to the bridge",
+            )
 
 
 def _check_devices(errors: Errors, topology: Topology) -> None:
@@ -126,6 +152,9 @@ def _check_networks(errors: Errors, topology: Topology) -> None:
         path = f"networks[{index}]"
         if network.name == "control":
             errors.add(f"{path}.name", "control is the NIC of the lab itself", "choose another name")
+        if _hides_control(network):
+            problem = f"{network.subnet} hides {CONTROL_SUBNET}, by which QEMU forwards the login to a host"
+            errors.add(f"{path}.subnet", problem, "use another one")
         if network.kind == "cable" and len(network.hosts) > 2:
             errors.add(f"{path}.kind", f"a cable joins two hosts, and there are {len(network.hosts)}", "use switch")
         if network.subnet.num_addresses - 2 < len(network.hosts):
@@ -138,6 +167,16 @@ def _check_networks(errors: Errors, topology: Topology) -> None:
     many = [host for host, count in counts.items() if count > MAX_NETWORKS]
     if many:
         errors.add("networks", f"{shown_names(many)} is on more than {MAX_NETWORKS}", "use fewer")
+
+
+def _hides_control(network: Network) -> bool:
+    """Of two routes a guest takes the longer one: to the gateway of the control network, or to the other hosts."""
+    first = int(network.subnet.network_address)
+    if not network.subnet.overlaps(CONTROL_SUBNET):
+        return False
+    return network.subnet.prefixlen >= CONTROL_SUBNET.prefixlen or first + FIRST_ADDRESS + len(network.hosts) > int(
+        CONTROL_SUBNET.network_address
+    )
 
 
 def _check_windows(errors: Errors, topology: Topology) -> None:
@@ -191,6 +230,10 @@ def _capacity_problems(topology: Topology, hosts: Sequence[str], fabric: Fabric)
     total = sum(window.size for window in fabric.windows)
     if total > MAX_WINDOWS:
         yield section, f"{format_size(total)} is more than {format_size(MAX_WINDOWS)}", "make it smaller"
+    for index, one in enumerate(topology.hosts):
+        if one.name in hosts and total <= MAX_WINDOWS and one.memory + total > MAX_ADDRESSES:
+            problem = f"{format_size(one.memory)} and windows of {format_size(total)} are more than {format_size(MAX_ADDRESSES)}"
+            yield f"hosts[{index}].memory", problem, "lower it"
     need: dict[str, int] = {}
     for memory in topology.memories_of(hosts[0]):
         bridge = root_of(memory.parent, topology.above)

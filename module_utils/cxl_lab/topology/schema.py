@@ -29,6 +29,8 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAX_PORTS = 16
 #: Slots of the root bus that are left for CXL host bridges, and the NICs for lab networks.
 MAX_BRIDGES, MAX_NETWORKS = 8, 4
+#: Bytes of a kernel's command line that a host may use. The kernel cuts it at 2047 without a word; the lab's own come first.
+KERNEL_ROOM = 1800
 GRANULARITIES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 HEADS = (8, 16, 32, 64)
 
@@ -41,7 +43,7 @@ HOST: Mapping[str, Field] = {
     "emulator": file_path("QEMU binary or wrapper of its own"),
     "kernel": file_path("Kernel of its own (bzImage)"),
     "initrd": file_path("Initial RAM disk for that kernel"),
-    "kernel_options": list_of_texts("Words that are added to the kernel's command line"),
+    "kernel_options": list_of_texts("Words that are added to the kernel's command line", room=KERNEL_ROOM),
     "extra_packages": list_of_packages("Debian packages that its guest image has on top"),
     "gdb_port": integer("Loopback port of QEMU's gdb stub; none without it", 1024, 65535, default=None),
     "qemu_arguments": list_of_texts("Arguments that are added to QEMU's command line"),

@@ -50,7 +50,7 @@ class Store:
     def prepare_lab(self, machines: Iterable[Machine]) -> None:
         """What the hosts have in common: the folder, the login key, the host keys and the shared memory."""
         machines = list(machines)
-        self.check_root()
+        check_root(self.paths)
         for parent in reversed([parent for parent in self.paths.root.parents if not parent.exists()]):
             parent.mkdir()
             parent.chmod(0o755)
@@ -60,7 +60,7 @@ class Store:
             (self.paths.network, self.emulator, 0o700),
         ):
             _folder(folder, owner, mode)
-        self._key(self.paths.login_key, f"cxl-lab {self.paths.lab}", self._user)
+        self._key(self.paths.login_key, _key_comment(self.paths.lab), self._user)
         for machine in machines:
             self._host_key(machine)
         for file, (size, subject) in self._memory_files(machines).items():
@@ -92,9 +92,9 @@ class Store:
         common = [
             "    User root",
             "    HostName 127.0.0.1",
-            f"    IdentityFile {self.paths.login_key}",
+            f"    IdentityFile {_ssh_word(self.paths.login_key)}",
             "    IdentitiesOnly yes",
-            f"    UserKnownHostsFile {self.paths.known_hosts}",
+            f"    UserKnownHostsFile {_ssh_word(self.paths.known_hosts)}",
             "    StrictHostKeyChecking yes",
             "    HostKeyAlgorithms ssh-ed25519",
             "    ServerAliveInterval 15",
@@ -120,21 +120,12 @@ class Store:
         for file in [*self.paths.host(host).glob("disk.*"), *self.paths.host(host).glob("*.lsa")]:
             file.unlink()
 
-    def check_root(self) -> None:
-        """Refuses a folder that holds more than a lab: it can be a typing error away from somebody's own files."""
-        names = sorted(path.name for path in self.paths.root.iterdir()) if self.paths.root.is_dir() else []
-        others = [name for name in names if name not in _ROOT_NAMES and not name.endswith(".partial")]
-        if others:
-            raise LabError(
-                f"folder {self.paths.root}", f"holds {others[0]}, which is not of a lab", "check lab_dir, or move it away"
-            )
-
     def drop_lab(self) -> list[str]:
         """Removes every file of the lab; returns what was there.
 
         :raises LabError: when the folder holds something else; then nothing is removed.
         """
-        self.check_root()
+        check_root(self.paths)
         found = sorted(self.paths.shared.glob(f"{self.paths.memory_prefix}*"))
         for file in found:
             file.unlink()
@@ -165,9 +156,9 @@ class Store:
             "ssh.authorized_keys.root": self.paths.login_key.with_suffix(".pub").read_text(),
             "cxl-lab.ssh-host-key": (self.paths.host(machine.host.name) / "ssh_host_ed25519_key").read_text(),
             **{
-                network_credential(nic.network): f"[Match]\nMACAddress={machine.mac(nic.network)}\n\n"
+                network_credential(index): f"[Match]\nMACAddress={machine.mac(nic.network)}\n\n"
                 f"[Link]\nRequiredForOnline=no\n\n[Network]\nAddress={nic.address}\n"
-                for nic in machine.nics
+                for index, nic in enumerate(machine.nics)
             },
             "tmpfiles.extra": f"f+~ /etc/hosts 0644 root root - {base64.b64encode(hosts_file(machines).encode()).decode()}\n",
         }
@@ -197,6 +188,9 @@ class Store:
             os.ftruncate(descriptor, size)
             os.fchmod(descriptor, 0o600)
             os.fchown(descriptor, self.emulator.uid, self.emulator.gid)
+        except (OSError, OverflowError) as error:
+            problem = f"{file} cannot be made {format_size(size)} large for QEMU: {getattr(error, 'strerror', error)}"
+            raise LabError(subject, problem, "check the rights, and how large a file may be there") from error
         finally:
             os.close(descriptor)
 
@@ -211,6 +205,47 @@ class Store:
         os.chown(partial, owner.uid, owner.gid)
         partial.rename(file)
         return True
+
+
+def check_root(paths: LabPaths) -> None:
+    """Refuses a folder that holds more than a lab: it can be a typing error away from somebody's own files. Nor can two labs
+    have one: each would take the other's keys and disks for its own, and remove them.
+
+    :raises LabError: for such a folder.
+    """
+    for path in (paths.root, *paths.root.parents):
+        if path.exists() and not path.is_dir():
+            raise LabError(f"folder {paths.root}", f"{path} is no folder", "correct lab_dir")
+    comment = _comment(paths.login_key.with_suffix(".pub"))
+    if comment.startswith("cxl-lab ") and comment != _key_comment(paths.lab):
+        problem = f"is that of lab {comment.removeprefix('cxl-lab ')}"
+        raise LabError(f"folder {paths.root}", problem, "give each lab a lab_dir of its own")
+    names = sorted(path.name for path in paths.root.iterdir()) if paths.root.is_dir() else []
+    others = [name for name in names if name not in _ROOT_NAMES and not name.endswith(".partial")]
+    if others:
+        raise LabError(f"folder {paths.root}", f"holds {others[0]}, which is not of a lab", "check lab_dir, or move it away")
+
+
+def _ssh_word(path: Path) -> str:
+    """A path in a line of ssh_config(5), which splits at blanks and replaces what follows a "%"."""
+    text = str(path).replace("%", "%%")
+    return (
+        text
+        if text.isascii() and not set(text) & set(" \t\"'#\\")
+        else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
+
+
+def _key_comment(lab: str) -> str:
+    return f"cxl-lab {lab}"
+
+
+def _comment(public_key: Path) -> str:
+    """What a public key says of itself, "" when there is none."""
+    try:
+        return " ".join(public_key.read_text().split()[2:])
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _folder(folder: Path, owner: Owner, mode: int) -> None:

@@ -106,6 +106,33 @@ def test_more_requests_than_the_log_holds(ends):
     assert len(host.extents) == 8 and any("lost" in each.what for each in host.history)
 
 
+def test_qemu_keeps_neither_tags_nor_an_order_of_shared_extents(ends):
+    """So a host cannot see several tags, or a gap: it looks at ranges alone, and so does QEMU when extents are asked back."""
+    from cxl_datapath.dcd.policy import requests
+
+    fabric, host = ends
+    host.make_region(window())
+    fabric.add(0, [E0, (0, BLOCK)], "one")
+    fabric.add(0, [(4 * BLOCK, BLOCK)], "two")
+    lost, events = host._device.events()
+    assert (lost, [event.more for event in events]) == (0, [True, False, False])
+    assert {(event.extent.tag, event.extent.sequence) for event in events} == {(bytes(16), 0)}
+    assert [each.fault for each in requests(events)] == ["", ""]
+    host.service()
+    assert {(extent.tag, extent.sequence) for extent in host.extents} == {(bytes(16), 0)}
+    host.map("tool", (4 * BLOCK, BLOCK))
+    fabric.release(0, [E0, (4 * BLOCK, BLOCK)], "one")
+    host.service()
+    assert host.holdings.held == [(0, BLOCK), (4 * BLOCK, BLOCK)], "one is released, and two is somebody's, whatever the tag"
+    by_tag = fabric._request(0, [(0, BLOCK)], "removal-policy", "one") | {"removal-policy": "tag-based"}
+    with pytest.raises(QmpError, match="Removal policy not supported"):
+        fabric._monitor.execute("cxl-release-dynamic-capacity", by_tag)
+    host.unmap("tool")
+    fabric.release(0, [(0, BLOCK), (4 * BLOCK, BLOCK)], "neither")
+    host.service()
+    assert host.holdings.held == []
+
+
 def test_the_window_leads_to_what_is_accepted_and_to_nothing_else(ends):
     from cxl_datapath.dcd.window import Window
 

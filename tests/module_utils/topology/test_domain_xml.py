@@ -16,7 +16,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from ansible.module_utils.cxl_lab.runner import HostRunner
-from ansible.module_utils.cxl_lab.topology.domain_xml import LAB_NAMESPACE, QEMU_NAMESPACE, domain_xml, qemu_arguments
+from ansible.module_utils.cxl_lab.topology.domain_xml import (
+    LAB_NAMESPACE,
+    QEMU_NAMESPACE,
+    credential_names,
+    domain_xml,
+    qemu_arguments,
+)
 from ansible.module_utils.cxl_lab.topology.lab import as_result, free_port
 from ansible.module_utils.cxl_lab.topology.plan import LabPaths, Machine
 from ansible.module_utils.cxl_lab.topology.store import Owner, Store
@@ -60,7 +66,7 @@ def test_a_lab_is_the_recorded_one(name):
 
 
 @settings(max_examples=40)
-@given(topologies())
+@given(topologies(several_networks=True))
 def test_any_topology_is_well_formed_and_can_be_read_back(data):
     for machine in machines_of(data, "a"):
         root = ET.fromstring(domain_xml(machine, LabPaths("a", Path("/lab")), 4022))
@@ -71,7 +77,7 @@ def test_any_topology_is_well_formed_and_can_be_read_back(data):
 
 
 @settings(max_examples=40)
-@given(topologies())
+@given(topologies(several_networks=True))
 def test_every_raw_device_says_where_it_is(data):
     for machine in machines_of(data):
         devices = options(arguments_of(domain_xml(machine, PATHS, 4022)), "device")
@@ -170,6 +176,14 @@ def test_a_guest_reaches_the_registers_of_a_bridge_only_where_its_daemon_program
     line = ET.fromstring(domain_xml(machine, PATHS, 4022)).findtext("os/cmdline").split()
     assert line[line.index("systemd.hostname=n") + 1 :] == [*words, "quiet"]
     assert ("programmed" in machine.spec()["fabric"]) == bool(words)
+
+
+@pytest.mark.parametrize(("name", "told"), [("node1", "node1"), ("node_1", "node-1"), ("a-b_-", "a-b")])
+def test_a_guest_gets_a_name_that_systemd_takes(name, told):
+    """It ignores one with an underscore or a hyphen at the end, and the guest would be called as its image is."""
+    (machine,) = machines_of({"hosts": [{"name": name}]})
+    line = ET.fromstring(domain_xml(machine, PATHS, 4022)).findtext("os/cmdline").split()
+    assert f"systemd.hostname={told}" in line
 
 
 def test_confinement_is_lifted_only_where_there_is_one():
@@ -366,6 +380,8 @@ def frozen(machine: Machine, paths: LabPaths):
     ]
     command += ["-m", f"{machine.host.memory // (1 << 20)}M", "-smp", str(machine.host.cpus), "-qmp", "stdio"]
     command += qemu_arguments(machine, paths, free_port())
+    for name in credential_names(machine):  # as libvirt gives them
+        command += ["-fw_cfg", f"name=opt/io.systemd.credentials/{name},string=x"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
 
@@ -425,7 +441,7 @@ def check_devices(machine: Machine, paths: LabPaths, ask) -> None:
 @real_qemu
 @pytest.mark.skipif(shutil.which("vde_switch") is None, reason="vde_switch is not installed")
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
-@given(topologies(max_cpus=8))
+@given(topologies(max_cpus=8, several_networks=True))
 def test_qemu_starts_what_was_found_valid(data):
     with tempfile.TemporaryDirectory() as folder:
         starts(data, Path(folder))
@@ -446,6 +462,24 @@ def test_qemu_takes_the_smallest_and_the_largest_window(window, tmp_path):
     paths.host("a").mkdir(parents=True)
     with frozen(machines_of(data, "a")[0], paths) as ask:
         assert ask("query-status")["return"]["status"] == "prelaunch"
+
+
+LONGEST = "n" * 32
+
+
+@real_qemu
+@pytest.mark.skipif(shutil.which("vde_switch") is None, reason="vde_switch is not installed")
+@pytest.mark.parametrize("kind", ["cable", "switch"])
+def test_qemu_takes_the_longest_names(kind):
+    data = {
+        "hosts": [{"name": LONGEST}, {"name": "b"}],
+        "memories": [{"name": LONGEST, "size": "256M", "volatile": "256M", "parent": LONGEST.replace("n", "s")}],
+        "bridges": [{"name": LONGEST}],
+        "switches": [{"name": LONGEST.replace("n", "s"), "parent": LONGEST}],
+        "networks": [{"name": "front"}, {"name": LONGEST, "kind": kind}],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        starts(data, Path(folder))
 
 
 @real_qemu

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from ansible.module_utils.cxl_lab.errors import LabError
 from ansible.module_utils.cxl_lab.topology.advice import warnings
+from ansible.module_utils.cxl_lab.topology.domain_xml import domain_xml
 from ansible.module_utils.cxl_lab.topology.fabric import plan_fabric
 from ansible.module_utils.cxl_lab.topology.model import parse_topology
+from ansible.module_utils.cxl_lab.topology.plan import LabPaths
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labs import inventory, topologies, whole
+from labs import inventory, machines_of, topologies, whole
 
 
 def problems(data) -> list[str]:
@@ -144,6 +148,7 @@ ONE_PROBLEM = {
     "networks overlap": (
         ("networks", 1, {"subnet": "10.77.0.0/16"}),
         "networks[1].subnet: 10.77.0.0/16 overlaps 10.77.0.0/24 of front; use another one",
+        ("networks", 0, {"subnet": "10.77.0.0/24"}),
     ),
     "name of the control network": (
         ("networks", 0, {"name": "control"}),
@@ -221,6 +226,114 @@ def test_hundreds_of_hosts_with_one_problem_are_one_line():
     data = {"hosts": [{"name": f"h{n}"} for n in range(300)], "memories": [{"name": "m", "size": "1G"}], "window": "512M"}
     (found,) = problems(data)
     assert len(found) < 200 and "and 294 more" in found
+
+
+NAMED = {
+    "memory": {"memories": [{"name": "m", "size": "256M", "parent": "cxl"}]},
+    "switch": {"switches": [{"name": "s", "parent": "cxl"}], "memories": [{"name": "m", "size": "256M", "parent": "s"}]},
+    "empty switch": {"switches": [{"name": "s", "parent": "cxl"}]},
+    "window": {"memories": [{"name": "m", "size": "256M"}], "windows": [{"size": "8G", "targets": ["cxl"]}]},
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_the_bridge_of_a_lab_that_names_none_has_a_name(case):
+    topology = parse_topology({"hosts": [{"name": "h"}], **NAMED[case]})
+    fabric, found = plan_fabric(topology, "h")
+    assert [bridge.name for bridge in fabric.bridges] == ["cxl"] and not found
+
+
+def test_nothing_is_offered_where_nothing_is():
+    hosts = problems({"hosts": [], "memories": [{"name": "m", "size": "256M", "hosts": ["x"]}]})
+    assert "memories[0].hosts: host 'x' is not in the list of hosts; leave hosts out" in hosts
+
+
+def test_a_problem_of_one_key_hides_no_other():
+    data = {"hosts": [{"name": "h"}], "memories": [{"name": "m", "size": "8G", "lsa_size": "1K"}], "window": "4G"}
+    assert [line.split(": ")[0] for line in problems(data)] == ["memories[0].lsa_size", "window"]
+
+
+@pytest.mark.parametrize("count", [65, 2000])
+def test_a_chain_of_switches_ends(count):
+    chain = [{"name": f"s{n}", "parent": f"s{n - 1}" if n else "b"} for n in range(count)]
+    found = problems({"hosts": [{"name": "h"}], "bridges": [{"name": "b"}], "switches": chain})
+    assert found[0] == "switches[64].parent: s64 is below 64 others or more; plug it in closer to the bridge"
+
+
+def test_thousands_of_problems_are_a_message_that_can_be_read():
+    memories = [{"name": f"m{n}", "size": "300M"} for n in range(4096)]
+    found = problems({"hosts": [{"name": "h"}], "memories": memories})
+    assert len(found) == 101 and found[-1].startswith("and 399") and found[0].startswith("memories[0].size: 300M")
+
+
+def subnets_of(*entries, **more) -> list[str]:
+    hosts = {host: None for entry in entries for host in entry.get("hosts", ["a", "b"])}
+    data = {"hosts": [{"name": name} for name in hosts], "networks": [{"name": f"n{n}", **e} for n, e in enumerate(entries)]}
+    return [str(network.subnet) for network in parse_topology({**data, **more}).networks]
+
+
+def test_networks_go_around_those_that_were_given():
+    assert subnets_of({}, {}) == ["10.77.0.0/24", "10.78.0.0/24"]
+    assert subnets_of({"subnet": "10.78.0.0/24"}, {}, {}) == ["10.78.0.0/24", "10.79.0.0/24", "10.80.0.0/24"]
+    assert subnets_of({}, {"subnet": "10.77.0.0/16"}) == ["10.78.0.0/24", "10.77.0.0/16"]
+    assert subnets_of({"subnet": "10.0.0.0/8"}, {}) == ["10.0.0.0/8", "172.16.0.0/24"]
+
+
+def test_hundreds_of_networks():
+    found = subnets_of(*({"hosts": [f"h{n}", f"h{n + 1}"]} for n in range(0, 400, 2)))
+    assert len(set(found)) == 200 and found[178:180] == ["10.255.0.0/24", "10.1.0.0/24"]
+
+
+def test_more_networks_than_there_are_addresses():
+    with pytest.raises(LabError, match=r"subnet: 10.77.0.0/24 overlaps"):
+        subnets_of(*({"hosts": [f"h{n}", f"h{n + 1}"]} for n in range(0, 600, 2)))
+
+
+@pytest.mark.parametrize("subnet", ["10.0.2.0/24", "10.0.2.0/23", "10.0.2.128/25", "10.0.2.0/29"])
+def test_a_network_where_the_login_would_get_lost(subnet):
+    """Of two routes a guest takes the longer one, and its sshd is behind 10.0.2.2."""
+    (found,) = problems({"hosts": [{"name": "a"}, {"name": "b"}], "network": subnet})
+    assert found.startswith(f"networks[0].subnet: {subnet} hides 10.0.2.0/24, by which QEMU forwards the login")
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.0.0.0/22", "10.0.3.0/24"])
+def test_networks_beside_that_of_the_login(subnet):
+    assert subnets_of({"subnet": subnet}) == [subnet]
+
+
+@pytest.mark.parametrize(("memory", "window"), [("500G", "512G"), ("961G", None)])
+def test_memory_and_windows_beyond_what_an_emulated_processor_can_address(memory, window):
+    data = {"hosts": [{"name": "small"}, {"name": "big", "memory": memory}]}
+    more = {"memories": [{"name": "m", "size": "256M"}], "window": window} if window else {}
+    (found,) = problems({**data, **more})
+    assert found.startswith(f"hosts[1].memory: {memory} and windows of ") and found.endswith("are more than 960G; lower it")
+
+
+def test_words_that_the_kernel_would_cut_off():
+    """Its command line ends at 2047 bytes, without a word."""
+    words = ["x" * 999]
+    (found,) = problems({"hosts": [{"name": "h", "kernel_options": [*words, "ü" * 400]}]})
+    assert found == "hosts[0].kernel_options: the words have 1801 bytes together, and there is room for 1800; use fewer"
+    most = {"hosts": [{"name": "n" * 32, "kernel_options": [*words, "x" * 799]}], "memories": [{"name": "m", "dynamic": "256M"}]}
+    most = {**most, "bridges": [{"name": "b", "ports": 2}]}
+    (machine,) = machines_of(most)
+    line = ET.fromstring(domain_xml(machine, LabPaths("l" * 32, Path("/lab")), 4022)).findtext("os/cmdline")
+    assert "iomem=relaxed" in line and len(line) <= 2047
+
+
+def test_a_word_that_is_too_long_is_told_why():
+    (found,) = problems({"hosts": [{"name": "h", "qemu_arguments": ["x" * 1025]}]})
+    assert found.endswith("; write a list of texts without control characters, each at most 1024 long")
+
+
+def test_a_pool_that_no_file_holds():
+    data = {"hosts": [{"name": "h"}], "pools": [{"name": "p", "size": "999999999T"}]}
+    assert problems(data) == ["pools[0].size: 999999999T is more than a file can hold; use at most 1024T"]
+
+
+def test_a_host_with_the_name_of_every_machine():
+    (found,) = problems({"hosts": [{"name": "localhost"}]})
+    assert found.startswith("hosts[0].name: localhost is what every machine calls itself; ")
 
 
 def test_a_network_that_is_too_small():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import resource
 import shutil
 import stat
 import subprocess
@@ -350,3 +351,44 @@ def test_names_that_begin_alike(tmp_path):
         (tmp_path / name).touch()
     Store(LabPaths("a", tmp_path / "none", tmp_path), FakeRunner({}), ME, ME).drop_lab()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.m", "cxl-lab.a-b.m", "cxl-lab.a_.m", "cxl-lab.ab.m"]
+
+
+def test_two_labs_do_not_share_a_folder(store, machines):
+    prepare(store, machines)
+    before = snapshot(store.paths.root)
+    other = Store(replace(store.paths, lab="other"), HostRunner(), ME, ME)
+    for act in (lambda: other.prepare_lab(machines), other.drop_lab):
+        with pytest.raises(LabError, match=r"^folder .*/deep/lab: is that of lab two_node; give each lab a lab_dir of its own"):
+            act()
+    assert snapshot(store.paths.root) == before
+
+
+@pytest.mark.parametrize("below", ["", "lab"])
+def test_a_file_where_the_folder_should_be(tmp_path, machines, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LabError, match=r"^folder .*: .*/file is no folder; correct lab_dir"):
+        Store(LabPaths("a", tmp_path / "file" / below, tmp_path), HostRunner(), ME, ME).prepare_lab(machines)
+
+
+def test_memory_that_no_file_can_hold(store, tmp_path):
+    size = (1 << 50) - (256 << 20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, limits[1]))
+    try:
+        with pytest.raises(LabError, match=r"^memory m: .*/m cannot be made .* large for QEMU: File too large; check the rights"):
+            store.sparse(tmp_path / "m", size, "memory m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("folder", ["my lab", "50%done", 'a"b', "it's", "a#b", "back\\slash", "#x", "t\tab", "ü"])
+def test_ssh_reads_the_paths_of_any_folder(tmp_path, folder):
+    store = Store(LabPaths("a", tmp_path / folder, tmp_path), HostRunner(), ME, ME)
+    paths = store.paths
+    paths.host("h").mkdir(parents=True)
+    (paths.host("h") / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA x")
+    store.publish_access({"h": 4001})
+    shown = subprocess.run(["ssh", "-G", "-F", str(paths.ssh_config), "h"], capture_output=True, text=True, check=True).stdout
+    settings = dict(line.split(" ", 1) for line in shown.splitlines() if " " in line)
+    read = [settings[key].replace("%%", "%") for key in ("identityfile", "userknownhostsfile")]
+    assert read == [str(paths.login_key), str(paths.known_hosts)]

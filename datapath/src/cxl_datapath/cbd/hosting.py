@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -101,6 +102,17 @@ def damaged_seat(registry: Registry, entries: Entries, name: str, seat: Seat | N
     return Place(seat.id, epoch, seat.epoch > dead, entries[seat.id]) if epoch <= U32_MAX else None
 
 
+def renamed_seat(entries: Entries, fenced: Callable[[int], int], name: str, seat: Seat | None) -> Place | None:
+    """The entry that this host had under another name, as it left it: nobody fenced it, and this name has no entry that runs."""
+    if seat is None or seat.id >= len(entries) or fenced(seat.id) >= seat.epoch or seat.epoch == U32_MAX:
+        return None
+    running = [entry for entry in entries if isinstance(entry, HostEntry) and entry.state != State.NONE]
+    entry = entries[seat.id]
+    if entry not in running or entry.epoch != seat.epoch or any(each.name == name for each in running):
+        return None
+    return Place(seat.id, seat.epoch + 1, True, entry)
+
+
 class Registration:
     """This host in one transport: beats, rings its bell, and notices when it lost its entry."""
 
@@ -187,7 +199,11 @@ class _Registrar:
     def _places(self, entries: Entries) -> list[Place]:
         if (own := damaged_seat(self.registry, entries, self.name, self.seat)) is not None:
             return [own]
-        return plan_places(entries, lambda host: fenced_epoch(self.registry, host), self.name)
+        fenced = partial(fenced_epoch, self.registry)
+        old = renamed_seat(entries, fenced, self.name, self.seat)
+        if old is not None and not self._lives(old.id):  # one that lives is another host, whose state was copied
+            return [replace(old, rival=False)]
+        return plan_places(entries, fenced, self.name)
 
     def _check_current(self) -> None:
         """Raises `busy` when the transport is being formatted: its areas may be elsewhere from now on."""
@@ -196,9 +212,13 @@ class _Registrar:
             raise DatapathError(Code.BUSY, f"transport {name}", "was formatted while this host registered", "register again")
 
     def _refuse_rival(self, host_id: int) -> None:
-        if self.watch(self.registry.heartbeat, [host_id], self.registry.info.lease_s):
+        if self._lives(host_id):
             why = f"is alive in transport {self.registry.info.name} already"
             raise DatapathError(Code.EXISTS, f"host {self.name}", why, "give each daemon its own --host-name")
+
+    def _lives(self, host_id: int) -> bool:
+        """Takes up to a lease."""
+        return bool(self.watch(self.registry.heartbeat, [host_id], self.registry.info.lease_s))
 
     def _take(self, place: Place) -> HostEntry | None:
         """The entry once it is certainly ours; None when another host was there first."""
@@ -242,8 +262,8 @@ def register(
     watch_hosts: Watch = watch,
     seat: Seat | None = None,
 ) -> Registration:
-    """Takes an entry of this host with a new epoch, also a damaged one that was its `seat`. Blocks up to one lease when an
-    earlier incarnation must be seen dead.
+    """Takes an entry of this host with a new epoch, also its `seat` that is damaged or has another name. Blocks up to one
+    lease when an earlier incarnation must be seen dead.
 
     Raises `exists` while another daemon lives under this name, `full` when there is no entry.
     """

@@ -106,18 +106,22 @@ class DcdManager:
         with keeper.host() as host:
             if name not in host.holdings.users or host.route is None:
                 raise DatapathError(Code.NOT_FOUND, f"mapping {name}", "is not there", "make it: cxl-datapath dcd map")
-            dpa, size = host.holdings.users[name]
-            reach = self._reach(keeper.desired, host.route, (dpa, size))
-            return {"serial": serial, "name": name, "dpa": dpa, "size": size, "path": str(reach.path), "offset": reach.offset}
+            return self._placed(keeper.desired, host.route, name, host.holdings.users[name])
 
     def mappings(self) -> list[Row]:
-        """Every mapping of every device that is there."""
-        rows = []
-        for serial, keeper in list(self._keepers.items()):
-            for name in sorted(keeper.desired.mappings):
-                with contextlib.suppress(NotReady):
-                    rows.append(self.mapping(serial, name))
+        """Every mapping of every device that is there; one whose file cannot be had has a reason in place of file and offset."""
+        rows: list[Row] = []
+        for keeper in list(self._keepers.values()):
+            with contextlib.suppress(NotReady), keeper.host() as host:
+                users = sorted(host.holdings.users.items())
+                rows += [self._seen(keeper.desired, host.route, *user) for user in users if host.route is not None]
         return rows
+
+    def _seen(self, desired: DeviceState, route: Range, name: str, wanted: Range) -> Row:
+        try:
+            return self._placed(desired, route, name, wanted)
+        except DatapathError as error:
+            return _mapping_row(desired.serial, name, wanted) | {"reason": error.to_json()}
 
     def memory(self, serial: int, name: str) -> Memory:
         """A mapping as a memory for transports. Raises `not_ready` while not all of it is accepted, `invalid` off whole pages."""
@@ -131,6 +135,10 @@ class DcdManager:
             raise DatapathError(Code.INVALID, f"mapping {name}", f"is not whole pages of {PAGE} bytes", "map whole blocks of 2M")
         kind: Kind = "window" if row["path"] == str(self._dev / "mem") else "devdax"
         return Memory(f"dcd:{serial:#x}/{name}", row["path"], row["size"], kind, row["offset"])
+
+    def _placed(self, desired: DeviceState, route: Range, name: str, wanted: Range) -> Row:
+        reach = self._reach(desired, route, wanted)
+        return _mapping_row(desired.serial, name, wanted) | {"path": str(reach.path), "offset": reach.offset}
 
     def _reach(self, desired: DeviceState, route: Range, wanted: Range) -> Reach:
         if desired.direct is not None:
@@ -233,6 +241,10 @@ class DcdManager:
 
     def _save(self) -> None:
         self._file.save([keeper.desired for keeper in list(self._keepers.values())])
+
+
+def _mapping_row(serial: int, name: str, wanted: Range) -> Row:
+    return {"serial": serial, "name": name, "dpa": wanted[0], "size": wanted[1], "path": None, "offset": None, "reason": None}
 
 
 def _extent_row(serial: int, extent: Range, host: DcdHost) -> Row:

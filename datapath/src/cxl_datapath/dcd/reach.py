@@ -56,7 +56,9 @@ def through_window(base: int, wanted: Range, sysfs: Path, dev: Path) -> Reach:
 def directly(serial: int, wanted: Range, sysfs: Path, dev: Path) -> Reach:
     """`serial`: of the persistent memdev. What lies in front of its namespace's data cannot be had: raises `range`."""
     name = dax_of_serial(serial, sysfs)
-    place = next(each for each in dax_places(sysfs) if each.name == name)
+    place = next((each for each in dax_places(sysfs) if each.name == name), None)
+    if place is None:
+        raise DatapathError(Code.NOT_READY, name, "does not say where it is; it has only come, or is about to go", "try again")
     ahead = place.start - region_start(name, sysfs)
     if wanted[0] < ahead or sum(wanted) > ahead + place.size:
         what = f"{name} reaches device addresses {ahead:#x} to {ahead + place.size:#x} only"

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,20 +123,20 @@ def check_unused(device: Path, name: str) -> None:
             return  # gone already
         raise from_errno(error.errno or 0, name, f"open {device}") from None
     for _ in range(_PROBES):
-        if not (users := _openers(number)):
+        if not (users := openers(number, stat.S_ISBLK)):
             return
         time.sleep(_PROBE_S)  # udev looks into a device for a moment
     raise DatapathError(Code.BUSY, name, f"{device} is open in {', '.join(users)}", "close it there first")
 
 
-def _openers(number: int) -> list[str]:
-    """Processes other than this one that have a block device open, as "name (pid)", as far as we may look into them."""
+def openers(number: int, is_kind: Callable[[int], bool]) -> list[str]:
+    """Processes other than this one that have a device node of this kind open, as "name (pid)", as far as we may look."""
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         pid = link.parent.parent.name
         with contextlib.suppress(OSError):
             seen = link.stat()
-            if stat.S_ISBLK(seen.st_mode) and seen.st_rdev == number and pid != str(os.getpid()):
+            if is_kind(seen.st_mode) and seen.st_rdev == number and pid != str(os.getpid()):
                 found.add(f"{(link.parent.parent / 'comm').read_text().strip()} ({pid})")
     return sorted(found)
 

@@ -20,6 +20,7 @@ from ..service import Datapath
 from ..session import Opened, Session
 from ..state import FRONTEND, IO_TIMEOUT, QUEUES, BlkdevState
 from ..views import Row, backends_view, blkdevs_view, entry_row, own_row
+from . import kept
 from .base import TRANSPORT, Method, Params
 from .entries import clear_entry, listed_path, not_here, not_ours, numbered, numbered_entry, refuse_known
 from .in_use import check_name_free
@@ -59,6 +60,8 @@ async def start_blkdev(datapath: Datapath, params: Params) -> Row:
         refuse_known(session.blkdevs, "blkdev", blkdev_id)
         state = _state(blkdev_id, backend.life, params)
         check_name_free(datapath, state.name)
+        if not params["name"]:
+            await kept.refuse_chance(datapath, session, state.name, state.frontend)
         entry = holdings.reserve(opened, state, first=True)
     await _start(datapath, session, state, entry)
     return _view(session, blkdev_id)
@@ -149,6 +152,8 @@ async def _forget(session: Session, state: BlkdevState) -> None:
 async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
     """Raises `busy`, and leaves the device as it is, while somebody uses it."""
     session = datapath.session(params["transport"])
+    if (number := await kept.forgotten_device(datapath, params["id"])) is not None:
+        return await kept.remove(session, params["id"], number, "stopped")
     blkdev_id = numbered(session, "blkdev", blkdevs_view(session), params["id"])
     state = next((each for each in session.desired.blkdevs if each.id == blkdev_id), None)
     if state is None:
@@ -167,11 +172,11 @@ async def stop_blkdev(datapath: Datapath, params: Params) -> Row:
 
 async def _remove_kept(session: Session, state: BlkdevState) -> None:
     """A ublk device outlives a worker that was killed or had no backend any more. It goes before the entry does."""
-    await session.end_failing(state)
+    await session.end_failing(state.name)
     number = ublk_number(session.settings.dev / state.name)
     if number is None:
         return
-    remover = session.remover(state, number, patient=False)
+    remover = session.remover(state.name, number, patient=False)
     try:
         await remover.start()
     except DatapathError as error:
@@ -187,6 +192,8 @@ async def _remove_kept(session: Session, state: BlkdevState) -> None:
 async def clear_blkdev(datapath: Datapath, params: Params) -> Row:
     """Removes the entry of a dead host's blkdev, or a damaged one; its channels and its backend are free then."""
     session = datapath.session(params["transport"])
+    if (number := await kept.forgotten_device(datapath, params["id"])) is not None:
+        return await kept.remove(session, params["id"], number, "cleared", params["force"])
     rows = blkdevs_view(session)
     blkdev_id = numbered_entry(session, "blkdev", rows, params["id"])
     view = entry_row(rows, blkdev_id)
@@ -201,7 +208,8 @@ async def _clear(opened: Opened, blkdev_id: int, _: int) -> None:
 
 
 async def list_blkdevs(datapath: Datapath, params: Params) -> list[Row]:
-    return blkdevs_view(datapath.session(params["transport"]))
+    session = datapath.session(params["transport"])
+    return blkdevs_view(session) + kept.rows(session, await kept.forgotten_devices(datapath))
 
 
 _ID = integer(0, ENTRIES_MAX - 1)

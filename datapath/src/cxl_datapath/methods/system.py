@@ -7,8 +7,9 @@ import os
 
 from .. import __version__
 from ..service import Datapath
-from ..views import Row, session_view
+from ..views import Row
 from .base import Method, Params
+from .kept import forgotten_devices, status_row
 
 PROTOCOL = 1
 
@@ -21,10 +22,11 @@ async def hello(datapath: Datapath, _: Params) -> Row:
 
 async def status(datapath: Datapath, params: Params) -> Row:
     folders = {"runtime": str(datapath.settings.runtime), "state": str(datapath.settings.state)}
+    devices = await forgotten_devices(datapath) if datapath.sessions else {}
     return (
         await hello(datapath, params)
         | folders
-        | {"transports": [session_view(session) for session in datapath.sessions.values()]}
+        | {"transports": [status_row(session, devices) for session in datapath.sessions.values()]}
         | {"pools": [await pool.view() for pool in datapath.pools.values()]}
     )
 

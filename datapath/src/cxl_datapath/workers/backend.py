@@ -63,9 +63,9 @@ def run(link: Link) -> None:
     transport = attach_worker(config.transport)
     # With the lock held no handler of an earlier life is left: what it said on its channels is over.
     holdings.end_backend_lines(transport.registry, transport.info.geometry.channel_count, config.id, config.transport.host_id)
-    _predecessor(config, transport)
+    before = _predecessor(config, transport)
     pooled = PoolMedium.of(config.path, Path(config.transport.runtime), f"backend-{config.id}")
-    store = pooled.store(config.read_only) if pooled else open_store(config.path, config.read_only)
+    store = pooled.store(config.read_only) if pooled else _open(config, before, transport.info.name)
     try:
         _check_medium(config, store, transport.info.name)
         _serve(link, config, store, transport, pooled)
@@ -74,6 +74,18 @@ def run(link: Link) -> None:
             pooled.close()
         else:
             os.close(store.fd)
+
+
+def _open(config: Config, before: BackendEntry | None, transport: str) -> Store:
+    """Raises what `open_store` does; of a medium that was there before with what helps."""
+    try:
+        return open_store(config.path, config.read_only)
+    except DatapathError as error:
+        if before is None or error.code != Code.NOT_FOUND:
+            raise
+        command = f"cxl-datapath cbd backend recover {transport} {config.id} --path {config.path}"
+        hint = f"backend {config.id} is on it: bring it back; or put what has its data there, and run: {command}"
+        raise DatapathError(error.code, error.object, error.message, hint) from None
 
 
 def _check_medium(config: Config, store: Store, transport: str) -> None:
