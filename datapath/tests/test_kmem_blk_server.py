@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cxl_datapath.errors import Code, DatapathError
+from cxl_datapath.kmem_blk import connections, volatile
 from cxl_datapath.kmem_blk import leases as lease_module
-from cxl_datapath.kmem_blk import volatile
 from cxl_datapath.kmem_blk.attached import AttachedVolume
 from cxl_datapath.kmem_blk.client import PoolClient
 from cxl_datapath.kmem_blk.format import plan_format, write_format
@@ -346,6 +346,21 @@ def test_the_latest_leases_are_recalled_first(served):
         # The writer goes on with the first pages that come back; the last ones follow.
         wait_until(lambda: served.used("leases") == free - 10, "every page of the recalled lease is back")
         assert served.used("blocks") == 4
+
+
+def test_a_recall_while_an_answer_is_being_sent_follows_the_answer(served, monkeypatch):
+    """The client has its answer a moment before the thread that sent it is through."""
+    sent = connections.send
+
+    def recall_before_the_end(link, message, fds=None, flags=0):
+        sent(link, message, fds, flags)
+        if "result" in message:
+            served.server._connections.now()[0].notify({"event": "recall", "lease": 1, "pages": 4})
+
+    monkeypatch.setattr(connections, "send", recall_before_the_end)
+    with served.client() as client:
+        client.lease(4)
+        assert client.recalls(20) == [{"event": "recall", "lease": 1, "pages": 4}]
 
 
 def test_a_lease_of_devdax_comes_back_when_nobody_maps_it(memory, runtime, monkeypatch):

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from .pages import VolumeBackend
 from .wire import send
 
 CLIENTS_MAX = 64
+EVENTS_MAX = 1024  # kept for a client that an answer is just being sent to
 RETRY_S = 0.1  # before somebody else is let in after that has failed
 
 
@@ -33,6 +35,7 @@ class Connection:
     reserved: list[tuple[str, bool]] = field(default_factory=list)  # volumes, and whether alone
     received: list[int] = field(default_factory=list)  # descriptors of the request in hand
     _sending: threading.Lock = field(default_factory=threading.Lock)
+    _events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=EVENTS_MAX))  # the oldest go first
 
     @property
     def privileged(self) -> bool:
@@ -42,13 +45,19 @@ class Connection:
     def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
         with self._sending:
             send(self.link, message, fds)
+        self._send_events()
 
     def notify(self, message: dict[str, Any]) -> None:
-        """Tells it without waiting: a client that does not read must not hold up the pool."""
-        if self._sending.acquire(blocking=False):
+        """Tells it without waiting: a client that does not read must not hold up the pool, and loses the event."""
+        self._events.append(message)
+        self._send_events()
+
+    def _send_events(self) -> None:
+        """Whoever is sending meanwhile comes here next, so that no event stays behind."""
+        while self._events and self._sending.acquire(blocking=False):
             try:
-                with contextlib.suppress(OSError):
-                    send(self.link, message, flags=socket.MSG_DONTWAIT)
+                with contextlib.suppress(OSError, IndexError):
+                    send(self.link, self._events.popleft(), flags=socket.MSG_DONTWAIT)
             finally:
                 self._sending.release()
 
