@@ -8,7 +8,9 @@
 #include "idle.h"
 
 #define NS_PER_S 1000000000LL
-#define INLINE_BATCH 16U /* requests between two looks around; one takes a microsecond, a large one a hundred */
+/* Between two looks around: a request takes a microsecond, and what is moved should still be near when it is answered. */
+#define INLINE_BATCH 16U
+#define INLINE_BYTES 65536U
 
 struct own {
     uint32_t tag;
@@ -21,6 +23,7 @@ struct engine {
     uint32_t depth;
     uint32_t in_ring;     /* steps that io_uring was given and has not reported */
     uint32_t waiting;     /* steps that our own thread will perform */
+    uint64_t bytes;       /* of those */
     uint32_t performed;   /* steps that it did and that were not reaped */
     struct own *own;      /* `waiting` of them; room for one per tag */
     struct ended *ended;  /* `performed` of them; room for one per tag */
@@ -94,7 +97,9 @@ bool engine_has_room(const struct engine *e, uint32_t in_flight)
 {
     if (e->kind == CBD_ENGINE_URING)
         return in_flight < e->depth;
-    return in_flight < (e->kind == CBD_ENGINE_INLINE ? INLINE_BATCH : 1);
+    if (e->kind == CBD_ENGINE_INLINE)
+        return in_flight < INLINE_BATCH && e->bytes < INLINE_BYTES;
+    return !in_flight;
 }
 
 /* ---- submission ------------------------------------------------------------------------------------------------------- */
@@ -133,6 +138,7 @@ void engine_start(struct engine *e, uint32_t tag, const struct step *step)
 
     if (e->kind != CBD_ENGINE_URING || step->kind == STEP_BLKDISCARD) {
         e->own[e->waiting++] = (struct own){.tag = tag, .step = *step};
+        e->bytes += step->len;
         return;
     }
     sqe = io_uring_get_sqe(&e->ring);
@@ -159,6 +165,7 @@ void engine_submit(struct engine *e)
     for (uint32_t i = 0; i < e->waiting; i++)
         e->ended[e->performed++] = (struct ended){.tag = e->own[i].tag, .result = device_perform(e->dev, &e->own[i].step)};
     e->waiting = 0;
+    e->bytes = 0;
 }
 
 /* ---- completion ------------------------------------------------------------------------------------------------------- */
@@ -203,6 +210,7 @@ void engine_abandon(struct engine *e)
     struct io_uring_cqe *cqe;
 
     e->waiting = 0;
+    e->bytes = 0;
     e->performed = 0;
     if (!e->in_ring)
         return;

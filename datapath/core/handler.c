@@ -19,6 +19,8 @@
 #include "submission.h"
 #include "thread.h"
 
+#define STEP_SUMMED 65536U /* bytes: what the device has just put into a second-level cache is summed from there */
+
 struct handler {
     struct handler_shared *shared;
     struct channel ch;
@@ -85,6 +87,11 @@ static bool in_place(const struct handler *h)
     return h->shared->engine == CBD_ENGINE_INLINE;
 }
 
+static bool sums_each_step(const struct handler *h, const struct request *r)
+{
+    return in_place(h) && r->slot.op == CBD_READ && channel_data_crc(&h->ch);
+}
+
 /* In its place the peer can change the payload under us, and then it is the peer's own answer that fails its CRC. Fills the payload
  * fields of the completion. */
 static void put_read_payload(struct handler *h, const struct request *r, struct cbd_slot *done)
@@ -98,7 +105,7 @@ static void put_read_payload(struct handler *h, const struct request *r, struct 
     done->flags = summed ? CBD_SLOT_DATA_CRC : 0;
     off = h->ch.responses + done->data_off;
     if (in_place(h)) {
-        done->data_crc = summed ? cxl_crc32c(0, r->answer, len) : 0;
+        done->data_crc = r->answer_crc;
         ring_publish_payload(&h->ch.map, off, len);
     } else if (summed) {
         done->data_crc = ring_put_payload_summed(&h->ch.map, off, r->answer, len);
@@ -230,6 +237,8 @@ static void go_on(struct handler *h, const struct ended *ended)
 {
     struct request *r = &h->requests[ended->tag];
 
+    if (sums_each_step(h, r) && ended->result > 0)
+        r->answer_crc = cxl_crc32c(r->answer_crc, r->answer + r->done, (size_t)ended->result);
     request_step_ended(r, ended->result);
     advance(h, r);
 }
@@ -303,6 +312,7 @@ static void give_buffers(struct handler *h, uint32_t tag)
 
     r->bounce = h->bounces + off;
     r->bounce_len = bytes;
+    r->read_max = in_place(h) && channel_data_crc(&h->ch) ? STEP_SUMMED : 0;
     r->answer = in_place(h) ? mem_window(&h->ch.map, h->ch.responses + off, bytes) : r->bounce;
 }
 

@@ -21,6 +21,7 @@ void request_begin(struct request *r, const struct cbd_slot *slot)
     r->slot = *slot;
     r->phase = first_phase(slot->op);
     r->done = 0;
+    r->answer_crc = 0;
     r->result = 0;
     r->in_flight = true;
 }
@@ -29,12 +30,13 @@ void request_begin(struct request *r, const struct cbd_slot *slot)
 static struct step move_step(const struct request *r)
 {
     bool read = r->slot.op == CBD_READ;
+    uint32_t todo = r->slot.len - r->done;
 
     return (struct step){
         .kind = read ? STEP_READ : STEP_WRITE,
         .flags = (r->slot.flags & CBD_SLOT_FUA) ? RWF_DSYNC : 0,
         .buf = (read ? r->answer : r->bounce) + r->done,
-        .len = r->slot.len - r->done,
+        .len = read && r->read_max && todo > r->read_max ? r->read_max : todo,
         .offset = r->slot.offset + r->done,
     };
 }

@@ -11,7 +11,8 @@
 
 void fixture_memory(struct fixture *f, enum cxl_coherence coherence, uint32_t features)
 {
-    uint64_t rings = 2 * CBD_PAGE, data = 2ULL * DEPTH * SLOT_BYTES;
+    uint32_t slot_bytes = f->slot_bytes ? f->slot_bytes : SLOT_BYTES;
+    uint64_t rings = 2 * CBD_PAGE, data = 2ULL * DEPTH * slot_bytes;
     int fd = memfd_create("transport", MFD_CLOEXEC);
     uint8_t *area;
 
@@ -26,7 +27,7 @@ void fixture_memory(struct fixture *f, enum cxl_coherence coherence, uint32_t fe
     for (uint32_t i = 0; i < CHANNELS; i++)
         f->conf[i] = (struct cbd_channel_conf){.channel_off = i * f->channel_bytes,
                                                .ring_depth = DEPTH,
-                                               .slot_bytes = SLOT_BYTES,
+                                               .slot_bytes = slot_bytes,
                                                .epoch = 1,
                                                .features = features};
 }
@@ -59,7 +60,7 @@ void fixture_backend(struct fixture *f, int fd, uint32_t read_only)
 
 void fixture_start(struct fixture *f, enum cxl_coherence coherence, uint32_t features)
 {
-    *f = (struct fixture){.engine = f->engine};
+    *f = (struct fixture){.engine = f->engine, .slot_bytes = f->slot_bytes};
     fixture_memory(f, coherence, features);
     fixture_file(f);
     fixture_backend(f, f->fd, 0);

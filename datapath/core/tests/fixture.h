@@ -23,6 +23,7 @@
 struct fixture {
     enum cbd_engine engine; /* of the backend, and */
     uint32_t is_block;      /* what it is told of its descriptor; both are to be set before it is made */
+    uint32_t slot_bytes;    /* 0: SLOT_BYTES; to be set before the memory is made */
     struct cxl_mem mem;
     uint64_t channel_bytes;
     struct cbd_channel_conf conf[CHANNELS];
@@ -35,7 +36,7 @@ struct fixture {
 void fixture_memory(struct fixture *f, enum cxl_coherence coherence, uint32_t features);
 void fixture_file(struct fixture *f);
 void fixture_backend(struct fixture *f, int fd, uint32_t read_only);
-/* All of it, and the queues; keeps f->engine. */
+/* All of it, and the queues; keeps f->engine and f->slot_bytes. */
 void fixture_start(struct fixture *f, enum cxl_coherence coherence, uint32_t features);
 void fixture_stop(struct fixture *f);
 

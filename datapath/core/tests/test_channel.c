@@ -11,6 +11,7 @@
 #include "fixture.h"
 
 #define HALF (CAPACITY / CHANNELS)
+#define LARGE (CAPACITY / DEPTH)
 #define RANDOM_IOS 3000U
 
 static struct fixture f;
@@ -268,6 +269,36 @@ static void test_stats_survive_removal(void)
     CHECK_EQ(memcmp(&before, &after, sizeof(before)), 0);
 }
 
+static void do_large(uint32_t op, uint8_t (*bufs)[LARGE])
+{
+    struct cbd_completion done;
+
+    for (uint32_t i = 0; i < DEPTH - 1; i++)
+        CHECK_EQ(cbd_queue_submit(f.queue[0], op, 0, (uint64_t)i * LARGE, LARGE - i * BLOCK, bufs[i], i), 0);
+    for (uint32_t i = 0; i < DEPTH - 1; i++) {
+        CHECK_EQ(cbd_queue_wait(f.queue[0], &done, 1, WAIT_US), 1);
+        CHECK_EQ(done.result, 0);
+    }
+}
+
+/* In pieces, where the backend sums while it reads. */
+static void test_large(void)
+{
+    static uint8_t data[DEPTH - 1][LARGE], back[DEPTH - 1][LARGE];
+    uint64_t state = 13;
+
+    TEST("payloads of a hundred kilobytes and more, as many as fit");
+    for (uint32_t i = 0; i < DEPTH - 1; i++)
+        fill_random(data[i], LARGE, &state);
+    do_large(CBD_WRITE, data);
+    do_large(CBD_READ, back);
+    for (uint32_t i = 0; i < DEPTH - 1; i++) {
+        check_file((uint64_t)i * LARGE, data[i], LARGE - i * BLOCK);
+        CHECK_EQ(memcmp(data[i], back[i], LARGE - i * BLOCK), 0);
+    }
+    CHECK_EQ(queue_stats(&f).crc_retries + backend_stats(&f).crc_retries, 0);
+}
+
 static void test_all(void)
 {
     for (int mode = 0; mode < 4; mode++) {
@@ -280,6 +311,11 @@ static void test_all(void)
         test_random();
         test_stats_survive_removal();
         fixture_stop(&f);
+        f.slot_bytes = LARGE;
+        fixture_start(&f, mode & 1 ? CXL_COHERENCE_SOFTWARE : CXL_COHERENCE_HARDWARE, mode & 2 ? CBD_FEATURE_DATA_CRC : 0);
+        test_large();
+        fixture_stop(&f);
+        f.slot_bytes = 0;
     }
 }
 

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "engine.h"
 #include "fixture.h"
 #include "idle.h"
 
@@ -301,9 +302,35 @@ static void test_kernel_that_takes_nothing(void)
     with_failing_call(SYS_io_uring_enter, EAGAIN, check_unsubmitted);
 }
 
+/* What is moved between two looks around should still be near when it is answered, and its peer can begin with it. */
+static void test_inline_batch(void)
+{
+    static uint8_t buf[1 << 16];
+    struct device dev = {.fd = open("/dev/zero", O_RDONLY | O_CLOEXEC), .logical_block_size = BLOCK, .capacity = CAPACITY};
+    struct step small = {.kind = STEP_READ, .buf = buf, .len = 4096}, large = {.kind = STEP_READ, .buf = buf, .len = sizeof(buf)};
+    struct ended ended[DEPTH];
+    struct engine *e;
+
+    TEST("inline, small requests are taken together, and large ones alone");
+    CHECK_EQ(engine_new(&dev, CBD_ENGINE_INLINE, DEPTH, &e), 0);
+    engine_start(e, 0, &small);
+    CHECK(engine_has_room(e, 1));
+    engine_start(e, 1, &large);
+    CHECK(!engine_has_room(e, 2));
+    engine_submit(e);
+    CHECK(engine_has_room(e, 2));
+    CHECK_EQ(engine_reap(e, ended, DEPTH), 2);
+    engine_start(e, 0, &large);
+    engine_abandon(e);
+    CHECK(engine_has_room(e, 0));
+    engine_free(e);
+    close(dev.fd);
+}
+
 int main(void)
 {
     test_choice();
+    test_inline_batch();
     test_kernel_that_takes_nothing();
     test_order();
     test_depth();

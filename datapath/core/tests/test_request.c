@@ -62,6 +62,22 @@ static void test_continued(void)
     check_end(&r, 0);
 }
 
+static void test_pieces(void)
+{
+    struct request r = begin(CBD_READ, 0, 8192, 4096);
+
+    TEST("reads go in pieces where they are to, writes never do");
+    r.read_max = 3072;
+    CHECK_EQ(next(&r, &file).len, 3072);
+    request_step_ended(&r, 3072);
+    CHECK(next(&r, &file).len == 1024 && next(&r, &file).offset == 11264);
+    request_step_ended(&r, 1024);
+    check_end(&r, 0);
+    r = begin(CBD_WRITE, CBD_SLOT_FUA, 0, 4096);
+    r.read_max = 3072;
+    CHECK_EQ(next(&r, &file).len, 4096);
+}
+
 static void test_errors(void)
 {
     struct request r = begin(CBD_READ, 0, 0, 4096);
@@ -160,6 +176,7 @@ static void test_random(void)
 int main(void)
 {
     test_continued();
+    test_pieces();
     test_errors();
     test_discard();
     test_random();
