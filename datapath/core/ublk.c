@@ -212,12 +212,21 @@ static bool gave_up(const struct cbd_ublk *u)
     return false;
 }
 
+/* Where the driver does not tell, or no CPU of them is for us, a thread runs anywhere. */
+static int start_queue(struct cbd_ublk *u, uint32_t i)
+{
+    cpu_set_t cpus;
+    bool known = !ublk_ctrl_affinity(&u->ctrl, u->dev_id, i, &cpus);
+
+    return ublk_queue_start(u->queue[i], u->char_fd, known ? &cpus : NULL);
+}
+
 static int run_device(struct cbd_ublk *u, uint32_t last_step)
 {
     int err = open_char(u);
 
     for (uint32_t i = 0; i < u->queues && !err; i++)
-        err = ublk_queue_start(u->queue[i], u->char_fd);
+        err = start_queue(u, i);
     if (err)
         return err;
     set_impatient(u, true); /* up to Linux 6.12 the partition table is read before START_DEV returns */

@@ -27,6 +27,7 @@ _Static_assert(sizeof(struct ublk_ctrl_cmd) == 32, "ublk_ctrl_cmd");
 #define UBLK_NO_QUEUE 0xffffU
 #define UBLK_ANY_DEV 0xffffffffU
 
+#define UBLK_GET_QUEUE_AFFINITY _IOR('u', 0x01, struct ublk_ctrl_cmd) /* data: queue; addr: a cpu_set_t */
 #define UBLK_GET_DEV_INFO _IOR('u', 0x02, struct ublk_ctrl_cmd)
 #define UBLK_ADD_DEV _IOWR('u', 0x04, struct ublk_ctrl_cmd)
 #define UBLK_DEL_DEV _IOWR('u', 0x05, struct ublk_ctrl_cmd)

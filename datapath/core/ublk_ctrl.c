@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
+#define _GNU_SOURCE
 #include "ublk_ctrl.h"
 
 #include <errno.h>
@@ -129,6 +130,14 @@ int ublk_ctrl_get_params(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_pa
 
     params->len = sizeof(*params);
     return command(ctrl, UBLK_GET_PARAMS, &cmd);
+}
+
+int ublk_ctrl_affinity(struct ublk_ctrl *ctrl, uint32_t dev_id, uint32_t queue, cpu_set_t *cpus)
+{
+    struct ublk_ctrl_cmd cmd = with_buffer(dev_id, cpus, sizeof(*cpus));
+
+    cmd.data = queue;
+    return command(ctrl, UBLK_GET_QUEUE_AFFINITY, &cmd);
 }
 
 int ublk_ctrl_do(struct ublk_ctrl *ctrl, uint32_t op, uint32_t dev_id)

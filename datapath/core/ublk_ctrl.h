@@ -6,6 +6,7 @@
 #define CXL_UBLK_CTRL_H
 
 #include <liburing.h>
+#include <sched.h>
 
 #include "ublk_abi.h"
 
@@ -23,6 +24,8 @@ int ublk_ctrl_add(struct ublk_ctrl *ctrl, struct ublk_dev_info *info);
 int ublk_ctrl_info(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_dev_info *info);
 int ublk_ctrl_set_params(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
 int ublk_ctrl_get_params(struct ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
+/* The CPUs whose requests come to a queue. */
+int ublk_ctrl_affinity(struct ublk_ctrl *ctrl, uint32_t dev_id, uint32_t queue, cpu_set_t *cpus);
 /* One of START_DEV, STOP_DEV, START_USER_RECOVERY, END_USER_RECOVERY. */
 int ublk_ctrl_do(struct ublk_ctrl *ctrl, uint32_t op, uint32_t dev_id);
 /* Waits at most timeout_s for the last user to go; after -ETIME the device goes with him, and ctrl can only be closed. */

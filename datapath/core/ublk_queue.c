@@ -336,7 +336,7 @@ int ublk_queue_probe(struct ublk_queue *q, uint32_t logical_block_size)
     return cbd_queue_wait(q->channel, &done, 1, UBLK_PATIENCE_S * 1000000ULL) ? 0 : -ETIMEDOUT;
 }
 
-int ublk_queue_start(struct ublk_queue *q, int char_fd)
+int ublk_queue_start(struct ublk_queue *q, int char_fd, const cpu_set_t *cpus)
 {
     void *descs = mmap(NULL, descs_len(q), PROT_READ, MAP_SHARED, char_fd, (off_t)(q->q_id * UBLK_QUEUE_STRIDE));
     int err;
@@ -349,6 +349,8 @@ int ublk_queue_start(struct ublk_queue *q, int char_fd)
     if (err)
         return err;
     q->has_thread = true;
+    if (cpus) /* where the user runs: to wake another CPU takes longer than the rest of a request, above all an emulated one */
+        pthread_setaffinity_np(q->thread, sizeof(*cpus), cpus);
     while (sem_wait(&q->fetched))
         ; /* EINTR */
     return q->start_err;

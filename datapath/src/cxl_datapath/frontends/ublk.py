@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..core import ChannelConf, IdleConf, Ublk, UblkConf
+from ..core import ChannelConf, Ublk, UblkConf
+from ..idle import idle_conf
 from .base import FrontEnd, Target, check_unused, missing_module
 from .names import check_free, publish, ublk_number, withdraw
 
@@ -40,7 +41,7 @@ class UblkFrontEnd(FrontEnd):
             t.write_zeroes,
             t.physical_block_size,
             t.discard_granularity,
-            IdleConf(0, 0),
+            idle_conf(),
         )
         self._ublk = Ublk(t.mapping.mem, list(t.queues), conf)
         self._device = t.dev / f"ublkb{self._ublk.dev_id()}"

@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..core import BackendConf, IdleConf
+from ..core import BackendConf
 from ..errors import Code, DatapathError
+from ..idle import idle_conf
 from ..memory import Memory, check_spec
 from ..peers import may_talk
 from ..schema import Field, boolean, choice, integer, parse
@@ -178,7 +179,7 @@ class PoolServer:
         capacity = volume.blocks * PAGE
         if params["volume"] == "swap":
             never_wait_for_swap()
-        backend = VolumeBackend(mapping.mem, BackendConf(-1, 0, 0, PAGE, capacity, idle=IdleConf(0, 0)), volume)
+        backend = VolumeBackend(mapping.mem, BackendConf(-1, 0, 0, PAGE, capacity, idle=idle_conf()), volume)
         connection.attached.append((params["volume"], backend, mapping))
         for conf in channels.confs():
             backend.add(conf)

@@ -18,8 +18,9 @@ from ..cbd.layout import BackendEntry, State
 from ..cbd.lines import ControlLine
 from ..cbd.liveness import Liveness, look_s
 from ..cbd.registry import Registry
-from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf, IdleConf
+from ..core import CHANNEL_READ_ONLY, ENGINE_AUTO, ENGINE_INLINE, Backend, BackendConf
 from ..errors import Code, DatapathError
+from ..idle import idle_conf
 from ..lives import Start
 from ..medium_id import MediumId, medium_from_json, medium_of
 from ..names import check_backend_path
@@ -146,7 +147,7 @@ def _engine_conf(config: Config, store: Store, transport: Attached, entry: Backe
         fence_off=fence_line_off(transport.registry, config.transport.host_id),
         host_epoch=config.transport.host_epoch,
         engine=ENGINE_INLINE if inline else ENGINE_AUTO,
-        idle=IdleConf(0, 0),
+        idle=idle_conf(),
     )
 
 
