@@ -15,6 +15,8 @@ LAB_NAMESPACE = "https://cxl.lab/libvirt/1"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 #: Quick and quiet: the console is a log file, and no guest defends itself against its own processes.
 KERNEL_OPTIONS = "root=/dev/vda rw console=ttyS0 loglevel=4 systemd.show_status=0 mitigations=off audit=0 random.trust_cpu=on"
+#: Emulated processors show one clock, the hypervisor's, and lack the flag that says so: the kernel would ask the HPET each time.
+EMULATED = "tsc=reliable"
 #: The kernel keeps the registers of a host bridge from programs otherwise, for its own CXL driver.
 RELAXED = "iomem=relaxed"
 
@@ -71,7 +73,8 @@ def _firmware(domain: ET.Element, machine: Machine, folder: Path) -> None:
     _text(boot, "type", "hvm", arch="x86_64", machine="q35")
     _text(boot, "kernel", machine.platform.kernel)
     _text(boot, "initrd", machine.platform.initrd)
-    own = [RELAXED] if machine.fabric.programmed else []
+    own = [EMULATED] if machine.platform.accel == "tcg" else []
+    own += [RELAXED] if machine.fabric.programmed else []
     words = [KERNEL_OPTIONS, f"systemd.hostname={hostname(machine.host.name)}", *own, *machine.host.kernel_options]
     _text(boot, "cmdline", " ".join(words))
     # Credentials by file: a key on a command line could be read by every user of the hypervisor.

@@ -157,6 +157,13 @@ def test_the_hypervisor_bit_is_hidden_with_every_accelerator(accel, kind, cpu):
     assert [feature.attrib for feature in root.find("cpu")] == [{"policy": "disable", "name": "hypervisor"}]
 
 
+@pytest.mark.parametrize(("accel", "told"), [("tcg", True), ("kvm", False)])
+def test_the_clock_of_emulated_processors_is_trusted(accel, told):
+    """A processor that is real says itself how good its clock is."""
+    (machine, _) = machines_of(two_node(), platform=replace(PLATFORM, accel=accel))
+    assert ("tsc=reliable" in ET.fromstring(domain_xml(machine, PATHS, 4022)).findtext("os/cmdline").split()) == told
+
+
 def test_credentials_go_by_file():
     for machine in machines_of(two_node()):
         root = ET.fromstring(domain_xml(machine, PATHS, 4022))
@@ -174,7 +181,7 @@ def test_a_guest_reaches_the_registers_of_a_bridge_only_where_its_daemon_program
     data = {"hosts": [{"name": "n", "kernel_options": ["quiet"]}], "memories": [{"name": "d", "dynamic": "512M"}, *others]}
     (machine,) = machines_of(data)
     line = ET.fromstring(domain_xml(machine, PATHS, 4022)).findtext("os/cmdline").split()
-    assert line[line.index("systemd.hostname=n") + 1 :] == [*words, "quiet"]
+    assert line[line.index("systemd.hostname=n") + 1 :] == ["tsc=reliable", *words, "quiet"]
     assert ("programmed" in machine.spec()["fabric"]) == bool(words)
 
 
