@@ -35,7 +35,9 @@ options:
         description: Name of the device under C(/dev), or of the socket. By default C(cbd) and the number of the blkdev.
         type: str
       queues:
-        description: Number of queues, 1 to 16. Each takes a channel of the transport.
+        description:
+          - Number of queues, 1 to 16. Each takes a channel of the transport.
+          - One for each processor of the host is fastest with ublk, which then handles a request on the processor that made it.
         type: int
         default: 1
       frontend:

@@ -115,6 +115,16 @@ def test_bytes_arrive_under_a_stable_name(frontend, pair, queues):
     assert pair.on_disk() == {0x5B}
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU has all queues")
+def test_each_queue_runs_where_its_requests_come_from(ublk, pair):
+    pair.start("ublk", 2)
+    disk = pair.link.resolve().name
+    wanted = [set(path.read_text().replace(",", " ").split()) for path in Path(f"/sys/block/{disk}/mq").glob("*/cpu_list")]
+    threads = [path.parent for path in Path(f"/proc/{pair.worker()['pid']}/task").glob("*/comm") if path.read_text() == "cbd-ublk\n"]
+    found = [{str(cpu) for cpu in os.sched_getaffinity(int(thread.name))} for thread in threads]
+    assert len(found) == 2 and sorted(map(sorted, found)) == sorted(map(sorted, wanted))
+
+
 def test_a_mounted_device_is_not_stopped(frontend, pair, tmp_path):
     pair.start(frontend)
     make_filesystem(pair.link)
