@@ -120,8 +120,9 @@ def test_each_queue_runs_where_its_requests_come_from(ublk, pair):
     pair.start("ublk", 2)
     disk = pair.link.resolve().name
     wanted = [set(path.read_text().replace(",", " ").split()) for path in Path(f"/sys/block/{disk}/mq").glob("*/cpu_list")]
-    threads = [path.parent for path in Path(f"/proc/{pair.worker()['pid']}/task").glob("*/comm") if path.read_text() == "cbd-ublk\n"]
-    found = [{str(cpu) for cpu in os.sched_getaffinity(int(thread.name))} for thread in threads]
+    threads = [path.parent for path in Path(f"/proc/{pair.worker()['pid']}/task").glob("*/comm")]
+    ours = [int(each.name) for each in threads if (each / "comm").read_text() == "cbd-ublk\n"]
+    found = [{str(cpu) for cpu in os.sched_getaffinity(thread)} for thread in ours]
     assert len(found) == 2 and sorted(map(sorted, found)) == sorted(map(sorted, wanted))
 
 
