@@ -273,6 +273,7 @@ static void *run(void *arg)
 
     /* Memory that we allocate must not be reclaimed through our own device. Needs a capability; without it we only lose that. */
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+    io_uring_enable_rings(&q->ring);
     fetch_all(q);
     sem_post(&q->fetched);
     while (q->count[GONE] < q->depth) {
@@ -289,6 +290,16 @@ static void *run(void *arg)
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------- */
+
+/* The thread, which enables the ring, finds its requests when it looks, instead of being interrupted for each. Linux before 6.1
+ * interrupts. */
+static int ring_open(struct ublk_queue *q)
+{
+    unsigned quiet = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+    int err = io_uring_queue_init(q->depth + 1, &q->ring, IORING_SETUP_R_DISABLED | quiet);
+
+    return err == -EINVAL ? io_uring_queue_init(q->depth + 1, &q->ring, IORING_SETUP_R_DISABLED) : err;
+}
 
 int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *channel, const struct cbd_idle_conf *idle,
                    uint16_t q_id, struct ublk_queue **out)
@@ -314,7 +325,7 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
         q->buffers = mmap(NULL, buffers_len(q), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (q->buffers == MAP_FAILED)
             q->buffers = NULL;
-        err = q->where && q->buffers ? io_uring_queue_init(q->depth + 1, &q->ring, 0) : -ENOMEM;
+        err = q->where && q->buffers ? ring_open(q) : -ENOMEM;
         q->has_ring = !err;
     }
     if (err) {
