@@ -87,9 +87,10 @@ static bool in_place(const struct handler *h)
     return h->shared->engine == CBD_ENGINE_INLINE;
 }
 
-static bool sums_each_step(const struct handler *h, const struct request *r)
+/* What give_buffers() wanted read in pieces. */
+static bool sums_each_step(const struct request *r)
 {
-    return in_place(h) && r->slot.op == CBD_READ && channel_data_crc(&h->ch);
+    return r->read_max && r->slot.op == CBD_READ;
 }
 
 /* In its place the peer can change the payload under us, and then it is the peer's own answer that fails its CRC. Fills the payload
@@ -237,7 +238,7 @@ static void go_on(struct handler *h, const struct ended *ended)
 {
     struct request *r = &h->requests[ended->tag];
 
-    if (sums_each_step(h, r) && ended->result > 0)
+    if (sums_each_step(r) && ended->result > 0)
         r->answer_crc = cxl_crc32c(r->answer_crc, r->answer + r->done, (size_t)ended->result);
     request_step_ended(r, ended->result);
     advance(h, r);

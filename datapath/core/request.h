@@ -25,12 +25,12 @@ struct request {
     uint8_t *bounce;      /* payload to write is checked and used here, out of the peer's reach; the same for all of the tag */
     uint8_t *answer;      /* what is read goes here: the bounce, or the data slot of the completion; the same for all of the tag */
     uint32_t bounce_len;
-    uint32_t read_max; /* bytes that one step reads at most; 0: all at once; the same for all of the tag */
+    uint32_t read_max;    /* bytes that one step reads at most; 0: all at once; the same for all of the tag */
     enum phase phase;
-    uint32_t done;  /* bytes that the phase has behind it */
+    uint32_t done;       /* bytes that the phase has behind it */
     uint32_t answer_crc; /* of what was read, for whoever sums each step while it is near */
-    int32_t result; /* once it ended: 0 or a negated errno */
-    bool in_flight; /* the tag, and with it the bounce, is in use */
+    int32_t result;      /* once it ended: 0 or a negated errno */
+    bool in_flight;      /* the tag, and with it the bounce, is in use */
 };
 
 void request_begin(struct request *r, const struct cbd_slot *slot);

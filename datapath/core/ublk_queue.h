@@ -22,8 +22,8 @@ int ublk_queue_new(const struct cxl_mem *mem, const struct cbd_channel_conf *cha
 /* Whether the backend answers at all: a device on a silent one would hang whoever looks at it, the kernel's partition scan first.
  * Before ublk_queue_start(). -ETIMEDOUT after UBLK_PATIENCE_S. */
 int ublk_queue_probe(struct ublk_queue *q, uint32_t logical_block_size);
-/* Starts the thread on the open character device, and on these CPUs (NULL: any); returns when the driver holds a fetch command for each tag. After an error the
- * thread may still run: it ends when the device is stopped, like any other. */
+/* Starts the thread on the open character device, and on these CPUs (NULL: any); returns when the driver holds a fetch command for
+ * each tag. After an error the thread may still run: it ends when the device is stopped, like any other. */
 int ublk_queue_start(struct ublk_queue *q, int char_fd, const cpu_set_t *cpus);
 /* While a device starts and stops, the kernel waits for our I/O in places that nothing can interrupt. An impatient queue gives up on
  * a backend that is silent for UBLK_PATIENCE_S: it goes offline with -EIO. */
